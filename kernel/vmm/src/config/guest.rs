@@ -1,0 +1,255 @@
+//! The boot modules' command lines: which guests there are, and which modules belong to them.
+
+use alloc::borrow::ToOwned;
+use alloc::format;
+use alloc::string::String;
+use alloc::vec::Vec;
+
+use super::error::ConfigError;
+use super::words::{Line, number, size};
+
+const WORDS: &str = "name=, mem=, time=, format=, addr= or of=, and the guest's own arguments after --";
+const NAME: &str = "1 to 32 letters, digits, `-`, `_` or `.`";
+const MEM: &str = "a size from 1M to 3G in steps of 4K, such as 16M";
+const TIME: &str = "real or virtual";
+const FORMAT: &str = "multiboot or flat";
+const ADDR: &str = "an address below 4G, such as 0x100000";
+
+const MIB: u64 = 1 << 20;
+/// The memory of a guest that does not say how much it wants, in bytes.
+const DEFAULT_MEMORY: u64 = 32 * MIB;
+/// Below this the loader could not place a kernel at 1 MiB.
+const LEAST_MEMORY: u64 = MIB;
+/// The gigabyte below 4 GiB belongs to devices on a PC.
+const MOST_MEMORY: u64 = 3 << 30;
+const DEFAULT_FLAT_ADDRESS: u32 = 0x10_0000;
+const LONGEST_NAME: usize = 32;
+
+/// Which clock a guest sees.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum TimeMode {
+    /// The host's time: the guest sees the pauses that the hypervisor makes.
+    Real,
+    /// Time stands still for the guest while the hypervisor works for it.
+    Virtual,
+}
+
+/// How a guest's image is to be loaded.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum ImageFormat {
+    /// A multiboot kernel, as ELF32 or with the addresses in its header.
+    Multiboot,
+    /// Plain bytes, copied to `address` (guest-physical) and entered at their start.
+    Flat {
+        /// Where the first byte goes.
+        address: u32,
+    },
+}
+
+/// A boot module that is handed on to a guest.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct GuestModule {
+    /// Its index among the boot modules.
+    pub index: usize,
+    /// The command line the guest sees for it.
+    pub arguments: String,
+}
+
+/// One guest, as its boot modules describe it.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct GuestConfig {
+    /// What the guest is called in log lines.
+    pub name: String,
+    /// Size of the guest-physical memory in bytes, the hole below 1 MiB included; a multiple of 4 KiB.
+    pub memory: u64,
+    /// Which clock it sees.
+    pub time: TimeMode,
+    /// How its image is loaded.
+    pub format: ImageFormat,
+    /// The command line its kernel sees.
+    pub arguments: String,
+    /// The index of its image among the boot modules.
+    pub image: usize,
+    /// The modules that belong to it, in the order in which they were given.
+    pub modules: Vec<GuestModule>,
+}
+
+impl GuestConfig {
+    /// A multiboot guest called `name` with the default memory and no arguments; its image is boot module 0.
+    #[must_use]
+    pub fn new(name: &str) -> Self {
+        Self {
+            name: name.to_owned(),
+            memory: DEFAULT_MEMORY,
+            time: TimeMode::Real,
+            format: ImageFormat::Multiboot,
+            arguments: String::new(),
+            image: 0,
+            modules: Vec::new(),
+        }
+    }
+}
+
+/// Reads the command lines of all boot modules, in their order, and says which guests they make.
+///
+/// # Errors
+/// A [`ConfigError`] for the first line that cannot be understood, for two guests of one name, for a module of an
+/// unknown guest, and when there is no guest at all.
+pub fn parse_guests<'a>(lines: impl IntoIterator<Item = &'a str>) -> Result<Vec<GuestConfig>, ConfigError> {
+    let mut guests = Vec::<GuestConfig>::new();
+    let mut owned = Vec::new();
+    for (index, line) in lines.into_iter().enumerate() {
+        let place = format!("module {}", index.saturating_add(1));
+        let words = ModuleWords::read(&place, line)?;
+        match words.of.clone() {
+            Some(of) => {
+                let module = words.into_module(index)?;
+                owned.push((place, of, module));
+            }
+            None => {
+                let guest = words.into_guest(index, guests.len())?;
+                if guests.iter().any(|other| other.name == guest.name) {
+                    return Err(ConfigError::SameName { name: guest.name });
+                }
+                guests.push(guest);
+            }
+        }
+    }
+    for (place, name, module) in owned {
+        match guests.iter_mut().find(|guest| guest.name == name) {
+            Some(guest) => guest.modules.push(module),
+            None => return Err(ConfigError::NoSuchGuest { place, name }),
+        }
+    }
+    if guests.is_empty() { Err(ConfigError::NoGuest) } else { Ok(guests) }
+}
+
+/// The words of one module's command line, not yet judged together.
+struct ModuleWords<'a> {
+    place: &'a str,
+    path: Option<&'a str>,
+    arguments: &'a str,
+    name: Option<String>,
+    of: Option<String>,
+    memory: Option<u64>,
+    time: Option<TimeMode>,
+    flat: Option<bool>,
+    address: Option<u32>,
+}
+
+impl<'a> ModuleWords<'a> {
+    fn read(place: &'a str, line: &'a str) -> Result<Self, ConfigError> {
+        let line = Line::new(line);
+        let (name, of, memory, time, flat, address) = (None, None, None, None, None, None);
+        let mut found = Self { place, path: line.path, arguments: line.rest, name, of, memory, time, flat, address };
+        for word in line.words() {
+            let Some(value) = word.value else { return Err(unknown(place, word.text)) };
+            match word.key {
+                "name" => set(place, &mut found.name, "name", parse_name(value), value, NAME)?,
+                "of" => set(place, &mut found.of, "of", parse_name(value), value, NAME)?,
+                "mem" => set(place, &mut found.memory, "mem", parse_memory(value), value, MEM)?,
+                "time" => set(place, &mut found.time, "time", parse_time(value), value, TIME)?,
+                "format" => set(place, &mut found.flat, "format", parse_format(value), value, FORMAT)?,
+                "addr" => set(place, &mut found.address, "addr", parse_address(value), value, ADDR)?,
+                _ => return Err(unknown(place, word.text)),
+            }
+        }
+        Ok(found)
+    }
+
+    fn combination(&self, problem: &'static str) -> ConfigError {
+        ConfigError::Combination { place: self.place.to_owned(), problem }
+    }
+
+    fn into_module(self, index: usize) -> Result<GuestModule, ConfigError> {
+        let others = [self.name.is_some(), self.memory.is_some(), self.time.is_some(), self.flat.is_some()];
+        if others.contains(&true) || self.address.is_some() {
+            return Err(self.combination("of= stands with words for a guest: expected no other word beside of="));
+        }
+        Ok(GuestModule { index, arguments: self.arguments.to_owned() })
+    }
+
+    fn into_guest(self, index: usize, guests_before: usize) -> Result<GuestConfig, ConfigError> {
+        let format = match (self.flat, self.address) {
+            (Some(true), address) => ImageFormat::Flat { address: address.unwrap_or(DEFAULT_FLAT_ADDRESS) },
+            (_, None) => ImageFormat::Multiboot,
+            (_, Some(_)) => {
+                return Err(self.combination("addr= is for flat images only: expected format=flat beside it"));
+            }
+        };
+        let name = self.name.or_else(|| self.path.and_then(file_stem));
+        Ok(GuestConfig {
+            name: name.unwrap_or_else(|| format!("vm{}", guests_before.saturating_add(1))),
+            memory: self.memory.unwrap_or(DEFAULT_MEMORY),
+            time: self.time.unwrap_or(TimeMode::Real),
+            format,
+            arguments: self.arguments.to_owned(),
+            image: index,
+            modules: Vec::new(),
+        })
+    }
+}
+
+fn unknown(place: &str, word: &str) -> ConfigError {
+    ConfigError::UnknownWord { place: place.to_owned(), word: word.to_owned(), expected: WORDS }
+}
+
+/// Stores what was read for `key`, once.
+fn set<T>(
+    place: &str,
+    slot: &mut Option<T>,
+    key: &'static str,
+    read: Option<T>,
+    value: &str,
+    expected: &'static str,
+) -> Result<(), ConfigError> {
+    if slot.is_some() {
+        return Err(ConfigError::Repeated { place: place.to_owned(), key });
+    }
+    *slot = read;
+    match slot {
+        Some(_) => Ok(()),
+        None => Err(ConfigError::BadValue { place: place.to_owned(), key, value: value.to_owned(), expected }),
+    }
+}
+
+fn parse_name(value: &str) -> Option<String> {
+    let good = |byte: u8| byte.is_ascii_alphanumeric() || matches!(byte, b'-' | b'_' | b'.');
+    let fits = (1..=LONGEST_NAME).contains(&value.len()) && value.bytes().all(good);
+    fits.then(|| value.to_owned())
+}
+
+/// The name of the file at `path` without folders and ending, if it can be a guest's name.
+fn file_stem(path: &str) -> Option<String> {
+    let file = path.rsplit('/').next()?;
+    let stem = file.split_once('.').map_or(file, |(stem, _)| stem);
+    parse_name(stem)
+}
+
+fn parse_memory(value: &str) -> Option<u64> {
+    size(value).filter(|bytes| (LEAST_MEMORY..=MOST_MEMORY).contains(bytes) && bytes % 4096 == 0)
+}
+
+fn parse_time(value: &str) -> Option<TimeMode> {
+    match value {
+        "real" => Some(TimeMode::Real),
+        "virtual" => Some(TimeMode::Virtual),
+        _ => None,
+    }
+}
+
+fn parse_format(value: &str) -> Option<bool> {
+    match value {
+        "multiboot" => Some(false),
+        "flat" => Some(true),
+        _ => None,
+    }
+}
+
+fn parse_address(value: &str) -> Option<u32> {
+    number(value).and_then(|address| u32::try_from(address).ok())
+}
+
+#[cfg(test)]
+#[path = "guest_tests.rs"]
+mod tests;

@@ -1,0 +1,12 @@
+//! Command lines: the kernel's own ([`parse_kernel`]) and those of the boot modules ([`parse_guests`]).
+//!
+//! Every refusal is one line that names the word and what was expected.
+
+mod error;
+mod guest;
+mod kernel;
+mod words;
+
+pub use error::ConfigError;
+pub use guest::{GuestConfig, GuestModule, ImageFormat, TimeMode, parse_guests};
+pub use kernel::{KernelConfig, Switch, parse_kernel};

@@ -1,0 +1,11 @@
+//! The virtual PC's devices. Each is a pure value: ports in, bytes and interrupt lines out, and time only as [`Nanos`]
+//! that the caller passes in. [`Bus`] owns them all, routes ports to them and wires their lines to the 8259 pair.
+//!
+//! A guest can write anything to any port: nothing here panics, allocates without bound or loops with the guest's
+//! numbers.
+
+mod bus;
+mod time;
+
+pub use bus::{Bus, BusEffect};
+pub use time::{NANOS_PER_SECOND, Nanos};
