@@ -5,6 +5,10 @@
 //! numbers.
 
 mod bus;
+mod pic;
+mod pic_pair;
+mod pit;
+mod pit_channel;
 mod time;
 
 pub use bus::{Bus, BusEffect};

@@ -1,0 +1,216 @@
+//! The two 8259As of a PC: the slave's INT pin drives the master's input 2. Levels 0..7 are the master's, 8..15 the
+//! slave's.
+
+use super::pic::{CASCADE, Pic, Port};
+
+/// What a PC BIOS leaves behind (SeaBIOS as seen in QEMU): vectors 0x08 and 0x70, most inputs masked.
+const BIOS_MASTER: (u8, u8) = (0x08, 0xB8);
+const BIOS_SLAVE: (u8, u8) = (0x70, 0x8E);
+/// Inputs that are always edge-triggered: timer, keyboard, cascade on the master; clock and FPU on the slave.
+const ELCR_MASTER: u8 = 0xF8;
+const ELCR_SLAVE: u8 = 0xDE;
+
+/// The cascaded pair.
+#[derive(Clone, Debug)]
+pub(super) struct PicPair {
+    master: Pic,
+    slave: Pic,
+}
+
+impl PicPair {
+    /// The pair as a BIOS leaves it.
+    pub(super) fn new() -> Self {
+        Self {
+            master: Pic::initialized(BIOS_MASTER.0, BIOS_MASTER.1),
+            slave: Pic::initialized(BIOS_SLAVE.0, BIOS_SLAVE.1),
+        }
+    }
+
+    /// Whether `port` belongs to the pair.
+    pub(super) fn claims(port: u16) -> bool {
+        matches!(port, 0x20 | 0x21 | 0xA0 | 0xA1 | 0x4D0 | 0x4D1)
+    }
+
+    /// Drives the pin of an IRQ (0..15).
+    pub(super) fn set_line(&mut self, irq: u8, high: bool) {
+        match irq {
+            0..=7 => self.master.set_line(irq, high),
+            _ => self.slave.set_line(irq & 7, high),
+        }
+        self.cascade();
+    }
+
+    /// An edge on the pin of an IRQ (0..15) whose request stays until it is acknowledged.
+    pub(super) fn pulse(&mut self, irq: u8) {
+        match irq {
+            0..=7 => self.master.pulse(irq),
+            _ => self.slave.pulse(irq & 7),
+        }
+        self.cascade();
+    }
+
+    /// Whether an IRQ (0..15) is masked, so that nobody waits for it.
+    pub(super) fn is_masked(&self, irq: u8) -> bool {
+        match irq {
+            0..=7 => self.master.is_masked(irq),
+            _ => self.slave.is_masked(irq & 7) || self.master.is_masked(CASCADE),
+        }
+    }
+
+    /// The master's INT pin, which is the CPU's INTR.
+    pub(super) fn interrupt(&self) -> bool {
+        self.master.interrupt()
+    }
+
+    /// The CPU's interrupt acknowledge cycle: the vector on the bus. Without a request it is the spurious vector of
+    /// level 7, or of the slave's level 7 (IRQ 15) when the slave withdrew.
+    pub(super) fn acknowledge(&mut self) -> u8 {
+        let level = self.master.acknowledge();
+        if level != Some(CASCADE) {
+            return self.master.vector(level);
+        }
+        let slave_level = self.slave.acknowledge();
+        // The slave's INT pin falls with the acknowledge and rises again for its next request: a new edge.
+        self.master.set_line(CASCADE, false);
+        self.cascade();
+        self.slave.vector(slave_level)
+    }
+
+    pub(super) fn read(&mut self, port: u16) -> u8 {
+        let value = match port {
+            0x20 => self.master.read(Port::Command),
+            0x21 => self.master.read(Port::Data),
+            0xA0 => self.slave.read(Port::Command),
+            0xA1 => self.slave.read(Port::Data),
+            0x4D0 => self.master.elcr(),
+            0x4D1 => self.slave.elcr(),
+            _ => u8::MAX,
+        };
+        self.cascade(); // a read in poll mode acknowledges
+        value
+    }
+
+    pub(super) fn write(&mut self, port: u16, value: u8) {
+        match port {
+            0x20 => self.master.write(Port::Command, value),
+            0x21 => self.master.write(Port::Data, value),
+            0xA0 => self.slave.write(Port::Command, value),
+            0xA1 => self.slave.write(Port::Data, value),
+            0x4D0 => self.master.set_elcr(value & ELCR_MASTER),
+            0x4D1 => self.slave.set_elcr(value & ELCR_SLAVE),
+            _ => {}
+        }
+        self.cascade();
+    }
+
+    fn cascade(&mut self) {
+        self.master.set_line(CASCADE, self.slave.interrupt());
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn pair() -> PicPair {
+        let mut pair = PicPair::new();
+        for (port, value) in
+            [(0x20, 0x11), (0xA0, 0x11), (0x21, 0x20), (0xA1, 0x28), (0x21, 4), (0xA1, 2), (0x21, 1), (0xA1, 1)]
+        {
+            pair.write(port, value);
+        }
+        pair
+    }
+
+    #[test]
+    fn starts_as_a_bios_leaves_it() {
+        let mut pair = PicPair::new();
+        assert_eq!((pair.read(0x21), pair.read(0xA1)), (0xB8, 0x8E));
+        pair.pulse(0);
+        assert_eq!(pair.acknowledge(), 0x08);
+    }
+
+    #[test]
+    fn the_slave_interrupts_through_level_2() {
+        let mut pair = pair();
+        pair.set_line(12, true);
+        assert!(pair.interrupt());
+        assert_eq!(pair.acknowledge(), 0x2C);
+        pair.write(0x20, 0x0B);
+        pair.write(0xA0, 0x0B);
+        assert_eq!((pair.read(0x20), pair.read(0xA0)), (0x04, 0x10));
+        pair.set_line(14, true);
+        pair.write(0xA0, 0x20);
+        assert!(!pair.interrupt()); // level 2 is still in service at the master
+        pair.write(0x20, 0x20);
+        assert_eq!(pair.acknowledge(), 0x2E);
+    }
+
+    #[test]
+    fn slave_requests_follow_each_other_with_automatic_eoi() {
+        let mut pair = pair();
+        for port in [0x20, 0xA0] {
+            pair.write(port, 0x11);
+            for value in [if port == 0x20 { 0x20 } else { 0x28 }, 0, 3] {
+                pair.write(port + 1, value);
+            }
+        }
+        pair.set_line(8, true);
+        pair.set_line(9, true);
+        assert_eq!(pair.acknowledge(), 0x28);
+        assert!(pair.interrupt());
+        assert_eq!(pair.acknowledge(), 0x29);
+        assert!(!pair.interrupt());
+    }
+
+    #[test]
+    fn spurious_interrupts() {
+        let mut pair = pair();
+        assert_eq!(pair.acknowledge(), 0x27);
+        pair.set_line(4, true);
+        pair.set_line(4, false);
+        assert!(!pair.interrupt());
+        // The slave withdraws: its request leaves with its pin, so the master shows none either.
+        pair.set_line(10, true);
+        pair.write(0xA1, 0x04);
+        assert!(!pair.interrupt());
+    }
+
+    #[test]
+    fn a_slave_that_withdraws_between_int_and_inta_gives_irq_15() {
+        let mut pair = pair();
+        pair.master.pulse(CASCADE);
+        assert_eq!(pair.acknowledge(), 0x2F);
+        pair.write(0x20, 0x0B);
+        pair.write(0xA0, 0x0B);
+        assert_eq!((pair.read(0x20), pair.read(0xA0)), (0x04, 0x00)); // the master needs an EOI, the slave none
+    }
+
+    #[test]
+    fn polling_the_slave_lowers_the_cascade() {
+        let mut pair = pair();
+        pair.set_line(9, true);
+        pair.write(0xA0, 0x0C);
+        assert_eq!(pair.read(0xA0), 0x81);
+        assert!(!pair.interrupt());
+    }
+
+    #[test]
+    fn fixed_inputs_stay_edge_triggered() {
+        let mut pair = pair();
+        pair.write(0x4D0, 0xFF);
+        pair.write(0x4D1, 0xFF);
+        assert_eq!((pair.read(0x4D0), pair.read(0x4D1)), (0xF8, 0xDE));
+    }
+
+    #[test]
+    fn masks_of_both_chips_count() {
+        let mut pair = pair();
+        assert!(!pair.is_masked(8));
+        pair.write(0x21, 0x04);
+        assert!(pair.is_masked(8) && !pair.is_masked(0));
+        pair.write(0x21, 0x00);
+        pair.write(0xA1, 0x01);
+        assert!(pair.is_masked(8));
+    }
+}
