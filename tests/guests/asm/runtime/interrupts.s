@@ -1,0 +1,53 @@
+# The PIC pair and the PIT.
+
+.text
+# Remaps the PICs to VEC_IRQ0.. and masks everything.
+.globl pic_init
+pic_init:
+    pushl %eax
+    movb $0x11, %al                     # ICW1: edge, cascade, ICW4 follows
+    outb %al, $PIC1
+    outb %al, $PIC2
+    movb $VEC_IRQ0, %al
+    outb %al, $PIC1 + 1
+    movb $VEC_IRQ0 + 8, %al
+    outb %al, $PIC2 + 1
+    movb $4, %al                        # ICW3: the second one hangs on input 2
+    outb %al, $PIC1 + 1
+    movb $2, %al
+    outb %al, $PIC2 + 1
+    movb $1, %al                        # ICW4: 8086
+    outb %al, $PIC1 + 1
+    outb %al, $PIC2 + 1
+    movb $0xff, %al
+    outb %al, $PIC1 + 1
+    outb %al, $PIC2 + 1
+    popl %eax
+    ret
+
+# AX: divisor. Starts PIT channel 0 as a rate generator.
+.globl pit_start
+pit_start:
+    pushl %eax
+    movb $0x34, %al
+    outb %al, $PIT + 3
+    popl %eax
+    outb %al, $PIT
+    pushl %eax
+    movb %ah, %al
+    outb %al, $PIT
+    popl %eax
+    ret
+
+# A hook for IRQ0: counts and acknowledges.
+.globl on_tick
+on_tick:
+    incl ticks
+    movb $0x20, %al
+    outb %al, $PIC1
+    ret
+
+.bss
+.balign 4
+.globl ticks
+ticks: .space 4

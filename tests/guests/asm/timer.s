@@ -1,0 +1,111 @@
+# The timer interrupt with CLI, STI, HLT and the PIC's mask. Only counts that do not depend on speed are printed.
+
+.set DIVISOR, 11932                     # 100 Hz
+
+guest_main:
+    plan 11
+    call pic_init
+    hook VEC_IRQ0, note_tick
+    movl $DIVISOR, %eax
+    call pit_start
+
+    sti
+    call wait_long
+    cli
+    check_eq "masked at the PIC: nothing arrives", ticks, $0
+    movb $0xfe, %al
+    outb %al, $PIC1 + 1
+    call wait_long
+    check_eq "unmasked, IF=0: nothing arrives", ticks, $0
+    movb $0x0a, %al                     # OCW3: the next read gives the IRR
+    outb %al, $PIC1
+    inb $PIC1, %al
+    andl $1, %eax
+    check_eq "... but IRQ 0 is requested", %eax, $1
+
+    # STI takes effect after the next instruction.
+    movl $0, shadow
+    sti
+    movl $1, shadow
+    nop
+    cli
+    check_eq "STI: the pending interrupt arrives", ticks, $1
+    check_eq "... after the instruction behind STI", seen_shadow, $1
+
+    call wait_long
+    movl ticks, %ebx
+    sti
+    cli                                 # in the shadow of STI: no interrupt gets in
+    check_eq "STI; CLI lets nothing in", ticks, %ebx
+
+    # HLT ten times.
+    movl $0, ticks
+    movl $10, %esi
+1:  sti
+    hlt
+    cli
+    decl %esi
+    jnz 1b
+    xorl %eax, %eax
+    cmpl $10, ticks
+    setae %al
+    check_eq "ten HLT take ten ticks", %eax, $1
+    xorl %eax, %eax
+    cmpl $12, ticks
+    setb %al
+    check_eq "... and hardly more", %eax, $1
+
+    # STI; HLT with an interrupt already pending must not sleep: HLT is in the shadow and wakes at once.
+    call wait_long
+    movl $0, ticks
+    sti
+    hlt
+    cli
+    check_eq "STI; HLT with a pending interrupt wakes", ticks, $1
+
+    # A busy loop in ring 3 is interrupted.
+    movl $0, ticks
+    movl $EFLAGS_IF | 2, ring3_eflags
+    movl $2f, %eax
+    call enter_ring3_flags
+    cli
+    expect_trap "ring 3 waits for five ticks", VEC_LEAVE
+    movl trap_eflags, %eax
+    andl $EFLAGS_IF, %eax
+    check_eq "... with IF=1", %eax, $EFLAGS_IF
+    movb $0xff, %al
+    outb %al, $PIC1 + 1
+    ret
+2:  cmpl $5, ticks
+    jb 2b
+    int $VEC_LEAVE
+
+# Long enough for a tick: 30 ms of channel 2, polled through port 0x61.
+wait_long:
+    pushl %eax
+    inb $0x61, %al
+    andb $0xfc, %al
+    orb $0x01, %al                      # gate on, speaker off
+    outb %al, $0x61
+    movb $0xb0, %al                     # channel 2, mode 0
+    outb %al, $PIT + 3
+    movb $(35795 & 0xff), %al
+    outb %al, $PIT + 2
+    movb $(35795 >> 8), %al
+    outb %al, $PIT + 2
+1:  inb $0x61, %al
+    testb $0x20, %al
+    jz 1b
+    popl %eax
+    ret
+
+# The usual tick, and what `shadow` was at that moment.
+note_tick:
+    movl shadow, %eax
+    movl %eax, seen_shadow
+    jmp on_tick
+
+.bss
+.balign 4
+shadow: .space 4
+seen_shadow: .space 4
