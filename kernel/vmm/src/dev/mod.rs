@@ -10,6 +10,7 @@ mod pic_pair;
 mod pit;
 mod pit_channel;
 mod time;
+mod uart;
 
 pub use bus::{Bus, BusEffect};
 pub use time::{NANOS_PER_SECOND, Nanos};
