@@ -5,10 +5,17 @@
 //! numbers.
 
 mod bus;
+mod calendar;
+mod cmos;
+mod console;
+mod crtc;
+mod debug_exit;
+mod i8042;
 mod pic;
 mod pic_pair;
 mod pit;
 mod pit_channel;
+mod system;
 mod time;
 mod uart;
 

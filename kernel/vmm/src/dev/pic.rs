@@ -139,8 +139,11 @@ impl Pic {
         self.vector_base | level.unwrap_or(SPURIOUS_LEVEL)
     }
 
-    /// Whether an interrupt of `level` could reach the CPU if it were requested: not masked. Used to leave timers alone
-    /// that nobody waits for.
+    /// Whether a new edge on `level` would change anything: it is not masked and no request waits already.
+    pub(super) fn awaits(&self, level: u8) -> bool {
+        (self.imr | self.irr()) & bit(level) == 0
+    }
+
     pub(super) fn is_masked(&self, level: u8) -> bool {
         self.imr & bit(level) != 0
     }

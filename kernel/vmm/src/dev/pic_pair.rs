@@ -49,11 +49,11 @@ impl PicPair {
         self.cascade();
     }
 
-    /// Whether an IRQ (0..15) is masked, so that nobody waits for it.
-    pub(super) fn is_masked(&self, irq: u8) -> bool {
+    /// Whether a new edge on the pin of an IRQ (0..15) would change anything: it is not masked and no request waits.
+    pub(super) fn awaits(&self, irq: u8) -> bool {
         match irq {
-            0..=7 => self.master.is_masked(irq),
-            _ => self.slave.is_masked(irq & 7) || self.master.is_masked(CASCADE),
+            0..=7 => self.master.awaits(irq),
+            _ => self.slave.awaits(irq & 7) && !self.master.is_masked(CASCADE),
         }
     }
 
@@ -206,11 +206,13 @@ mod tests {
     #[test]
     fn masks_of_both_chips_count() {
         let mut pair = pair();
-        assert!(!pair.is_masked(8));
+        assert!(pair.awaits(8));
         pair.write(0x21, 0x04);
-        assert!(pair.is_masked(8) && !pair.is_masked(0));
+        assert!(!pair.awaits(8) && pair.awaits(0));
         pair.write(0x21, 0x00);
         pair.write(0xA1, 0x01);
-        assert!(pair.is_masked(8));
+        assert!(!pair.awaits(8) && pair.awaits(9));
+        pair.pulse(9);
+        assert!(!pair.awaits(9) && pair.awaits(10));
     }
 }

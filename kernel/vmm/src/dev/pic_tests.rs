@@ -83,7 +83,7 @@ fn a_masked_request_waits_in_irr() {
     pic.set_line(1, true);
     assert!(!pic.interrupt());
     assert_eq!(irr(&mut pic), 0x02);
-    assert!(pic.is_masked(1) && !pic.is_masked(0));
+    assert!(!pic.awaits(1) && pic.awaits(0));
     pic.write(Port::Data, 0x00);
     assert_eq!(pic.acknowledge(), Some(1));
 }

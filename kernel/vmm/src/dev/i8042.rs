@@ -1,0 +1,268 @@
+//! The i8042 keyboard controller at ports 0x60 and 0x64: enough for a kernel to find it, to find a keyboard behind it that
+//! is never touched, and to reset the machine. There is no second (mouse) port.
+
+use alloc::collections::VecDeque;
+
+/// Bytes that may wait in the output buffer and the keyboard; more are dropped.
+const QUEUE: usize = 16;
+
+const STATUS_OUTPUT_FULL: u8 = 1 << 0;
+const STATUS_SELF_TEST_PASSED: u8 = 1 << 2;
+const STATUS_LAST_WAS_COMMAND: u8 = 1 << 3;
+const STATUS_UNLOCKED: u8 = 1 << 4;
+
+const CONFIG_INTERRUPT: u8 = 1 << 0;
+const CONFIG_KEYBOARD_OFF: u8 = 1 << 4;
+const CONFIG_MOUSE_OFF: u8 = 1 << 5;
+const CONFIG_TRANSLATE: u8 = 1 << 6;
+
+/// Bit 0 of the output port is the CPU's reset line, active low; bit 1 is A20, here always on.
+const OUTPUT_RESET: u8 = 1 << 0;
+const OUTPUT_A20: u8 = 1 << 1;
+const OUTPUT_INTERRUPT: u8 = 1 << 4;
+
+const ACKNOWLEDGE: u8 = 0xFA;
+const RESEND: u8 = 0xFE;
+const SELF_TEST_PASSED: u8 = 0xAA;
+
+/// What the next byte at port 0x60 is for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Next {
+    Keyboard,
+    /// The argument of this keyboard command.
+    KeyboardArgument(u8),
+    Config,
+    OutputPort,
+    /// Comes back as if the keyboard had sent it.
+    Echo,
+    /// For the port that does not exist.
+    Nowhere,
+}
+
+/// Whether a write asks for a reset.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Pulse {
+    None,
+    Reset,
+}
+
+/// The controller and its keyboard.
+#[derive(Clone, Debug)]
+pub(super) struct I8042 {
+    output: VecDeque<u8>,
+    last: u8,
+    config: u8,
+    next: Next,
+    last_was_command: bool,
+}
+
+impl I8042 {
+    /// The controller as a BIOS leaves it.
+    pub(super) fn new() -> Self {
+        let config = CONFIG_INTERRUPT | CONFIG_MOUSE_OFF | CONFIG_TRANSLATE;
+        Self { output: VecDeque::new(), last: 0, config, next: Next::Keyboard, last_was_command: true }
+    }
+
+    /// Whether `port` belongs to the controller.
+    pub(super) fn claims(port: u16) -> bool {
+        matches!(port, 0x60 | 0x64)
+    }
+
+    /// The keyboard interrupt (IRQ 1): a byte waits and may interrupt.
+    pub(super) fn interrupt(&self) -> bool {
+        self.config & CONFIG_INTERRUPT != 0 && !self.output.is_empty()
+    }
+
+    pub(super) fn read(&mut self, port: u16) -> u8 {
+        if port == 0x64 {
+            return self.status();
+        }
+        if let Some(byte) = self.output.pop_front() {
+            self.last = byte;
+        }
+        self.last
+    }
+
+    #[must_use]
+    pub(super) fn write(&mut self, port: u16, value: u8) -> Pulse {
+        self.last_was_command = port == 0x64;
+        if port == 0x64 {
+            return self.command(value);
+        }
+        match core::mem::replace(&mut self.next, Next::Keyboard) {
+            Next::Keyboard => self.keyboard(value),
+            Next::KeyboardArgument(command) => self.keyboard_argument(command, value),
+            Next::Config => self.config = value,
+            Next::OutputPort if value & OUTPUT_RESET == 0 => return Pulse::Reset,
+            Next::Echo => self.send(&[value]),
+            Next::OutputPort | Next::Nowhere => {}
+        }
+        Pulse::None
+    }
+
+    fn status(&self) -> u8 {
+        let full = if self.output.is_empty() { 0 } else { STATUS_OUTPUT_FULL };
+        let command = if self.last_was_command { STATUS_LAST_WAS_COMMAND } else { 0 };
+        full | command | STATUS_SELF_TEST_PASSED | STATUS_UNLOCKED
+    }
+
+    /// A command at port 0x64.
+    fn command(&mut self, command: u8) -> Pulse {
+        self.next = Next::Keyboard;
+        match command {
+            0x20 => self.send(&[self.config]),
+            0x60 => self.next = Next::Config,
+            0xA7 => self.config |= CONFIG_MOUSE_OFF,
+            0xAA => {
+                self.output.clear();
+                self.send(&[0x55]);
+            }
+            0xAB => self.send(&[0x00]),
+            0xAD => self.config |= CONFIG_KEYBOARD_OFF,
+            0xAE => self.config &= !CONFIG_KEYBOARD_OFF,
+            0xC0 => self.send(&[0x80]),
+            0xD0 => {
+                let interrupt = if self.interrupt() { OUTPUT_INTERRUPT } else { 0 };
+                self.send(&[OUTPUT_RESET | OUTPUT_A20 | interrupt]);
+            }
+            0xD1 => self.next = Next::OutputPort,
+            0xD2 => self.next = Next::Echo,
+            0xD3 | 0xD4 => self.next = Next::Nowhere,
+            // 0xF0..0xFF pulse the output port's lines whose bit is 0.
+            0xF0.. if command & OUTPUT_RESET == 0 => return Pulse::Reset,
+            _ => {} // among them the commands of the mouse port
+        }
+        Pulse::None
+    }
+
+    /// A byte for the keyboard; writing to it also switches its clock on.
+    fn keyboard(&mut self, byte: u8) {
+        self.config &= !CONFIG_KEYBOARD_OFF;
+        match byte {
+            0xED | 0xF0 | 0xF3 => {
+                self.next = Next::KeyboardArgument(byte);
+                self.send(&[ACKNOWLEDGE]);
+            }
+            0xEE => self.send(&[0xEE]),
+            0xF2 => {
+                // The identification is translated like a scan code.
+                let second = if self.config & CONFIG_TRANSLATE != 0 { 0x41 } else { 0x83 };
+                self.send(&[ACKNOWLEDGE, 0xAB, second]);
+            }
+            0xF4..=0xFA => self.send(&[ACKNOWLEDGE]),
+            0xFF => self.send(&[ACKNOWLEDGE, SELF_TEST_PASSED]),
+            _ => self.send(&[RESEND]),
+        }
+    }
+
+    fn keyboard_argument(&mut self, command: u8, argument: u8) {
+        match (command, argument) {
+            (0xF0, 0) => self.send(&[ACKNOWLEDGE, 0x02]), // scan code set 2
+            _ => self.send(&[ACKNOWLEDGE]),
+        }
+    }
+
+    fn send(&mut self, bytes: &[u8]) {
+        let room = QUEUE.saturating_sub(self.output.len());
+        self.output.extend(bytes.iter().take(room));
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use alloc::vec::Vec;
+
+    use super::*;
+
+    fn answers(controller: &mut I8042) -> Vec<u8> {
+        let mut bytes = Vec::new();
+        while controller.read(0x64) & 1 != 0 {
+            bytes.push(controller.read(0x60));
+        }
+        bytes
+    }
+
+    fn command(controller: &mut I8042, value: u8) -> Vec<u8> {
+        assert_eq!(controller.write(0x64, value), Pulse::None);
+        answers(controller)
+    }
+
+    fn keyboard(controller: &mut I8042, value: u8) -> Vec<u8> {
+        assert_eq!(controller.write(0x60, value), Pulse::None);
+        answers(controller)
+    }
+
+    #[test]
+    fn probing_finds_a_controller_and_a_keyboard() {
+        let mut controller = I8042::new();
+        assert_eq!(controller.read(0x64) & 0x03, 0);
+        assert_eq!(command(&mut controller, 0xAA), [0x55]);
+        assert_eq!(command(&mut controller, 0xAB), [0x00]);
+        assert_eq!(keyboard(&mut controller, 0xFF), [0xFA, 0xAA]);
+        assert_eq!(keyboard(&mut controller, 0xF2), [0xFA, 0xAB, 0x41]);
+        assert_eq!(keyboard(&mut controller, 0xED), [0xFA]);
+        assert_eq!(keyboard(&mut controller, 0x07), [0xFA]);
+        assert_eq!(keyboard(&mut controller, 0xF0), [0xFA]);
+        assert_eq!(keyboard(&mut controller, 0x00), [0xFA, 0x02]);
+        assert_eq!(keyboard(&mut controller, 0xEE), [0xEE]);
+        assert_eq!(keyboard(&mut controller, 0x00), [0xFE]);
+    }
+
+    #[test]
+    fn there_is_no_mouse() {
+        let mut controller = I8042::new();
+        assert_eq!(command(&mut controller, 0xA9), []);
+        command(&mut controller, 0xA8);
+        assert_eq!(command(&mut controller, 0x20), [0x61]); // the second port cannot be switched on
+        command(&mut controller, 0xD4);
+        assert_eq!(keyboard(&mut controller, 0xFF), []);
+    }
+
+    #[test]
+    fn the_configuration_is_kept() {
+        let mut controller = I8042::new();
+        command(&mut controller, 0x60);
+        keyboard(&mut controller, 0x30);
+        assert_eq!(command(&mut controller, 0x20), [0x30]);
+        command(&mut controller, 0xAE);
+        assert_eq!(command(&mut controller, 0x20), [0x20]);
+    }
+
+    #[test]
+    fn interrupts_follow_the_output_buffer() {
+        let mut controller = I8042::new();
+        assert_eq!(controller.write(0x60, 0xFF), Pulse::None);
+        assert!(controller.interrupt());
+        controller.read(0x60);
+        assert!(controller.interrupt());
+        assert_eq!(controller.read(0x60), 0xAA);
+        assert!(!controller.interrupt());
+        assert_eq!(controller.read(0x60), 0xAA); // an empty buffer repeats its last byte
+        command(&mut controller, 0x60);
+        keyboard(&mut controller, 0x00);
+        assert_eq!(controller.write(0x60, 0xF4), Pulse::None);
+        assert!(!controller.interrupt());
+    }
+
+    #[test]
+    fn reset_by_pulse_and_by_output_port() {
+        let mut controller = I8042::new();
+        assert_eq!(controller.write(0x64, 0xFE), Pulse::Reset);
+        assert_eq!(controller.write(0x64, 0xF0), Pulse::Reset);
+        assert_eq!(controller.write(0x64, 0xFF), Pulse::None);
+        assert_eq!(command(&mut controller, 0xD0), [0x03]);
+        assert_eq!(controller.write(0x64, 0xD1), Pulse::None);
+        assert_eq!(controller.write(0x60, 0xDF), Pulse::None); // A20 on
+        assert_eq!(controller.write(0x64, 0xD1), Pulse::None);
+        assert_eq!(controller.write(0x60, 0xFE), Pulse::Reset);
+    }
+
+    #[test]
+    fn the_queue_is_bounded() {
+        let mut controller = I8042::new();
+        for _ in 0..100 {
+            assert_eq!(controller.write(0x60, 0xFF), Pulse::None);
+        }
+        assert_eq!(answers(&mut controller).len(), QUEUE);
+    }
+}
