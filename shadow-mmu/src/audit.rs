@@ -1,0 +1,301 @@
+//! Checks every invariant over the whole state. Slow, reads only, allocates nothing; the tests run it after every step.
+//!
+//! What a snapshot cannot show is left to the tests: I10 (that a plan names every loss) needs a history, and of I12 only the
+//! bookkeeping of the bounded pool can be seen.
+
+use core::fmt;
+
+use crate::access::{Access, AccessKind, Perms, Privilege};
+use crate::addr::{Gfn, Level};
+use crate::controls::PagingMode;
+use crate::event::Observer;
+use crate::links::{NIL, SLOTS, node_of, page_of, slot_of};
+use crate::mem::{GfnKind, GuestMem, TableMem};
+use crate::mmu::ShadowMmu;
+use crate::pool::Page;
+use crate::propagate::{Cause, Leaf, propagate};
+use crate::pte::{GuestFormat, GuestPte, Legacy32, Spte, frame_index, ratio_shift};
+use crate::role::Key;
+use crate::stop::Broken;
+use crate::write::child_key;
+
+/// An invariant that does not hold, and where.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct AuditError {
+    /// 4 for I4 and so on; numbers as in `docs/invariants.md`.
+    pub invariant: u8,
+    /// What is wrong.
+    pub what: &'static str,
+    /// The guest frame concerned.
+    pub gfn: Option<Gfn>,
+    /// The shadow page concerned (its number in the pool) and the entry in it.
+    pub entry: Option<(u32, usize)>,
+}
+
+impl fmt::Display for AuditError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "I{}: {}", self.invariant, self.what)?;
+        if let Some(gfn) = self.gfn {
+            write!(f, " gfn={gfn}")?;
+        }
+        if let Some((page, slot)) = self.entry {
+            write!(f, " page={page} entry={slot}")?;
+        }
+        Ok(())
+    }
+}
+
+impl From<Broken> for AuditError {
+    fn from(broken: Broken) -> Self {
+        Self { invariant: broken.0, what: "an index leads nowhere", gfn: None, entry: None }
+    }
+}
+
+type Audit = Result<(), AuditError>;
+
+fn check(holds: bool, invariant: u8, what: &'static str) -> Audit {
+    if holds { Ok(()) } else { Err(AuditError { invariant, what, gfn: None, entry: None }) }
+}
+
+impl AuditError {
+    fn at(self, page: u32, slot: usize) -> Self {
+        Self { entry: Some((page, slot)), ..self }
+    }
+
+    fn of(self, gfn: Gfn) -> Self {
+        Self { gfn: Some(gfn), ..self }
+    }
+}
+
+/// Entries found from both sides, to be compared.
+#[derive(Default)]
+struct Census {
+    leaves: usize,
+    tables: usize,
+    live: usize,
+}
+
+impl<G: GuestMem, T: TableMem, O: Observer> ShadowMmu<G, T, O> {
+    /// Checks the invariants I1 to I12 over the whole state.
+    ///
+    /// # Errors
+    /// The first that does not hold.
+    pub fn audit(&self) -> Result<(), AuditError> {
+        let mut census = Census::default();
+        for (index, page) in self.pool.iter() {
+            if page.live {
+                census.live = census.live.saturating_add(1);
+                self.audit_page(index, page, &mut census)?;
+            } else {
+                self.audit_free(page).map_err(|e| e.at(index, 0))?;
+            }
+        }
+        check(self.pool.lists_are_sound(census.live), 12, "the lists of the pool do not hold every page once")?;
+        self.audit_frames(&census)?;
+        self.audit_roots()?;
+        check(self.plan.is_none(), 10, "a flush plan was left behind")
+    }
+
+    fn audit_free(&self, page: &Page) -> Audit {
+        check(page.parents == NIL, 7, "a free page is named by an entry")?;
+        let empty = (0..SLOTS).all(|slot| !page.has(slot) && self.tables.load(page.pfn, slot) == Spte::ABSENT);
+        check(empty, 10, "a free page has entries")
+    }
+
+    fn audit_page(&self, index: u32, page: &Page, census: &mut Census) -> Audit {
+        let role = page.key.role;
+        let slots = if role.is_root() { SLOTS / 2 } else { SLOTS };
+        for slot in 0..SLOTS {
+            let at = |e: AuditError| e.at(index, slot).of(page.key.gfn);
+            if slot >= slots {
+                check(!page.has(slot), 11, "a guest entry lies in the hypervisor's window").map_err(at)?;
+                continue;
+            }
+            let spte = self.tables.load(page.pfn, slot);
+            check(spte.present() == page.has(slot), 6, "the table and its bookkeeping differ").map_err(at)?;
+            if !spte.present() {
+                check(spte == Spte::ABSENT, 2, "an absent entry is not zero").map_err(at)?;
+                continue;
+            }
+            let target = self.links.target(node_of(index, slot))?;
+            if role.level() == Level::L1 {
+                census.leaves = census.leaves.saturating_add(1);
+                self.audit_leaf((page, slot), spte, Gfn::new(u64::from(target))).map_err(at)?;
+            } else {
+                census.tables = census.tables.saturating_add(1);
+                let child = self.pool.get(target)?;
+                check(child.live && spte == Spte::table(child.pfn), 7, "an entry names another table").map_err(at)?;
+                self.audit_link((page, slot), child).map_err(at)?;
+            }
+        }
+        self.audit_parents(index, page, census)
+    }
+
+    /// Every node in the parents of a page is a present entry that points back.
+    fn audit_parents(&self, index: u32, page: &Page, census: &mut Census) -> Audit {
+        for node in self.links.iter(page.parents) {
+            let parent = self.pool.get(page_of(node))?;
+            let points_back = parent.live
+                && parent.has(slot_of(node))
+                && parent.key.role.level() != Level::L1
+                && self.links.target(node)? == index;
+            check(points_back, 7, "a parent does not name its child")
+                .map_err(|e| e.at(page_of(node), slot_of(node)))?;
+            census.tables = census.tables.wrapping_sub(1);
+        }
+        check(!(page.key.role.is_root() && page.parents != NIL), 8, "a root has parents")
+    }
+
+    /// What the guest says now of the page that an L1 entry maps: frame, rights, A, D.
+    fn guest_leaf(&self, page: &Page, slot: usize) -> Option<(Gfn, Perms, bool, bool)> {
+        let role = page.key.role;
+        if role.direct() {
+            return Some((page.key.gfn.add(slot as u64), role.perms(), true, role.dirty()));
+        }
+        match self.guest_entry(page, slot)? {
+            GuestPte::Leaf { gfn, perms, accessed, dirty } => Some((gfn, perms & role.perms(), accessed, dirty)),
+            _ => None,
+        }
+    }
+
+    /// The guest entry that shadow entry `slot` stands for.
+    fn guest_entry(&self, page: &Page, slot: usize) -> Option<GuestPte> {
+        let role = page.key.role;
+        match role.format() {
+            PagingMode::Legacy32 => {
+                let index = (u64::from(role.quadrant()) << 9 | slot as u64) >> ratio_shift::<Legacy32>(role.level());
+                let entry = page.key.gfn.base().add(index << Legacy32::ENTRY_SHIFT);
+                let raw = Legacy32::read(&self.mem, entry)?;
+                Some(Legacy32::decode(raw, role.level(), &role.ctx(&self.ctx)))
+            }
+            PagingMode::Off => None,
+        }
+    }
+
+    fn audit_leaf(&self, (page, slot): (&Page, usize), spte: Spte, target: Gfn) -> Audit {
+        let (pfn, rom) = match self.mem.kind(target) {
+            GfnKind::Ram(pfn) => (pfn, false),
+            GfnKind::Rom(pfn) => (pfn, true),
+            GfnKind::Mmio | GfnKind::Hole => return check(false, 1, "a leaf maps what is no memory"),
+        };
+        check(spte.pfn() == pfn, 1, "a leaf maps another frame than the guest's memory has")?;
+        let Some((gfn, perms, accessed, dirty)) = self.guest_leaf(page, slot) else {
+            return check(false, 2, "a leaf stands for a guest entry that maps nothing");
+        };
+        check(gfn == target, 2, "a leaf maps another frame than the guest's entry")?;
+        check(accessed, 3, "a leaf is present while A is clear")?;
+        check(!spte.writable() || dirty, 3, "a leaf is writable while D is clear")?;
+        check(!spte.writable() || !self.frames.tracked(gfn), 4, "a tracked frame is writable")?;
+        let role = page.key.role;
+        let leaf = Leaf {
+            pfn,
+            perms,
+            accessed,
+            dirty,
+            writable_frame: !rom && !self.frames.tracked(gfn),
+            wp: role.wp(),
+            smep: role.smep(),
+        };
+        let supervisor_write = Access { kind: AccessKind::Write, privilege: Privilege::Supervisor };
+        let right = [Cause::GpteWrite, Cause::Access(supervisor_write)]
+            .map(|cause| propagate(leaf, cause))
+            .iter()
+            .any(|&possible| spte == possible || spte == possible.read_only());
+        check(right, 2, "a leaf grants other rights than the guest's entry")
+    }
+
+    fn audit_link(&self, (page, slot): (&Page, usize), child: &Page) -> Audit {
+        let role = page.key.role;
+        let wanted = if role.glue() || role.direct() {
+            self.key_below(page.key, slot)
+        } else {
+            let gva = frame_index(role.level(), role.quadrant(), slot);
+            self.guest_entry(page, slot).and_then(|pte| match role.format() {
+                PagingMode::Legacy32 => child_key::<Legacy32>(&role.ctx(&self.ctx), role, gva, pte),
+                PagingMode::Off => None,
+            })
+        };
+        let Some(wanted) = wanted else { return check(false, 3, "a table is linked that the guest does not use") };
+        // A walk through another way may have set D in a large page meanwhile; the entry without it grants less.
+        let right = wanted == child.key || wanted.without_dirty() == child.key;
+        check(right, 2, "an entry names the shadow of another table")
+    }
+
+    /// Which page a glue or direct page must name.
+    fn key_below(&self, key: Key, slot: usize) -> Option<Key> {
+        let role = key.role;
+        let below = role.level().down()?;
+        let ctx = crate::PagingCtx { root: key.gfn, ..role.ctx(&self.ctx) };
+        let gva = frame_index(role.level(), 0, slot);
+        if role.direct() {
+            let frame = key.gfn.add(gva.raw() >> 12);
+            return Some(Key::direct(&ctx, below, frame, (role.perms(), role.dirty())));
+        }
+        match role.format() {
+            PagingMode::Off => Some(Key::direct(&ctx, below, Gfn::new(gva.raw() >> 12), (Perms::ALL, true))),
+            PagingMode::Legacy32 if below.number() <= Legacy32::LEVELS => {
+                Some(Key::table::<Legacy32>(&ctx, below, gva, (key.gfn, Perms::ALL)))
+            }
+            PagingMode::Legacy32 => Some(Key::glue(&ctx, below)),
+        }
+    }
+
+    fn audit_frames(&self, census: &Census) -> Audit {
+        let mut leaves = census.leaves;
+        let mut live = census.live;
+        for (gfn, frame) in self.frames.iter() {
+            for node in self.links.iter(frame.rmap) {
+                let page = self.pool.get(page_of(node))?;
+                let maps = page.live
+                    && page.has(slot_of(node))
+                    && page.key.role.level() == Level::L1
+                    && u64::from(self.links.target(node)?) == gfn.raw();
+                check(maps, 6, "the reverse map names an entry that does not map the frame").map_err(|e| e.of(gfn))?;
+                leaves = leaves.wrapping_sub(1);
+            }
+            let (pages, tables) = self.audit_chain(gfn, frame.pages).map_err(|e| e.of(gfn))?;
+            live = live.wrapping_sub(pages);
+            check(usize::from(frame.tables) == tables, 4, "the count of tables is wrong").map_err(|e| e.of(gfn))?;
+        }
+        check(leaves == 0, 6, "a leaf is missing in the reverse map")?;
+        check(census.tables == 0, 7, "an entry is missing in the parents of its table")?;
+        check(live == 0, 9, "a live page is not found by its key")
+    }
+
+    /// Pages of a guest frame, and how many of them shadow it as a table. No two have the same role.
+    fn audit_chain(&self, gfn: Gfn, first: u32) -> Result<(usize, usize), AuditError> {
+        let (mut pages, mut tables) = (0usize, 0usize);
+        let mut index = first;
+        while index != NIL && pages <= self.pool.len() {
+            let page = self.pool.get(index)?;
+            check(page.live && page.key.gfn == gfn, 9, "a page is in the chain of another frame")?;
+            let mut other = page.next_same;
+            while other != NIL {
+                let twin = self.pool.get(other)?;
+                check(twin.key.role != page.key.role, 9, "two pages have the same key")?;
+                other = twin.next_same;
+            }
+            pages = pages.saturating_add(1);
+            tables = tables.saturating_add(usize::from(page.key.role.is_table()));
+            index = page.next_same;
+        }
+        Ok((pages, tables))
+    }
+
+    fn audit_roots(&self) -> Audit {
+        let roots = || self.pool.iter().filter(|(_, page)| page.live && page.key.role.is_root());
+        if let Some(id) = self.root {
+            let Some(page) = self.pool.checked(id) else {
+                return check(false, 8, "the current root was given up");
+            };
+            let right = page.key == Key::glue(&self.ctx, Level::L4) || page.key == Key::void(&self.ctx);
+            check(right, 8, "the current root is not that of the control registers")?;
+        }
+        let Some((_, first)) = roots().next() else { return Ok(()) };
+        for (index, page) in roots() {
+            let same = (SLOTS / 2..SLOTS).all(|s| self.tables.load(page.pfn, s) == self.tables.load(first.pfn, s));
+            check(same, 11, "two roots have different windows").map_err(|e| e.at(index, SLOTS / 2))?;
+        }
+        Ok(())
+    }
+}

@@ -1,0 +1,129 @@
+//! The fault path: walk, decide, link tables, fill one leaf. Owns I12 for faults: bounded work, no loop.
+
+use crate::access::Access;
+use crate::addr::{Gva, Level};
+use crate::controls::PagingMode;
+use crate::counters::Counter;
+use crate::event::Observer;
+use crate::flush::FlushPlan;
+use crate::mem::{GfnKind, GuestMem, TableMem};
+use crate::mmu::{Fault, Outcome, ShadowMmu};
+use crate::pool::Reservation;
+use crate::propagate::{Cause, Leaf, propagate};
+use crate::pte::{Flat, GuestFormat, Legacy32};
+use crate::role::Key;
+use crate::stop::VmStop;
+use crate::table::Stored;
+use crate::walk::{Mark, Walk, WalkError, walk};
+
+/// Most pages that one fault can need: all levels of the shadow below its root.
+const MAX_NEW_PAGES: u32 = 4;
+
+impl<G: GuestMem, T: TableMem, O: Observer> ShadowMmu<G, T, O> {
+    /// A page fault of the real CPU. Either the shadow is completed ([`Outcome::Resume`]), or somebody else has to act.
+    ///
+    /// Makes progress or asks for something else: a `Resume` means that the same access succeeds now, except if the guest's
+    /// entries changed under the walk or while the pool was recycled.
+    #[inline]
+    pub fn on_fault(&mut self, fault: Fault) -> (Outcome, FlushPlan) {
+        let outcome = match self.ctx.mode {
+            PagingMode::Off => self.fault::<Flat>(fault.gva, fault.access),
+            PagingMode::Legacy32 => self.fault::<Legacy32>(fault.gva, fault.access),
+        };
+        (outcome.unwrap_or_else(Outcome::Stop), self.take_plan())
+    }
+
+    #[inline]
+    fn fault<F: GuestFormat>(&mut self, gva: Gva, access: Access) -> Result<Outcome, VmStop> {
+        self.check_fault(gva)?;
+        let walk = match walk::<F, G, O>(&self.mem, &self.ctx, (gva, access), Mark::Set, &mut self.observer) {
+            Ok(walk) => walk,
+            Err(WalkError::Fault(fault)) => {
+                self.counters.add(Counter::TrueFault);
+                return Ok(Outcome::Inject(fault));
+            }
+            Err(WalkError::Retry) => return Ok(Outcome::Resume),
+            Err(WalkError::Stop(stop)) => return Err(stop),
+        };
+        let Some(frame) = self.frames.find(walk.gfn) else {
+            return Ok(self.mmio(&walk, gva));
+        };
+        let (tracked, watched) = (frame.tracked(), frame.watches != 0);
+        let (pfn, rom) = match self.mem.kind(walk.gfn) {
+            GfnKind::Ram(pfn) => (pfn, false),
+            GfnKind::Rom(pfn) if !access.is_write() => (pfn, true),
+            GfnKind::Rom(_) | GfnKind::Mmio | GfnKind::Hole => return Ok(self.mmio(&walk, gva)),
+        };
+        if tracked && access.is_write() {
+            if watched || !access.is_user() || !self.policy.reuse_detection {
+                self.counters.add(Counter::TrackedWrite);
+                return Ok(Outcome::EmulateWrite(walk.gpa(gva)));
+            }
+            // User code does not write live page tables: data by now. Linking below may track it again; see the end.
+            self.unshadow(walk.gfn)?;
+        }
+        let mut room = self.reserve(MAX_NEW_PAGES)?;
+        let page = self.link_path::<F>(&walk, gva, &mut room)?;
+        let leaf = Leaf {
+            pfn,
+            perms: walk.perms,
+            accessed: true,
+            dirty: walk.dirty,
+            writable_frame: !rom && !self.frames.tracked(walk.gfn),
+            wp: self.ctx.wp,
+            smep: self.ctx.smep,
+        };
+        let spte = propagate(leaf, Cause::Access(access));
+        let stored = self.set_leaf((page, gva.slot(Level::L1)), walk.gfn, spte, gva)?;
+        if access.is_write() && !spte.writable() {
+            // The frame became tracked by this very fault: a table that maps itself.
+            self.counters.add(Counter::TrackedWrite);
+            return Ok(Outcome::EmulateWrite(walk.gpa(gva)));
+        }
+        self.counters.add(if stored == Stored::Same { Counter::SpuriousFault } else { Counter::HiddenFault });
+        Ok(Outcome::Resume)
+    }
+
+    #[inline]
+    fn check_fault(&self, gva: Gva) -> Result<(), VmStop> {
+        if let Some(stop) = self.stopped {
+            return Err(stop);
+        }
+        if gva.raw() >> 32 != 0 {
+            return Err(VmStop::AddressTooWide(gva));
+        }
+        Ok(())
+    }
+
+    #[cold]
+    fn mmio(&mut self, walk: &Walk, gva: Gva) -> Outcome {
+        self.counters.add(Counter::MmioAccess);
+        Outcome::Mmio(walk.gpa(gva))
+    }
+
+    /// Links the tables from the root down to the L1 page for `gva`, and returns it.
+    #[inline]
+    fn link_path<F: GuestFormat>(&mut self, walk: &Walk, gva: Gva, room: &mut Reservation) -> Result<u32, VmStop> {
+        let mut page = self.root.ok_or(VmStop::NoRoot)?.index;
+        for level in [Level::L4, Level::L3, Level::L2] {
+            let Some(below) = level.down() else { break };
+            let key = self.key_on_path::<F>(walk, gva, below);
+            page = self.link((page, gva.slot(level)), key, gva, room)?;
+        }
+        Ok(page)
+    }
+
+    /// Which shadow page of `level` a walk needs.
+    #[inline]
+    fn key_on_path<F: GuestFormat>(&self, walk: &Walk, gva: Gva, level: Level) -> Key {
+        if level.number() < walk.leaf {
+            return Key::direct(&self.ctx, level, walk.gfn, (walk.perms, walk.dirty));
+        }
+        match walk.step(level) {
+            Some(step) if level.number() <= F::LEVELS => {
+                Key::table::<F>(&self.ctx, level, gva, (step.table, step.inherited))
+            }
+            _ => Key::glue(&self.ctx, level),
+        }
+    }
+}

@@ -1,0 +1,375 @@
+//! The façade: one value per virtual CPU's address space.
+
+use alloc::vec::Vec;
+use core::fmt;
+
+use crate::access::{Access, GuestFault};
+use crate::addr::{Gfn, Gpa, Gva, Pfn};
+use crate::controls::{Controls, PagingCtx, PagingMode};
+use crate::counters::{Counter, MmuCounters};
+use crate::event::{Event, Observer};
+use crate::flush::FlushPlan;
+use crate::frames::Frames;
+use crate::links::Links;
+use crate::mem::{GuestMem, TableMem};
+use crate::policy::Policy;
+use crate::pool::{PageId, Pool};
+use crate::pte::{Flat, Legacy32};
+use crate::stop::{Broken, VmStop};
+use crate::walk::{Mark, Walk, WalkError, walk};
+
+/// How many times a walk begins again when guest entries change under it. I12.
+const MAX_REWALKS: usize = 4;
+
+/// What a [`ShadowMmu`] is made of.
+#[derive(Clone, Debug)]
+pub struct Config {
+    /// The frames for shadow tables: the whole pool, never more. At least [`Config::MIN_FRAMES`].
+    pub frames: Vec<Pfn>,
+    /// Guest frames `0..guest_frames` may be memory; everything above is a hole.
+    pub guest_frames: u64,
+    /// Physical address bits of the virtual CPU: 32..=52. Decides the reserved bits of 4 MiB pages.
+    pub maxphyaddr: u8,
+    /// Switches.
+    pub policy: Policy,
+}
+
+impl Config {
+    /// The smallest pool: a root path of five pages, and room to go on while old ones are given up.
+    pub const MIN_FRAMES: usize = 16;
+    /// The largest pool.
+    pub const MAX_FRAMES: usize = 65_535;
+
+    /// A configuration with 36 address bits and the default policy.
+    #[must_use]
+    pub fn new(frames: Vec<Pfn>, guest_frames: u64) -> Self {
+        Self { frames, guest_frames, maxphyaddr: 36, policy: Policy::default() }
+    }
+}
+
+/// Why no [`ShadowMmu`] could be made.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum ConfigError {
+    /// The pool has this many frames, which is too few or too many.
+    PoolSize(usize),
+    /// This many guest frames are none or more than 2^32 - 1.
+    GuestFrames(u64),
+    /// The virtual CPU cannot have that many physical address bits.
+    MaxPhyAddr(u8),
+}
+
+impl fmt::Display for ConfigError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::PoolSize(n) => {
+                write!(f, "{n} shadow table frames: expected {}..={}", Config::MIN_FRAMES, Config::MAX_FRAMES)
+            }
+            Self::GuestFrames(n) => write!(f, "{n} guest frames: expected 1..{}", u32::MAX),
+            Self::MaxPhyAddr(n) => write!(f, "{n} physical address bits: expected 32..=52"),
+        }
+    }
+}
+
+/// A page fault that the real CPU reported while the guest ran, or an access on which the emulator failed.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Fault {
+    /// CR2.
+    pub gva: Gva,
+    /// What the guest tried, with the guest's own privilege.
+    pub access: Access,
+}
+
+/// What to do about a fault.
+#[must_use]
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Outcome {
+    /// Run the guest again at the same instruction.
+    Resume,
+    /// A true fault: deliver it to the guest.
+    Inject(GuestFault),
+    /// The guest may write there, but the frame is tracked: emulate the instruction, then report the write by
+    /// [`ShadowMmu::on_write`] if the frame [is a page table](WriteKind::page_table).
+    EmulateWrite(Gpa),
+    /// The guest may make this access, but no memory is there, or it writes to ROM: emulate it on the device.
+    Mmio(Gpa),
+    /// The VM cannot go on.
+    Stop(VmStop),
+}
+
+/// What to load into the real CR3.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Root {
+    /// The PML4.
+    pub table: Pfn,
+}
+
+/// Why a translation failed.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum TranslateError {
+    /// The guest's own fault: inject it.
+    Fault(GuestFault),
+    /// The VM cannot go on.
+    Stop(VmStop),
+}
+
+/// Why writes to a frame are caught.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct WriteKind {
+    /// It is a guest page table with a shadow: writes must be reported by [`ShadowMmu::on_write`].
+    pub page_table: bool,
+    /// The caller watches it for its own reasons.
+    pub watched: bool,
+}
+
+impl WriteKind {
+    /// Are writes to it not caught at all?
+    #[must_use]
+    pub const fn is_plain(self) -> bool {
+        !self.page_table && !self.watched
+    }
+}
+
+/// Shadow page tables of one VM with one virtual CPU.
+///
+/// Call order: [`load_controls`](Self::load_controls) first; then faults, writes and flushes as the guest makes them. Each plan
+/// must be executed, and [`root`](Self::root) be loaded if it changed, before the guest runs again.
+#[derive(Debug)]
+pub struct ShadowMmu<G, T, O = ()> {
+    pub(crate) mem: G,
+    pub(crate) tables: T,
+    pub(crate) observer: O,
+    pub(crate) policy: Policy,
+    pub(crate) maxphyaddr: u8,
+    pub(crate) controls: Controls,
+    pub(crate) ctx: PagingCtx,
+    pub(crate) root: Option<PageId>,
+    pub(crate) pool: Pool,
+    pub(crate) links: Links,
+    pub(crate) frames: Frames,
+    pub(crate) counters: MmuCounters,
+    /// Counts plans that empty the whole TLB. What carries the present epoch may still be in the TLB.
+    pub(crate) epoch: u32,
+    /// Epoch in which a part of a large page was unlinked without a flush.
+    pub(crate) splinter_epoch: u32,
+    /// The plan of the call in progress.
+    pub(crate) plan: FlushPlan,
+    /// A failure in a call that cannot report it; the next fault does.
+    pub(crate) stopped: Option<VmStop>,
+}
+
+impl<G: GuestMem, T: TableMem, O: Observer> ShadowMmu<G, T, O> {
+    /// Makes an empty shadow. All allocation happens here.
+    ///
+    /// # Errors
+    /// [`ConfigError`] if a number in `config` is out of range.
+    pub fn new(mem: G, mut tables: T, observer: O, config: Config) -> Result<Self, ConfigError> {
+        let pages = config.frames.len();
+        if !(Config::MIN_FRAMES..=Config::MAX_FRAMES).contains(&pages) {
+            return Err(ConfigError::PoolSize(pages));
+        }
+        if config.guest_frames == 0 || config.guest_frames >= u64::from(u32::MAX) {
+            return Err(ConfigError::GuestFrames(config.guest_frames));
+        }
+        if !(32..=52).contains(&config.maxphyaddr) {
+            return Err(ConfigError::MaxPhyAddr(config.maxphyaddr));
+        }
+        for &frame in &config.frames {
+            tables.clear(frame);
+        }
+        Ok(Self {
+            mem,
+            tables,
+            observer,
+            policy: config.policy,
+            maxphyaddr: config.maxphyaddr,
+            controls: Controls::default(),
+            ctx: PagingCtx::off(config.maxphyaddr),
+            root: None,
+            pool: Pool::new(&config.frames),
+            links: Links::new(pages),
+            frames: Frames::new(config.guest_frames as usize),
+            counters: MmuCounters::new(),
+            epoch: 1,
+            splinter_epoch: 0,
+            plan: FlushPlan::NONE,
+            stopped: None,
+        })
+    }
+
+    /// Guest memory.
+    #[must_use]
+    pub const fn mem(&self) -> &G {
+        &self.mem
+    }
+
+    /// Guest memory. What it says of a frame that is mapped must not change.
+    #[must_use]
+    pub const fn mem_mut(&mut self) -> &mut G {
+        &mut self.mem
+    }
+
+    /// The shadow tables.
+    #[must_use]
+    pub const fn tables(&self) -> &T {
+        &self.tables
+    }
+
+    /// The shadow tables. Their entries must not be changed from outside.
+    #[must_use]
+    pub const fn tables_mut(&mut self) -> &mut T {
+        &mut self.tables
+    }
+
+    /// The observer.
+    #[must_use]
+    pub const fn observer_mut(&mut self) -> &mut O {
+        &mut self.observer
+    }
+
+    /// The control registers in force.
+    #[must_use]
+    pub const fn controls(&self) -> Controls {
+        self.controls
+    }
+
+    /// The counters.
+    #[must_use]
+    pub const fn counters(&self) -> &MmuCounters {
+        &self.counters
+    }
+
+    /// What to load into the real CR3; `None` before the first [`load_controls`](Self::load_controls).
+    #[must_use]
+    #[inline]
+    pub fn root(&self) -> Option<Root> {
+        let page = self.pool.checked(self.root?)?;
+        Some(Root { table: page.pfn })
+    }
+
+    /// What a CPU access would translate to, with exact A and D updates in the guest's tables.
+    ///
+    /// # Errors
+    /// The fault to inject, or the reason why the VM cannot go on.
+    pub fn translate(&mut self, gva: Gva, access: Access) -> Result<Gpa, TranslateError> {
+        for _ in 0..MAX_REWALKS {
+            match self.walk(gva, access) {
+                Ok(walk) => return Ok(walk.gpa(gva)),
+                Err(WalkError::Fault(fault)) => return Err(TranslateError::Fault(fault)),
+                Err(WalkError::Stop(stop)) => return Err(TranslateError::Stop(stop)),
+                Err(WalkError::Retry) => {}
+            }
+        }
+        Err(TranslateError::Stop(VmStop::Internal { invariant: 12 }))
+    }
+
+    /// The same without any side effect, for reports and descriptor caches.
+    ///
+    /// # Errors
+    /// As [`translate`](Self::translate).
+    pub fn probe(&self, gva: Gva, access: Access) -> Result<Gpa, TranslateError> {
+        let gva_access = (gva, access);
+        let result = match self.ctx.mode {
+            PagingMode::Off => walk::<Flat, G, ()>(&self.mem, &self.ctx, gva_access, Mark::Leave, &mut ()),
+            PagingMode::Legacy32 => walk::<Legacy32, G, ()>(&self.mem, &self.ctx, gva_access, Mark::Leave, &mut ()),
+        };
+        match result {
+            Ok(walk) => Ok(walk.gpa(gva)),
+            Err(WalkError::Fault(fault)) => Err(TranslateError::Fault(fault)),
+            Err(WalkError::Stop(stop)) => Err(TranslateError::Stop(stop)),
+            Err(WalkError::Retry) => Err(TranslateError::Stop(VmStop::Internal { invariant: 12 })),
+        }
+    }
+
+    fn walk(&mut self, gva: Gva, access: Access) -> Result<Walk, WalkError> {
+        if gva.raw() >> 32 != 0 {
+            return Err(WalkError::Stop(VmStop::AddressTooWide(gva)));
+        }
+        let gva_access = (gva, access);
+        match self.ctx.mode {
+            PagingMode::Off => walk::<Flat, G, O>(&self.mem, &self.ctx, gva_access, Mark::Set, &mut self.observer),
+            PagingMode::Legacy32 => {
+                walk::<Legacy32, G, O>(&self.mem, &self.ctx, gva_access, Mark::Set, &mut self.observer)
+            }
+        }
+    }
+
+    /// Why writes to `gfn` are caught, if they are.
+    #[must_use]
+    #[inline]
+    pub fn write_kind(&self, gfn: Gfn) -> WriteKind {
+        match self.frames.find(gfn) {
+            Some(frame) => WriteKind { page_table: frame.tables != 0, watched: frame.watches != 0 },
+            None => WriteKind::default(),
+        }
+    }
+
+    /// INVLPG. The shadow is always in step, so only the TLB has to forget.
+    ///
+    /// A part of a large page stands in the TLB under its own address, while the guest's INVLPG drops the whole large page: if
+    /// such parts may be there, everything goes.
+    #[inline]
+    pub fn on_invlpg(&mut self, gva: Gva) -> FlushPlan {
+        self.counters.add(Counter::Invlpg);
+        if self.splinter_epoch == self.epoch || self.splintered(gva) {
+            self.flush_all();
+        } else {
+            self.counters.add(Counter::FlushPage);
+            self.plan = self.plan.join(FlushPlan::page(gva));
+            self.observer.event(Event::Flush { page: Some(gva.page()) });
+        }
+        self.take_plan()
+    }
+
+    /// The plan of this call is to empty the TLB.
+    pub(crate) fn flush_all(&mut self) {
+        if self.plan.is_all() {
+            return;
+        }
+        self.plan = FlushPlan::ALL;
+        self.epoch = self.epoch.wrapping_add(1);
+        self.counters.add(Counter::FlushAll);
+        self.observer.event(Event::Flush { page: None });
+    }
+
+    /// The plan gathered by this call.
+    #[inline]
+    pub(crate) fn take_plan(&mut self) -> FlushPlan {
+        core::mem::replace(&mut self.plan, FlushPlan::NONE)
+    }
+
+    /// Keeps a failure for the next fault.
+    #[cold]
+    pub(crate) fn remember(&mut self, stop: VmStop) {
+        self.stopped.get_or_insert(stop);
+    }
+
+    /// Watches writes to a frame for the caller's own reasons. Watches are counted.
+    pub fn watch(&mut self, gfn: Gfn) -> FlushPlan {
+        if let Err(broken) = self.add_watch(gfn) {
+            self.remember(broken);
+        }
+        self.take_plan()
+    }
+
+    fn add_watch(&mut self, gfn: Gfn) -> Result<(), VmStop> {
+        if self.frames.find(gfn).is_none() {
+            return Ok(());
+        }
+        let frame = self.frames.get_mut(gfn)?;
+        let was = frame.tracked();
+        frame.watches = frame.watches.checked_add(1).ok_or(Broken(4))?;
+        if was { Ok(()) } else { self.begin_tracking(gfn, None) }
+    }
+
+    /// Ends one watch of a frame.
+    pub fn unwatch(&mut self, gfn: Gfn) {
+        let Ok(frame) = self.frames.get_mut(gfn) else { return };
+        if frame.watches == 0 {
+            return;
+        }
+        frame.watches = frame.watches.saturating_sub(1);
+        if !frame.tracked() {
+            self.observer.event(Event::Untrack { frame: gfn.base() });
+        }
+    }
+}

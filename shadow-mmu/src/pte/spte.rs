@@ -1,0 +1,136 @@
+//! The shadow's own entry: 4-level, 8 bytes (SDM 3A 4.5).
+//!
+//! ```text
+//!  63 62        52 51                    12 11   9  8   7   6   5   4   3   2   1   0
+//! [NX][  zero    ][ frame                 ][zero ][ G][PS ][ D][ A][ 0][ 0][ U][ W][P]
+//! ```
+//! A is always set, and D exactly where W is, so that the CPU never writes our tables: the guest's A and D bits are kept by
+//! withholding the entry or its W (I3). G and PS are never set. An entry of zero is not present.
+
+use core::fmt;
+
+use crate::access::Perms;
+use crate::addr::Pfn;
+
+const PRESENT: u64 = 1 << 0;
+const WRITABLE: u64 = 1 << 1;
+const USER: u64 = 1 << 2;
+const ACCESSED: u64 = 1 << 5;
+const DIRTY: u64 = 1 << 6;
+const NO_EXECUTE: u64 = 1 << 63;
+const FRAME: u64 = 0x000f_ffff_ffff_f000;
+
+/// One shadow page-table entry, as the CPU reads it.
+#[derive(Clone, Copy, Default, PartialEq, Eq, Hash)]
+#[repr(transparent)]
+pub struct Spte(u64);
+
+impl Spte {
+    /// Not present.
+    pub const ABSENT: Self = Self(0);
+
+    /// Wraps the bits that a table holds.
+    #[must_use]
+    #[inline]
+    pub const fn from_raw(raw: u64) -> Self {
+        Self(raw)
+    }
+
+    /// The bits as the CPU reads them.
+    #[must_use]
+    #[inline]
+    pub const fn raw(self) -> u64 {
+        self.0
+    }
+
+    /// An entry that names a lower table. It grants everything: rights are in the leaves.
+    #[must_use]
+    #[inline]
+    pub const fn table(pfn: Pfn) -> Self {
+        Self(pfn.base().raw() & FRAME | PRESENT | WRITABLE | USER | ACCESSED)
+    }
+
+    /// An entry that maps a 4 KiB page with exactly these rights.
+    #[must_use]
+    #[inline]
+    pub const fn leaf(pfn: Pfn, perms: Perms) -> Self {
+        let mut raw = pfn.base().raw() & FRAME | PRESENT | ACCESSED;
+        if perms.user() {
+            raw |= USER;
+        }
+        if perms.write() {
+            raw |= WRITABLE | DIRTY;
+        }
+        if !perms.execute() {
+            raw |= NO_EXECUTE;
+        }
+        Self(raw)
+    }
+
+    /// The same entry without the right to write.
+    #[must_use]
+    #[inline]
+    pub const fn read_only(self) -> Self {
+        Self(self.0 & !(WRITABLE | DIRTY))
+    }
+
+    /// Does the CPU use it?
+    #[must_use]
+    #[inline]
+    pub const fn present(self) -> bool {
+        self.0 & PRESENT != 0
+    }
+
+    /// May be written through.
+    #[must_use]
+    #[inline]
+    pub const fn writable(self) -> bool {
+        self.0 & WRITABLE != 0
+    }
+
+    /// May be used by user code.
+    #[must_use]
+    #[inline]
+    pub const fn user(self) -> bool {
+        self.0 & USER != 0
+    }
+
+    /// May be fetched from.
+    #[must_use]
+    #[inline]
+    pub const fn executable(self) -> bool {
+        self.0 & NO_EXECUTE == 0
+    }
+
+    /// The rights it grants.
+    #[must_use]
+    #[inline]
+    pub const fn perms(self) -> Perms {
+        Perms::new(self.user(), self.writable(), self.executable())
+    }
+
+    /// The frame it names: a table's or a page's.
+    #[must_use]
+    #[inline]
+    pub const fn pfn(self) -> Pfn {
+        Pfn::new((self.0 & FRAME) >> 12)
+    }
+}
+
+impl fmt::Debug for Spte {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{:#x}", self.0)
+    }
+}
+
+impl fmt::Display for Spte {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{:#x}", self.0)
+    }
+}
+
+impl fmt::LowerHex for Spte {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        fmt::LowerHex::fmt(&self.0, f)
+    }
+}

@@ -1,0 +1,158 @@
+//! Walks as values, for reports, the demo and the debugger: the guest's tables beside the shadow's.
+
+use core::fmt;
+
+use crate::addr::{Gpa, Gva, Hpa, Level};
+use crate::controls::PagingMode;
+use crate::event::Observer;
+use crate::mem::{GuestMem, TableMem};
+use crate::mmu::ShadowMmu;
+use crate::pte::{Flat, GuestFormat, GuestPte, Legacy32, Spte, entry_gpa};
+use crate::walk::{MAX_GUEST_LEVELS, frame_in_leaf};
+
+/// One guest entry on the way to an address.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct GuestStep {
+    /// Its level.
+    pub level: Level,
+    /// Where it is.
+    pub entry: Gpa,
+    /// What it holds; `None` if no memory is there.
+    pub gpte: Option<u64>,
+}
+
+/// The guest entries on the way to an address, from the top down, whatever they allow.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct GuestWalk {
+    steps: [Option<GuestStep>; MAX_GUEST_LEVELS],
+    /// Where the address leads, if the tables lead anywhere.
+    pub gpa: Option<Gpa>,
+}
+
+/// One shadow entry on the way to an address.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct ShadowStep {
+    /// Its level.
+    pub level: Level,
+    /// Where it is.
+    pub entry: Hpa,
+    /// What it holds.
+    pub spte: Spte,
+}
+
+/// The shadow entries on the way to an address, from the root down, as the CPU would read them.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct ShadowWalk {
+    steps: [Option<ShadowStep>; MAX_GUEST_LEVELS],
+    /// Where the address leads, if the tables lead anywhere.
+    pub hpa: Option<Hpa>,
+}
+
+impl GuestWalk {
+    /// The steps, from the top down.
+    pub fn steps(&self) -> impl Iterator<Item = &GuestStep> {
+        self.steps.iter().flatten()
+    }
+
+    /// The last entry read: the one that decided.
+    #[must_use]
+    pub fn last(&self) -> Option<&GuestStep> {
+        self.steps().last()
+    }
+}
+
+impl ShadowWalk {
+    /// The steps, from the root down.
+    pub fn steps(&self) -> impl Iterator<Item = &ShadowStep> {
+        self.steps.iter().flatten()
+    }
+
+    /// The last entry read: the one that decided.
+    #[must_use]
+    pub fn last(&self) -> Option<&ShadowStep> {
+        self.steps().last()
+    }
+}
+
+impl fmt::Display for GuestWalk {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        for step in self.steps() {
+            match step.gpte {
+                Some(gpte) => write!(f, "{} gpa={} gpte={gpte:#x}  ", step.level, step.entry)?,
+                None => write!(f, "{} gpa={} no memory  ", step.level, step.entry)?,
+            }
+        }
+        match self.gpa {
+            Some(gpa) => write!(f, "-> gpa={gpa}"),
+            None => f.write_str("-> nowhere"),
+        }
+    }
+}
+
+impl fmt::Display for ShadowWalk {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        for step in self.steps() {
+            write!(f, "{} hpa={} spte={}  ", step.level, step.entry, step.spte)?;
+        }
+        match self.hpa {
+            Some(hpa) => write!(f, "-> hpa={hpa}"),
+            None => f.write_str("-> nowhere"),
+        }
+    }
+}
+
+impl<G: GuestMem, T: TableMem, O: Observer> ShadowMmu<G, T, O> {
+    /// The guest's entries on the way to `gva`. Reads only.
+    #[must_use]
+    pub fn guest_walk(&self, gva: Gva) -> GuestWalk {
+        match self.ctx.mode {
+            PagingMode::Off => self.guest_steps::<Flat>(gva),
+            PagingMode::Legacy32 => self.guest_steps::<Legacy32>(gva),
+        }
+    }
+
+    fn guest_steps<F: GuestFormat>(&self, gva: Gva) -> GuestWalk {
+        let mut walk = GuestWalk { steps: [None; MAX_GUEST_LEVELS], gpa: None };
+        if F::LEVELS == 0 {
+            walk.gpa = Some(Gpa::new(gva.raw()));
+            return walk;
+        }
+        let mut table = self.ctx.root;
+        let levels = (1..=F::LEVELS).rev().filter_map(Level::from_number);
+        for (place, level) in walk.steps.iter_mut().zip(levels) {
+            let entry = entry_gpa::<F>(table, level, gva);
+            let gpte = F::read(&self.mem, entry);
+            *place = Some(GuestStep { level, entry, gpte });
+            match gpte.map(|raw| F::decode(raw, level, &self.ctx)) {
+                Some(GuestPte::Table { gfn, .. }) => table = gfn,
+                Some(GuestPte::Leaf { gfn, .. }) => {
+                    walk.gpa = Some(frame_in_leaf::<F>(gfn, level, gva).base().add(gva.offset()));
+                    break;
+                }
+                _ => break,
+            }
+        }
+        walk
+    }
+
+    /// The shadow's entries on the way to `gva`. Reads only, and only what the CPU would read.
+    #[must_use]
+    pub fn shadow_walk(&self, gva: Gva) -> ShadowWalk {
+        let mut walk = ShadowWalk { steps: [None; MAX_GUEST_LEVELS], hpa: None };
+        let Some(root) = self.root() else { return walk };
+        let mut table = root.table;
+        for (place, level) in walk.steps.iter_mut().zip([Level::L4, Level::L3, Level::L2, Level::L1]) {
+            let slot = gva.slot(level);
+            let spte = self.tables.load(table, slot);
+            *place = Some(ShadowStep { level, entry: table.base().add((slot as u64) << 3), spte });
+            if !spte.present() {
+                break;
+            }
+            table = spte.pfn();
+            if level == Level::L1 {
+                walk.hpa = Some(table.base().add(gva.offset()));
+            }
+        }
+        walk
+    }
+}

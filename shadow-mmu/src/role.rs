@@ -1,0 +1,241 @@
+//! What makes two shadow pages of one guest frame interchangeable.
+//!
+//! Equal ([`Gfn`], [`Role`]) means equal contents are right; everything that decides what an entry may hold is in the key, and
+//! nothing else: no age, no owner, no validity. A switch of a control bit that changes entries changes the role, so the tables
+//! made before stay good for the time the bit is switched back.
+
+use core::fmt;
+
+use crate::access::Perms;
+use crate::addr::{Gfn, Gva, Level};
+use crate::controls::{PagingCtx, PagingMode};
+use crate::pte::{GuestFormat, quadrant};
+
+/// Packed, so that a comparison is one instruction.
+///
+/// ```text
+/// 31..18  17..15  14    13     12    11   10   9    8      7..5   4..3      2..0
+/// zero    format  void  smep   glue  pse  wp   dirty direct perms  quadrant  level
+/// ```
+#[derive(Clone, Copy, PartialEq, Eq, Hash)]
+#[repr(transparent)]
+pub struct Role(u32);
+
+const QUADRANT_SHIFT: u32 = 3;
+const PERMS_SHIFT: u32 = 5;
+const DIRECT: u32 = 1 << 8;
+const DIRTY: u32 = 1 << 9;
+const WP: u32 = 1 << 10;
+const PSE: u32 = 1 << 11;
+const GLUE: u32 = 1 << 12;
+const SMEP: u32 = 1 << 13;
+const VOID: u32 = 1 << 14;
+const FORMAT_SHIFT: u32 = 15;
+
+/// Key of a shadow page.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Key {
+    /// The guest table; for a direct page the first frame it maps; for glue the guest's root.
+    pub gfn: Gfn,
+    /// What the page does with it.
+    pub role: Role,
+}
+
+impl Role {
+    /// Of no page.
+    pub(crate) const NONE: Self = Self(0);
+
+    /// The bits that every page of a mode has. `smep` matters only where CR0.WP = 0 makes user pages supervisor pages.
+    #[inline]
+    fn mode(ctx: &PagingCtx) -> u32 {
+        let format = match ctx.mode {
+            PagingMode::Off => 0,
+            PagingMode::Legacy32 => 1,
+        };
+        let wp = if ctx.wp {
+            WP
+        } else if ctx.smep {
+            SMEP
+        } else {
+            0
+        };
+        format << FORMAT_SHIFT | wp
+    }
+
+    #[inline]
+    fn new(level: Level, bits: u32) -> Self {
+        Self(u32::from(level.number()) | bits)
+    }
+
+    /// Level of the shadow page.
+    #[must_use]
+    #[inline]
+    pub const fn level(self) -> Level {
+        match self.0 & 7 {
+            1 => Level::L1,
+            2 => Level::L2,
+            3 => Level::L3,
+            4 => Level::L4,
+            _ => Level::L5,
+        }
+    }
+
+    /// Which part of a guest table of more than 512 entries.
+    #[must_use]
+    #[inline]
+    pub const fn quadrant(self) -> u8 {
+        (self.0 >> QUADRANT_SHIFT & 3) as u8
+    }
+
+    /// Rights inherited from the levels above; of a direct page: the rights of its pages.
+    #[must_use]
+    #[inline]
+    pub const fn perms(self) -> Perms {
+        Perms::from_bits((self.0 >> PERMS_SHIFT) as u8)
+    }
+
+    /// It maps consecutive guest frames and has no guest table: paging off, or a part of a large page.
+    #[must_use]
+    #[inline]
+    pub const fn direct(self) -> bool {
+        self.0 & DIRECT != 0
+    }
+
+    /// A direct page whose large page has D set.
+    #[must_use]
+    #[inline]
+    pub const fn dirty(self) -> bool {
+        self.0 & DIRTY != 0
+    }
+
+    /// Supervisor writes honour read-only pages.
+    #[must_use]
+    #[inline]
+    pub const fn wp(self) -> bool {
+        self.0 & WP != 0
+    }
+
+    /// Large pages are on.
+    #[must_use]
+    #[inline]
+    pub const fn pse(self) -> bool {
+        self.0 & PSE != 0
+    }
+
+    /// Supervisor may not fetch from user pages (kept only while CR0.WP = 0).
+    #[must_use]
+    #[inline]
+    pub const fn smep(self) -> bool {
+        self.0 & SMEP != 0
+    }
+
+    /// A level of the shadow that the guest's format does not have.
+    #[must_use]
+    #[inline]
+    pub const fn glue(self) -> bool {
+        self.0 & GLUE != 0
+    }
+
+    /// It shadows a guest table, whose frame must be tracked.
+    #[must_use]
+    #[inline]
+    pub const fn is_table(self) -> bool {
+        self.0 & (DIRECT | GLUE) == 0
+    }
+
+    /// It is a PML4 and holds the hypervisor's window.
+    #[must_use]
+    #[inline]
+    pub const fn is_root(self) -> bool {
+        self.glue() && self.level().number() == Level::L4.number()
+    }
+
+    /// The context in which the entries of a page with this role mean something, whatever mode is on now.
+    #[inline]
+    pub(crate) fn ctx(self, now: &PagingCtx) -> PagingCtx {
+        PagingCtx { mode: self.format(), wp: self.wp(), pse: self.pse(), smep: self.smep(), ..*now }
+    }
+
+    /// The guest's format.
+    #[must_use]
+    #[inline]
+    pub const fn format(self) -> PagingMode {
+        match self.0 >> FORMAT_SHIFT {
+            0 => PagingMode::Off,
+            _ => PagingMode::Legacy32,
+        }
+    }
+}
+
+impl fmt::Debug for Role {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let perms = self.perms();
+        let format = match self.format() {
+            PagingMode::Off => "off",
+            PagingMode::Legacy32 => "legacy32",
+        };
+        write!(f, "{}/{format}/q{}/", self.level(), self.quadrant())?;
+        f.write_str(if perms.user() { "u" } else { "-" })?;
+        f.write_str(if perms.write() { "w" } else { "-" })?;
+        f.write_str(if perms.execute() { "x" } else { "-" })?;
+        for (on, name) in [
+            (self.direct(), "/direct"),
+            (self.dirty(), "/dirty"),
+            (!self.wp(), "/wp0"),
+            (self.pse(), "/pse"),
+            (self.smep(), "/smep"),
+            (self.glue(), "/glue"),
+            (self.0 & VOID != 0, "/void"),
+        ] {
+            if on {
+                f.write_str(name)?;
+            }
+        }
+        Ok(())
+    }
+}
+
+impl Key {
+    /// The shadow page of `level` for `gva` of guest table `table`, reached with rights `inherited`.
+    #[inline]
+    pub(crate) fn table<F: GuestFormat>(
+        ctx: &PagingCtx,
+        level: Level,
+        gva: Gva,
+        (table, inherited): (Gfn, Perms),
+    ) -> Self {
+        let mut bits = Role::mode(ctx)
+            | u32::from(quadrant::<F>(level, gva)) << QUADRANT_SHIFT
+            | u32::from(inherited.bits()) << PERMS_SHIFT;
+        if ctx.pse && level != Level::L1 {
+            bits |= PSE;
+        }
+        Self { gfn: table, role: Role::new(level, bits) }
+    }
+
+    /// The shadow page of `level` for a run of frames that holds `gfn`; `perms` and `dirty` are those of the page they are in.
+    #[inline]
+    pub(crate) fn direct(ctx: &PagingCtx, level: Level, gfn: Gfn, (perms, dirty): (Perms, bool)) -> Self {
+        let bits = Role::mode(ctx) | u32::from(perms.bits()) << PERMS_SHIFT | DIRECT | if dirty { DIRTY } else { 0 };
+        let order = u32::from(level.number()).wrapping_mul(9);
+        Self { gfn: gfn.align_down(order), role: Role::new(level, bits) }
+    }
+
+    /// The same key for a large page with D clear.
+    pub(crate) const fn without_dirty(self) -> Self {
+        Self { gfn: self.gfn, role: Role(self.role.0 & !DIRTY) }
+    }
+
+    /// The glue page of `level` over the guest's root.
+    #[inline]
+    pub(crate) fn glue(ctx: &PagingCtx, level: Level) -> Self {
+        let bits = Role::mode(ctx) | GLUE | if ctx.pse { PSE } else { 0 };
+        Self { gfn: ctx.root, role: Role::new(level, bits) }
+    }
+
+    /// The root to load while the guest's own root lies outside memory. Nothing is ever linked below it.
+    pub(crate) fn void(ctx: &PagingCtx) -> Self {
+        let glue = Self::glue(ctx, Level::L4);
+        Self { gfn: Gfn::new(0), role: Role(glue.role.0 | VOID) }
+    }
+}

@@ -1,0 +1,72 @@
+//! Control register loads and the roots they name. Owns I8 and I11.
+//!
+//! Every PML4 in the pool is a cached root: a load finds it by its key in the chain of the guest's own root frame. The shadows
+//! of its guest tables stay tracked meanwhile, so nothing has to be checked at the switch.
+
+use crate::addr::Level;
+use crate::controls::{ControlFault, ControlWrite, Controls, PagingCtx, cr4};
+use crate::counters::Counter;
+use crate::event::Observer;
+use crate::flush::FlushPlan;
+use crate::mem::{GuestMem, TableMem};
+use crate::mmu::ShadowMmu;
+use crate::role::Key;
+use crate::stop::VmStop;
+
+impl<G: GuestMem, T: TableMem, O: Observer> ShadowMmu<G, T, O> {
+    /// The guest's control registers change to `controls` by a write of `why`.
+    ///
+    /// The plan empties the TLB if the architecture says so (SDM 3A 4.10.4.1) or if the root changed. Call it for CR3 loads, and
+    /// for CR0, CR4 and EFER writes that may matter to paging; others are harmless and cheap.
+    ///
+    /// # Errors
+    /// [`ControlFault`] if the CPU would refuse, or if this build cannot shadow the mode; nothing is changed then.
+    pub fn load_controls(&mut self, controls: Controls, why: ControlWrite) -> Result<FlushPlan, ControlFault> {
+        let ctx = PagingCtx::new(controls, self.maxphyaddr)?;
+        let changed = ctx != self.ctx || self.root.is_none();
+        let flushing = match why {
+            ControlWrite::Cr3 | ControlWrite::Reset => true,
+            ControlWrite::Cr4 => (controls.cr4 ^ self.controls.cr4) & cr4::FLUSHING != 0,
+            ControlWrite::Cr0 | ControlWrite::Efer => false,
+        };
+        if changed && let Err(stop) = self.switch(ctx) {
+            return Err(ControlFault::Stop(stop));
+        }
+        self.ctx = ctx;
+        self.controls = controls;
+        if changed || flushing {
+            self.flush_all();
+        }
+        Ok(self.take_plan())
+    }
+
+    /// Makes the root of `ctx` the current one.
+    fn switch(&mut self, ctx: PagingCtx) -> Result<(), VmStop> {
+        let key = if self.frames.find(ctx.root).is_some() { Key::glue(&ctx, Level::L4) } else { Key::void(&ctx) };
+        let index = match self.find(key)? {
+            Some(index) => {
+                self.counters.add(Counter::RootHit);
+                self.pool.touch(index)?;
+                index
+            }
+            None => {
+                self.counters.add(Counter::RootMiss);
+                self.make_root(key)?
+            }
+        };
+        self.root = Some(self.pool.id(index)?);
+        Ok(())
+    }
+
+    /// I8: the old root stays pinned until the new one exists. I11: the last gate puts the hypervisor's window into it.
+    #[cold]
+    fn make_root(&mut self, key: Key) -> Result<u32, VmStop> {
+        let mut room = self.reserve(1)?;
+        let index = self.make(key, &mut room)?;
+        let table = self.pool.get(index)?.pfn;
+        match self.tables.make_root(table) {
+            Ok(()) => Ok(index),
+            Err(_) => Err(VmStop::Refused { table, index: 0 }),
+        }
+    }
+}

@@ -1,0 +1,62 @@
+//! Why a VM cannot go on.
+
+use core::fmt;
+
+use crate::addr::{Gpa, Gva, Level, Pfn};
+
+/// The guest did what cannot be shadowed, or this library has a bug. Stops this VM only; the others run on.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum VmStop {
+    /// A page-table entry that the walk needs lies outside memory, or needs its A or D bit set and cannot be written.
+    TableOutsideMemory {
+        /// Where the walk was going.
+        gva: Gva,
+        /// The entry.
+        entry: Gpa,
+        /// Its level.
+        level: Level,
+    },
+    /// A linear address that the guest's mode cannot form.
+    AddressTooWide(Gva),
+    /// No control registers were loaded yet.
+    NoRoot,
+    /// The last gate refused a shadow entry; a bug of the hypervisor.
+    Refused {
+        /// The shadow table.
+        table: Pfn,
+        /// The entry in it.
+        index: u16,
+    },
+    /// An invariant of the shadow MMU did not hold; a bug of the hypervisor. The number is that of `docs/invariants.md`.
+    Internal {
+        /// 1 for I1 and so on.
+        invariant: u8,
+    },
+}
+
+impl fmt::Display for VmStop {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::TableOutsideMemory { gva, entry, level } => {
+                write!(f, "the walk of gva={gva} needs a page-table entry outside memory: gpa={entry} level={level}")
+            }
+            Self::AddressTooWide(gva) => write!(f, "linear address {gva} is too wide for the guest's mode"),
+            Self::NoRoot => f.write_str("the guest's control registers were never loaded"),
+            Self::Refused { table, index } => {
+                write!(f, "hypervisor bug: the last gate refused entry {index} of shadow table pfn={table}")
+            }
+            Self::Internal { invariant } => write!(f, "hypervisor bug: shadow MMU invariant I{invariant} is broken"),
+        }
+    }
+}
+
+/// An invariant does not hold. Internal; becomes [`VmStop::Internal`].
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct Broken(pub(crate) u8);
+
+impl From<Broken> for VmStop {
+    #[cold]
+    fn from(broken: Broken) -> Self {
+        Self::Internal { invariant: broken.0 }
+    }
+}

@@ -1,0 +1,386 @@
+//! Changes of shadow tables: every store of an entry is here, with the bookkeeping that keeps I4, I6, I7, I9 and I10 true.
+
+use crate::addr::{Gfn, Gpa, Gva, Level};
+use crate::controls::PagingMode;
+use crate::counters::Counter;
+use crate::event::{Event, Observer};
+use crate::links::{NIL, node_of, page_of, slot_of};
+use crate::mem::{GuestMem, TableMem};
+use crate::mmu::ShadowMmu;
+use crate::pool::Reservation;
+use crate::pte::{Legacy32, Spte, ratio_shift};
+use crate::role::Key;
+use crate::stop::{Broken, VmStop};
+
+/// Pages taken back at once when the pool is empty, so that one flush serves several reuses.
+const EVICTION_BATCH: u32 = 8;
+
+/// What [`ShadowMmu::set_leaf`] found.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Stored {
+    /// The entry was not present.
+    New,
+    /// It was present and is different now.
+    Changed,
+    /// It was like this already.
+    Same,
+}
+
+impl<G: GuestMem, T: TableMem, O: Observer> ShadowMmu<G, T, O> {
+    /// Stores one entry through the last gate.
+    #[inline]
+    fn store(&mut self, page: u32, slot: usize, spte: Spte) -> Result<(), VmStop> {
+        let table = self.pool.get(page)?.pfn;
+        match self.tables.store(table, slot, spte) {
+            Ok(()) => Ok(()),
+            Err(_) => Err(VmStop::Refused { table, index: slot as u16 }),
+        }
+    }
+
+    /// The entry, and where it is.
+    #[inline]
+    pub(crate) fn load(&self, page: u32, slot: usize) -> Result<Spte, Broken> {
+        Ok(self.tables.load(self.pool.get(page)?.pfn, slot))
+    }
+
+    #[inline]
+    fn report_fill(&mut self, page: u32, slot: usize, gva: Gva, spte: Spte) -> Result<(), Broken> {
+        let (level, leaf, entry) = {
+            let page = self.pool.get(page)?;
+            let level = page.key.role.level();
+            (level, level.number() == 1, page.pfn.base().add((slot as u64) << 3))
+        };
+        self.observer.event(Event::Fill { level, leaf, gva, entry, spte });
+        Ok(())
+    }
+
+    /// Makes entry `slot` of L1 page `page` map `gfn` by `spte`, which is present.
+    #[inline]
+    pub(crate) fn set_leaf(
+        &mut self,
+        (page, slot): (u32, usize),
+        gfn: Gfn,
+        spte: Spte,
+        gva: Gva,
+    ) -> Result<Stored, VmStop> {
+        let node = node_of(page, slot);
+        let target = gfn.raw() as u32;
+        let mut stored = Stored::New;
+        if self.pool.get(page)?.has(slot) {
+            let old = self.load(page, slot)?;
+            let old_target = self.links.target(node)?;
+            if old == spte && old_target == target {
+                return Ok(Stored::Same);
+            }
+            stored = Stored::Changed;
+            let moved = old_target != target;
+            let epoch = self.epoch;
+            let old_frame = self.frames.get_mut(Gfn::new(u64::from(old_target)))?;
+            if old.writable() && (moved || !spte.writable()) {
+                // I4, I10: the TLB may keep the right until somebody asks.
+                old_frame.stale_epoch = epoch;
+            }
+            if moved {
+                self.links.remove(&mut old_frame.rmap, node)?;
+                self.links.insert(&mut self.frames.get_mut(gfn)?.rmap, node, target)?;
+            }
+        } else {
+            self.links.insert(&mut self.frames.get_mut(gfn)?.rmap, node, target)?;
+            self.pool.get_mut(page)?.set_present(slot);
+        }
+        self.store(page, slot, spte)?;
+        self.report_fill(page, slot, gva, spte)?;
+        Ok(stored)
+    }
+
+    /// Clears a present entry. What the TLB knows of it may stay until the guest flushes; the stamps remember it.
+    #[inline]
+    pub(crate) fn zap(&mut self, page: u32, slot: usize) -> Result<(), VmStop> {
+        let node = node_of(page, slot);
+        let old = self.load(page, slot)?;
+        let target = self.links.target(node)?;
+        let (level, entry) = {
+            let page = self.pool.get_mut(page)?;
+            page.set_absent(slot);
+            (page.key.role.level(), page.pfn.base().add((slot as u64) << 3))
+        };
+        self.store(page, slot, Spte::ABSENT)?;
+        if level.number() == 1 {
+            let epoch = self.epoch;
+            let frame = self.frames.get_mut(Gfn::new(u64::from(target)))?;
+            if old.writable() {
+                frame.stale_epoch = epoch;
+            }
+            self.links.remove(&mut frame.rmap, node)?;
+        } else {
+            let child = self.pool.get_mut(target)?;
+            if child.key.role.direct() {
+                self.splinter_epoch = self.epoch;
+            }
+            self.links.remove(&mut child.parents, node)?;
+        }
+        self.counters.add(Counter::SpteZapped);
+        self.observer.event(Event::Zap { level, entry, spte: old });
+        Ok(())
+    }
+
+    /// The page that entry `slot` names, if it is present.
+    #[inline]
+    pub(crate) fn child(&self, page: u32, slot: usize) -> Result<Option<u32>, Broken> {
+        if !self.pool.get(page)?.has(slot) {
+            return Ok(None);
+        }
+        Ok(Some(self.links.target(node_of(page, slot))?))
+    }
+
+    /// Makes entry `slot` of `page` name the page of `key`, which is made if there is none.
+    #[inline]
+    pub(crate) fn link(
+        &mut self,
+        (page, slot): (u32, usize),
+        key: Key,
+        gva: Gva,
+        room: &mut Reservation,
+    ) -> Result<u32, VmStop> {
+        if let Some(child) = self.child(page, slot)? {
+            if self.pool.get(child)?.key == key {
+                return Ok(child);
+            }
+            // Stale only if a walk set D in a large page's entry: the guest's own writes were propagated.
+            self.zap(page, slot)?;
+        }
+        self.link_new((page, slot), key, gva, room)
+    }
+
+    #[cold]
+    fn link_new(
+        &mut self,
+        (page, slot): (u32, usize),
+        key: Key,
+        gva: Gva,
+        room: &mut Reservation,
+    ) -> Result<u32, VmStop> {
+        self.pool.touch(page)?;
+        let child = match self.find(key)? {
+            Some(child) => {
+                self.pool.touch(child)?;
+                child
+            }
+            None => self.make(key, room)?,
+        };
+        let node = node_of(page, slot);
+        self.links.insert(&mut self.pool.get_mut(child)?.parents, node, child)?;
+        let spte = Spte::table(self.pool.get(child)?.pfn);
+        self.pool.get_mut(page)?.set_present(slot);
+        self.store(page, slot, spte)?;
+        self.report_fill(page, slot, gva, spte)?;
+        Ok(child)
+    }
+
+    /// The live page of a key.
+    #[inline]
+    pub(crate) fn find(&self, key: Key) -> Result<Option<u32>, Broken> {
+        let mut index = self.frames.get(key.gfn)?.pages;
+        while index != NIL {
+            let page = self.pool.get(index)?;
+            if page.key.role == key.role {
+                return Ok(Some(index));
+            }
+            index = page.next_same;
+        }
+        Ok(None)
+    }
+
+    /// Makes the page of a key. The frame of a guest table is tracked from here on.
+    pub(crate) fn make(&mut self, key: Key, room: &mut Reservation) -> Result<u32, VmStop> {
+        let index = self.pool.take(room, key)?;
+        let frame = self.frames.get_mut(key.gfn)?;
+        let first = core::mem::replace(&mut frame.pages, index);
+        let begins = key.role.is_table() && {
+            let was = frame.tracked();
+            frame.tables = frame.tables.checked_add(1).ok_or(Broken(9))?;
+            !was
+        };
+        let page = self.pool.get_mut(index)?;
+        page.next_same = first;
+        let (pfn, freed) = (page.pfn, page.freed_epoch);
+        if freed == self.epoch {
+            // I10: the paging-structure caches may still name this frame as the table it was.
+            self.flush_all();
+        }
+        let level = key.role.level();
+        self.counters.add(Counter::TableMade);
+        self.observer.event(Event::Table { level, came: true, guest: key.gfn.base(), table: pfn.base() });
+        if begins {
+            self.begin_tracking(key.gfn, Some(level))?;
+        }
+        Ok(index)
+    }
+
+    /// Gives up a page: its entries, the entries that name it, and its place in the pool.
+    pub(crate) fn zap_page(&mut self, index: u32) -> Result<(), VmStop> {
+        while let Some(slot) = self.pool.get(index)?.first_present() {
+            self.zap(index, slot)?;
+        }
+        loop {
+            let node = self.pool.get(index)?.parents;
+            if node == NIL {
+                break;
+            }
+            self.zap(page_of(node), slot_of(node))?;
+        }
+        let key = self.pool.get(index)?.key;
+        self.unchain(key.gfn, index)?;
+        let table = self.pool.get(index)?.pfn;
+        if key.role.is_root() && self.tables.retire_root(table).is_err() {
+            return Err(VmStop::Refused { table, index: 0 });
+        }
+        self.pool.give(index, self.epoch)?;
+        self.counters.add(Counter::TableFreed);
+        let level = key.role.level();
+        self.observer.event(Event::Table { level, came: false, guest: key.gfn.base(), table: table.base() });
+        if key.role.is_table() {
+            let frame = self.frames.get_mut(key.gfn)?;
+            frame.tables = frame.tables.checked_sub(1).ok_or(Broken(4))?;
+            if !frame.tracked() {
+                self.observer.event(Event::Untrack { frame: key.gfn.base() });
+            }
+        }
+        Ok(())
+    }
+
+    /// Takes a page out of the chain of its guest frame.
+    fn unchain(&mut self, gfn: Gfn, index: u32) -> Result<(), Broken> {
+        let next = self.pool.get(index)?.next_same;
+        let first = self.frames.get(gfn)?.pages;
+        if first == index {
+            self.frames.get_mut(gfn)?.pages = next;
+            return Ok(());
+        }
+        let mut at = first;
+        while at != NIL {
+            let after = self.pool.get(at)?.next_same;
+            if after == index {
+                self.pool.get_mut(at)?.next_same = next;
+                return Ok(());
+            }
+            at = after;
+        }
+        Err(Broken(9))
+    }
+
+    /// Gives up every shadow of a guest table. Its frame is plain again, unless it is watched.
+    pub(crate) fn unshadow(&mut self, gfn: Gfn) -> Result<(), VmStop> {
+        self.counters.add(Counter::TableReused);
+        let mut index = self.frames.get(gfn)?.pages;
+        while index != NIL {
+            let page = self.pool.get(index)?;
+            let (next, is_table) = (page.next_same, page.key.role.is_table());
+            if is_table {
+                self.zap_page(index)?;
+            }
+            index = next;
+        }
+        Ok(())
+    }
+
+    /// I4: no entry, and no TLB entry, may grant writes to `gfn` from here on.
+    #[cold]
+    pub(crate) fn begin_tracking(&mut self, gfn: Gfn, level: Option<Level>) -> Result<(), VmStop> {
+        let frame = self.frames.get(gfn)?;
+        let stale = frame.stale_epoch == self.epoch;
+        let mut node = frame.rmap;
+        let mut revoked: u64 = 0;
+        while node != NIL {
+            let (page, slot) = (page_of(node), slot_of(node));
+            let spte = self.load(page, slot)?;
+            if spte.writable() {
+                self.store(page, slot, spte.read_only())?;
+                revoked = revoked.wrapping_add(1);
+            }
+            node = self.links.next(node)?;
+        }
+        self.counters.add_many(Counter::WriteRevoked, revoked);
+        self.observer.event(Event::Track { frame: gfn.base(), level, revoked });
+        if stale || revoked != 0 {
+            self.flush_all();
+        }
+        Ok(())
+    }
+
+    /// Room for `count` pages; old pages are given up for it if need be. The current root stays.
+    #[inline]
+    pub(crate) fn reserve(&mut self, count: u32) -> Result<Reservation, VmStop> {
+        match self.pool.reserve(count) {
+            Some(room) => Ok(room),
+            None => self.evict(count),
+        }
+    }
+
+    #[cold]
+    fn evict(&mut self, count: u32) -> Result<Reservation, VmStop> {
+        let pinned = self.root.map_or(NIL, |root| root.index);
+        self.touch_root_path(pinned)?;
+        let wanted = count.max(EVICTION_BATCH.min((self.pool.len() / 2) as u32));
+        while self.pool.free_count() < wanted {
+            let victim = self.pool.victim(pinned)?;
+            self.zap_page(victim)?;
+            self.counters.add(Counter::TableEvicted);
+        }
+        Ok(self.pool.reserve(count).ok_or(Broken(8))?)
+    }
+
+    /// The upper pages of the current root see no fills of their own, so they would look old.
+    fn touch_root_path(&mut self, root: u32) -> Result<(), Broken> {
+        if root == NIL {
+            return Ok(());
+        }
+        self.pool.touch(root)?;
+        for slot in 0..4 {
+            let Some(below) = self.child(root, slot)? else { continue };
+            self.pool.touch(below)?;
+            for slot in 0..4 {
+                if let Some(lower) = self.child(below, slot)? {
+                    self.pool.touch(lower)?;
+                }
+            }
+        }
+        Ok(())
+    }
+
+    /// May the TLB hold parts of a large page that covers `gva`, by what the shadow says now?
+    #[inline]
+    pub(crate) fn splintered(&self, gva: Gva) -> bool {
+        self.find_splinter(gva).unwrap_or(true)
+    }
+
+    fn find_splinter(&self, gva: Gva) -> Result<bool, Broken> {
+        let entries: usize = match self.ctx.mode {
+            PagingMode::Off => return Ok(false),
+            PagingMode::Legacy32 => 1 << ratio_shift::<Legacy32>(Level::L2),
+        };
+        let Some(root) = self.root else { return Ok(false) };
+        let mut page = root.index;
+        for level in [Level::L4, Level::L3] {
+            match self.child(page, gva.slot(level))? {
+                Some(below) => page = below,
+                None => return Ok(false),
+            }
+        }
+        let first = gva.slot(Level::L2) & !entries.wrapping_sub(1);
+        for slot in first..first.wrapping_add(entries) {
+            if let Some(child) = self.child(page, slot)?
+                && self.pool.get(child)?.key.role.direct()
+            {
+                return Ok(true);
+            }
+        }
+        Ok(false)
+    }
+
+    /// Where an entry of a guest frame lies.
+    #[inline]
+    pub(crate) const fn byte_of(gfn: Gfn, offset: u64) -> Gpa {
+        gfn.base().add(offset)
+    }
+}

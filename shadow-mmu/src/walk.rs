@@ -1,0 +1,192 @@
+//! The guest page walk: what the CPU would do with the guest's own tables (SDM 3A 4.3 to 4.8).
+//!
+//! A walk is a value. A and D bits are set by compare-exchange once the whole walk is known to succeed, in every entry used; a
+//! walk that faults sets none (the SDM leaves it open; KVM and Bochs do it like this, QEMU marks upper levels earlier).
+
+use crate::access::{Access, GuestFault, Perms, PfErr};
+use crate::addr::{Gfn, Gpa, Gva, Level};
+use crate::controls::PagingCtx;
+use crate::event::{Event, Observer};
+use crate::mem::{CmpxchgError, GuestMem};
+use crate::pte::{GuestFormat, GuestPte, entry_gpa, span_shift};
+use crate::stop::VmStop;
+
+/// Deepest guest format there will be.
+pub(crate) const MAX_GUEST_LEVELS: usize = 5;
+
+/// Does a walk set A and D bits?
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Mark {
+    /// As the CPU does.
+    Set,
+    /// Look only.
+    Leave,
+}
+
+/// One entry that a walk used.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Step {
+    /// The table it is in.
+    pub(crate) table: Gfn,
+    /// Where it is.
+    pub(crate) entry: Gpa,
+    /// What it is, after A and D were set.
+    pub(crate) raw: u64,
+    /// Rights gathered above the table it is in.
+    pub(crate) inherited: Perms,
+}
+
+const NO_STEP: Step = Step { table: Gfn::new(0), entry: Gpa::new(0), raw: 0, inherited: Perms::ALL };
+
+/// A complete walk that allows its access.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Walk {
+    /// By level, `L1` first; only those from `leaf` up to the format's top are meaningful.
+    pub(crate) steps: [Step; MAX_GUEST_LEVELS],
+    /// Number of the level that maps the page; one more than all levels if the guest does not page.
+    pub(crate) leaf: u8,
+    /// The 4 KiB frame.
+    pub(crate) gfn: Gfn,
+    /// Rights of all levels together.
+    pub(crate) perms: Perms,
+    /// D bit of the leaf, after the walk.
+    pub(crate) dirty: bool,
+}
+
+/// How a walk can end otherwise.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum WalkError {
+    /// The guest's own fault.
+    Fault(GuestFault),
+    /// An entry changed under the walk: begin again.
+    Retry,
+    /// The VM cannot go on.
+    Stop(VmStop),
+}
+
+impl Walk {
+    /// The walk of a guest that does not page.
+    #[inline]
+    pub(crate) fn flat(gva: Gva) -> Self {
+        Self {
+            steps: [NO_STEP; MAX_GUEST_LEVELS],
+            leaf: Level::L5 as u8,
+            gfn: Gpa::new(gva.raw()).gfn(),
+            perms: Perms::ALL,
+            dirty: true,
+        }
+    }
+
+    /// The physical address of `gva`.
+    #[inline]
+    pub(crate) fn gpa(&self, gva: Gva) -> Gpa {
+        self.gfn.base().add(gva.offset())
+    }
+
+    /// The step at a level.
+    #[inline]
+    pub(crate) fn step(&self, level: Level) -> Option<&Step> {
+        self.steps.get(usize::from(level.number()).wrapping_sub(1))
+    }
+}
+
+/// Walks the guest's tables for `access` to `gva`.
+#[inline]
+pub(crate) fn walk<F: GuestFormat, G: GuestMem, O: Observer>(
+    mem: &G,
+    ctx: &PagingCtx,
+    (gva, access): (Gva, Access),
+    mark: Mark,
+    observer: &mut O,
+) -> Result<Walk, WalkError> {
+    if F::LEVELS == 0 {
+        return Ok(Walk::flat(gva));
+    }
+    let mut walk = descend::<F, G>(mem, ctx, gva, access)?;
+    if !ctx.allows(walk.perms, access) {
+        return Err(WalkError::Fault(ctx.fault(gva, access, PfErr::PRESENT)));
+    }
+    if mark == Mark::Set {
+        set_marks::<F, G, O>(mem, &mut walk, (gva, access), observer)?;
+    }
+    Ok(walk)
+}
+
+/// Reads the entries from the top down to the leaf.
+#[inline]
+fn descend<F: GuestFormat, G: GuestMem>(mem: &G, ctx: &PagingCtx, gva: Gva, access: Access) -> Result<Walk, WalkError> {
+    let mut walk = Walk::flat(gva);
+    let mut table = ctx.root;
+    let mut number = F::LEVELS;
+    while let Some(level) = Level::from_number(number) {
+        let entry = entry_gpa::<F>(table, level, gva);
+        let Some(raw) = F::read(mem, entry) else {
+            return Err(WalkError::Stop(VmStop::TableOutsideMemory { gva, entry, level }));
+        };
+        if let Some(step) = walk.steps.get_mut(usize::from(number).wrapping_sub(1)) {
+            *step = Step { table, entry, raw, inherited: walk.perms };
+        }
+        match F::decode(raw, level, ctx) {
+            GuestPte::Absent => return Err(WalkError::Fault(ctx.fault(gva, access, PfErr::empty()))),
+            GuestPte::Reserved => {
+                return Err(WalkError::Fault(ctx.fault(gva, access, PfErr::PRESENT | PfErr::RESERVED)));
+            }
+            GuestPte::Table { gfn, perms, .. } => {
+                walk.perms = walk.perms & perms;
+                table = gfn;
+                number = number.wrapping_sub(1);
+            }
+            GuestPte::Leaf { gfn, perms, dirty, .. } => {
+                walk.perms = walk.perms & perms;
+                walk.leaf = number;
+                walk.dirty = dirty;
+                walk.gfn = frame_in_leaf::<F>(gfn, level, gva);
+                return Ok(walk);
+            }
+        }
+    }
+    Err(WalkError::Stop(VmStop::Internal { invariant: 12 }))
+}
+
+/// The 4 KiB frame of a possibly large page that holds `gva`.
+#[inline]
+pub(crate) fn frame_in_leaf<F: GuestFormat>(page: Gfn, level: Level, gva: Gva) -> Gfn {
+    let frames = 1u64 << span_shift::<F>(level).wrapping_sub(12);
+    page.add(gva.raw() >> 12 & frames.wrapping_sub(1))
+}
+
+/// Sets A in every entry used and, for a write, D in the leaf (SDM 3A 4.8).
+#[inline]
+fn set_marks<F: GuestFormat, G: GuestMem, O: Observer>(
+    mem: &G,
+    walk: &mut Walk,
+    (gva, access): (Gva, Access),
+    observer: &mut O,
+) -> Result<(), WalkError> {
+    let leaf = walk.leaf;
+    let mut number = F::LEVELS;
+    while let Some(level) = Level::from_number(number) {
+        let Some(step) = walk.steps.get_mut(usize::from(number).wrapping_sub(1)) else { break };
+        let mut wanted = step.raw | F::ACCESSED;
+        if number == leaf && access.is_write() {
+            wanted |= F::DIRTY;
+            walk.dirty = true;
+        }
+        let marked = wanted != step.raw;
+        if marked {
+            match F::cmpxchg(mem, step.entry, step.raw, wanted) {
+                Ok(()) => step.raw = wanted,
+                Err(CmpxchgError::Changed) => return Err(WalkError::Retry),
+                Err(CmpxchgError::NoMemory) => {
+                    return Err(WalkError::Stop(VmStop::TableOutsideMemory { gva, entry: step.entry, level }));
+                }
+            }
+        }
+        observer.event(Event::Walk { level, marked, gva, entry: step.entry, gpte: step.raw });
+        if number == leaf {
+            break;
+        }
+        number = number.wrapping_sub(1);
+    }
+    Ok(())
+}

@@ -1,0 +1,193 @@
+//! The guest wrote a tracked table: every shadow of that table follows, entry by entry.
+
+use crate::addr::{Gfn, Gpa, Gva, Level, PAGE_SIZE};
+use crate::controls::{PagingCtx, PagingMode};
+use crate::counters::Counter;
+use crate::event::{Event, Observer};
+use crate::flush::FlushPlan;
+use crate::links::NIL;
+use crate::mem::{GfnKind, GuestMem, TableMem};
+use crate::mmu::ShadowMmu;
+use crate::policy::EagerFill;
+use crate::propagate::{Cause, Leaf, propagate};
+use crate::pte::{GuestFormat, GuestPte, Legacy32, frame_index, ratio_shift};
+use crate::role::{Key, Role};
+use crate::stop::VmStop;
+use crate::table::Stored;
+use crate::walk::frame_in_leaf;
+
+impl<G: GuestMem, T: TableMem, O: Observer> ShadowMmu<G, T, O> {
+    /// Guest memory at `gpa`, `len` bytes within one frame, was changed by emulation. Does nothing if the frame is no tracked
+    /// table.
+    ///
+    /// Rights that the write takes away may stay in the TLB until the guest's own INVLPG or CR3 load, as on the CPU, so the plan
+    /// is nearly always empty.
+    #[inline]
+    pub fn on_write(&mut self, gpa: Gpa, len: usize) -> FlushPlan {
+        self.on_write_from(gpa, len, None)
+    }
+
+    /// As [`on_write`](Self::on_write); `before` is what an entry-sized write replaced, for the trace only.
+    #[inline]
+    pub fn on_write_from(&mut self, gpa: Gpa, len: usize, before: Option<u64>) -> FlushPlan {
+        let gfn = gpa.gfn();
+        if self.frames.find(gfn).is_some_and(|frame| frame.tables != 0)
+            && len != 0
+            && let Err(stop) = self.follow_write(gpa, len, before)
+        {
+            self.remember(stop);
+        }
+        self.take_plan()
+    }
+
+    fn follow_write(&mut self, gpa: Gpa, len: usize, before: Option<u64>) -> Result<(), VmStop> {
+        let gfn = gpa.gfn();
+        let odd = len < 4 || gpa.offset() & 3 != 0;
+        if odd && self.policy.reuse_detection {
+            return self.unshadow(gfn);
+        }
+        let first = gpa.offset();
+        let last = first.saturating_add(len as u64).min(PAGE_SIZE).wrapping_sub(1);
+        let mut reported = false;
+        let mut index = self.frames.get(gfn)?.pages;
+        while index != NIL {
+            let page = self.pool.get(index)?;
+            let (next, role, orphan) = (page.next_same, page.key.role, page.parents == NIL);
+            if role.is_table() {
+                if !reported {
+                    reported = true;
+                    self.report_write(role, gpa, before);
+                }
+                if orphan && self.policy.reuse_detection {
+                    // Nothing leads to it any more: cheaper to make it again than to follow.
+                    self.counters.add(Counter::TableReused);
+                    self.zap_page(index)?;
+                } else {
+                    match role.format() {
+                        PagingMode::Legacy32 => self.follow_in::<Legacy32>(index, role, gfn, (first, last))?,
+                        PagingMode::Off => {}
+                    }
+                }
+            }
+            index = next;
+        }
+        Ok(())
+    }
+
+    #[inline]
+    fn report_write(&mut self, role: Role, gpa: Gpa, before: Option<u64>) {
+        self.counters.add(Counter::GpteWrite);
+        let entry = Gpa::new(gpa.raw() & !3);
+        let after = self.mem.read_u32(entry).map_or(0, u64::from);
+        self.observer.event(Event::PtWrite { level: role.level(), entry, before, after });
+    }
+
+    /// Follows the entries that the bytes `first..=last` of the table touch, in one shadow page of it.
+    #[inline]
+    fn follow_in<F: GuestFormat>(
+        &mut self,
+        page: u32,
+        role: Role,
+        gfn: Gfn,
+        (first, last): (u64, u64),
+    ) -> Result<(), VmStop> {
+        let level = role.level();
+        let ratio = ratio_shift::<F>(level);
+        for index in first >> F::ENTRY_SHIFT..=last >> F::ENTRY_SHIFT {
+            let slots = index << ratio;
+            if slots >> 9 != u64::from(role.quadrant()) {
+                continue;
+            }
+            let slot = (slots & 511) as usize;
+            let entry = Self::byte_of(gfn, index << F::ENTRY_SHIFT);
+            if level == Level::L1 {
+                self.follow_leaf::<F>((page, slot), role, entry)?;
+            } else {
+                for slot in slot..slot.saturating_add(1 << ratio) {
+                    self.follow_table::<F>((page, slot), role, entry)?;
+                }
+            }
+        }
+        Ok(())
+    }
+
+    /// An entry of a leaf table: the shadow entry is updated in place, made, or cleared.
+    #[inline]
+    fn follow_leaf<F: GuestFormat>(
+        &mut self,
+        (page, slot): (u32, usize),
+        role: Role,
+        entry: Gpa,
+    ) -> Result<(), VmStop> {
+        let present = self.pool.get(page)?.has(slot);
+        if !present && self.policy.eager_fill == EagerFill::Never {
+            return Ok(());
+        }
+        if let Some(raw) = F::read(&self.mem, entry)
+            && let GuestPte::Leaf { gfn, perms, accessed: true, dirty } = F::decode(raw, Level::L1, &self.ctx)
+            && let Some(frame) = self.frames.find(gfn)
+            && let (Some((pfn, rom)), tracked) = (backing(self.mem.kind(gfn)), frame.tracked())
+        {
+            let leaf = Leaf {
+                pfn,
+                perms: perms & role.perms(),
+                accessed: true,
+                dirty,
+                writable_frame: !rom && !tracked,
+                wp: role.wp(),
+                smep: role.smep(),
+            };
+            let spte = propagate(leaf, Cause::GpteWrite);
+            let stored = self.set_leaf((page, slot), gfn, spte, Gva::new(0))?;
+            match stored {
+                Stored::New => self.counters.add(Counter::SpteEager),
+                Stored::Changed => self.counters.add(Counter::SpteUpdated),
+                Stored::Same => {}
+            }
+            return Ok(());
+        }
+        if present { self.zap(page, slot) } else { Ok(()) }
+    }
+
+    /// An entry of an upper table: the link stays if it still is the right one, else it goes and the next access links anew.
+    #[inline]
+    fn follow_table<F: GuestFormat>(
+        &mut self,
+        (page, slot): (u32, usize),
+        role: Role,
+        entry: Gpa,
+    ) -> Result<(), VmStop> {
+        let Some(child) = self.child(page, slot)? else { return Ok(()) };
+        let ctx = role.ctx(&self.ctx);
+        let gva = frame_index(role.level(), role.quadrant(), slot);
+        let raw = F::read(&self.mem, entry).unwrap_or(0);
+        let wanted = child_key::<F>(&ctx, role, gva, F::decode(raw, role.level(), &ctx));
+        if wanted == Some(self.pool.get(child)?.key) { Ok(()) } else { self.zap(page, slot) }
+    }
+}
+
+/// The frame of the host behind a guest frame, and whether it is read-only memory.
+#[inline]
+fn backing(kind: GfnKind) -> Option<(crate::Pfn, bool)> {
+    match kind {
+        GfnKind::Ram(pfn) => Some((pfn, false)),
+        GfnKind::Rom(pfn) => Some((pfn, true)),
+        GfnKind::Mmio | GfnKind::Hole => None,
+    }
+}
+
+/// Which page an upper entry of a table with `role` must name, if any.
+#[inline]
+pub(crate) fn child_key<F: GuestFormat>(ctx: &PagingCtx, role: Role, gva: Gva, pte: GuestPte) -> Option<Key> {
+    let below = role.level().down()?;
+    match pte {
+        GuestPte::Table { gfn, perms, accessed: true } => {
+            Some(Key::table::<F>(ctx, below, gva, (gfn, role.perms() & perms)))
+        }
+        GuestPte::Leaf { gfn, perms, accessed: true, dirty } => {
+            let frame = frame_in_leaf::<F>(gfn, role.level(), gva);
+            Some(Key::direct(ctx, below, frame, (role.perms() & perms, dirty)))
+        }
+        _ => None,
+    }
+}
