@@ -1,0 +1,199 @@
+//! Descriptions of guests, and the boot modules they become.
+
+use std::path::{Path, PathBuf};
+
+use anyhow::Context as _;
+
+use crate::cli::{RunArgs, parse_size};
+use crate::status::Failed;
+
+/// Memory of a guest that does not say, in bytes; the hypervisor has the same default.
+const DEFAULT_MEMORY: u64 = 32 << 20;
+
+/// One guest of a run.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Guest {
+    /// Its name.
+    pub name: String,
+    /// Its kernel image.
+    pub kernel: PathBuf,
+    /// Its memory in bytes.
+    pub memory: u64,
+    /// Other `key=value` words, which the hypervisor judges.
+    pub words: Vec<String>,
+    /// Arguments for the guest kernel.
+    pub arguments: String,
+    /// Modules for the guest, with their arguments.
+    pub modules: Vec<(PathBuf, String)>,
+}
+
+/// A file for the boot loader, and its command line.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct BootModule {
+    /// The file.
+    pub file: PathBuf,
+    /// What the loader hands over with it.
+    pub command_line: String,
+}
+
+impl Guest {
+    /// A guest with the default memory.
+    #[must_use]
+    pub fn new(name: &str, kernel: &Path) -> Self {
+        Self {
+            name: name.to_owned(),
+            kernel: kernel.to_owned(),
+            memory: DEFAULT_MEMORY,
+            words: Vec::new(),
+            arguments: String::new(),
+            modules: Vec::new(),
+        }
+    }
+
+    /// The guest that `gnomon run KERNEL ...` asks for. `find` turns the name of an image into its file.
+    ///
+    /// # Errors
+    /// If a file is missing.
+    pub fn from_args(args: &RunArgs, find: &mut Finder<'_>) -> anyhow::Result<Self> {
+        let image = args.image.as_ref().or(args.kernel.as_ref());
+        let image =
+            image.ok_or_else(|| Failed::usage("expected a guest: gnomon run KERNEL (see gnomon run --help)"))?;
+        let kernel = find(image)?;
+        let name = args.name.clone().unwrap_or_else(|| name_of(image));
+        let arguments = args.append.clone().unwrap_or_else(|| args.arguments.join(" "));
+        let modules = args.module.iter().map(|text| module(text)).collect::<anyhow::Result<_>>()?;
+        Ok(Self { memory: args.memory, arguments: one_space(&arguments), modules, ..Self::new(&name, &kernel) })
+    }
+
+    /// The guest that `--guest 'name=a mem=16M kernel=FILE -- ARGS'` describes.
+    ///
+    /// # Errors
+    /// If there is no kernel, or a file is missing.
+    pub fn parse(text: &str, find: &mut Finder<'_>) -> anyhow::Result<Self> {
+        let words: Vec<&str> = text.split_ascii_whitespace().collect();
+        let end = words.iter().position(|&word| word == "--").unwrap_or(words.len());
+        let mut guest = Self::new("", Path::new(""));
+        let mut image = None;
+        for word in &words[..end] {
+            match word.split_once('=') {
+                Some(("kernel", value)) => image = Some(value),
+                Some(("name", value)) => guest.name = value.to_owned(),
+                Some(("module", value)) => guest.modules.push(module(value)?),
+                Some(("mem", value)) => guest.memory = parse_size(value).map_err(Failed::usage)?,
+                _ => guest.words.push((*word).to_owned()),
+            }
+        }
+        let image = image.ok_or_else(|| Failed::usage(format!("--guest '{text}': expected kernel=FILE")))?;
+        guest.kernel = find(image)?;
+        if guest.name.is_empty() {
+            guest.name = name_of(image);
+        }
+        guest.arguments = words.get(end + 1..).unwrap_or(&[]).join(" ");
+        Ok(guest)
+    }
+
+    /// The boot modules that describe this guest to the hypervisor.
+    #[must_use]
+    pub fn boot_modules(&self) -> Vec<BootModule> {
+        let mut line = format!("name={} mem={}", self.name, size_word(self.memory));
+        for word in &self.words {
+            line.push(' ');
+            line.push_str(word);
+        }
+        let mut modules =
+            vec![BootModule { file: self.kernel.clone(), command_line: with_arguments(line, &self.arguments) }];
+        modules.extend(self.modules.iter().map(|(file, arguments)| BootModule {
+            file: file.clone(),
+            command_line: with_arguments(format!("of={}", self.name), arguments),
+        }));
+        modules
+    }
+}
+
+/// Turns what the user calls an image into a file.
+pub type Finder<'a> = dyn FnMut(&str) -> anyhow::Result<PathBuf> + 'a;
+
+fn with_arguments(line: String, arguments: &str) -> String {
+    if arguments.is_empty() { line } else { format!("{line} -- {arguments}") }
+}
+
+/// A size in the largest unit that expresses it.
+fn size_word(bytes: u64) -> String {
+    for (shift, suffix) in [(30, "G"), (20, "M"), (10, "K")] {
+        if bytes.is_multiple_of(1 << shift) {
+            return format!("{}{suffix}", bytes >> shift);
+        }
+    }
+    bytes.to_string()
+}
+
+/// A name for a guest, from its image's file name, in the letters that the hypervisor allows.
+fn name_of(image: &str) -> String {
+    let stem = Path::new(image).file_stem().unwrap_or_default().to_string_lossy();
+    let allowed = |c: char| if c.is_ascii_alphanumeric() || "-_.".contains(c) { c } else { '-' };
+    let name: String = stem.chars().map(allowed).take(32).collect();
+    if name.is_empty() { "vm1".into() } else { name }
+}
+
+/// `FILE ARGS` as a module. A file whose name has spaces in it is found if it exists.
+fn module(text: &str) -> anyhow::Result<(PathBuf, String)> {
+    let (file, arguments) =
+        if Path::new(text).is_file() { (text, "") } else { text.split_once(' ').unwrap_or((text, "")) };
+    existing(file).map(|file| (file, one_space(arguments)))
+}
+
+/// The file, if it can be read.
+///
+/// # Errors
+/// A usage error with the system's reason if not.
+pub fn existing(file: &str) -> anyhow::Result<PathBuf> {
+    let path = PathBuf::from(file);
+    let readable = std::fs::File::open(&path).and_then(|file| file.metadata());
+    match readable {
+        Ok(meta) if meta.is_file() => path.canonicalize().with_context(|| file.to_owned()),
+        Ok(_) => Err(Failed::usage(format!("{file}: not a file"))),
+        Err(error) => Err(Failed::usage(format!("{file}: {error}"))),
+    }
+}
+
+/// Boot loaders join words with one space; so does this, so that a guest sees the same whichever way it is booted.
+fn one_space(text: &str) -> String {
+    text.split_ascii_whitespace().collect::<Vec<_>>().join(" ")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn lines(text: &str) -> Vec<String> {
+        let guest = Guest::parse(text, &mut |image| Ok(PathBuf::from(image))).unwrap();
+        guest.boot_modules().into_iter().map(|module| module.command_line).collect()
+    }
+
+    #[test]
+    fn description_becomes_module_lines() {
+        assert_eq!(
+            lines("name=a mem=16M kernel=x.elf time=virtual -- one  two"),
+            ["name=a mem=16M time=virtual -- one two"]
+        );
+        assert_eq!(lines("kernel=dir/my_kernel.elf"), ["name=my_kernel mem=32M"]);
+        assert_eq!(
+            lines("mem=1536K kernel=a,b.elf nonsense"),
+            ["name=a-b mem=1536K nonsense"],
+            "judged by the hypervisor"
+        );
+    }
+
+    #[test]
+    fn modules_belong_to_their_guest() {
+        let file = tempfile::NamedTempFile::new().unwrap();
+        let text = format!("name=a kernel=k module={}", file.path().display());
+        assert_eq!(lines(&text), ["name=a mem=32M", "of=a"]);
+    }
+
+    #[test]
+    fn a_description_needs_a_kernel() {
+        let error = Guest::parse("name=a", &mut |image| Ok(PathBuf::from(image))).unwrap_err();
+        assert_eq!(crate::status::of_error(&error), crate::status::Status::Usage);
+    }
+}

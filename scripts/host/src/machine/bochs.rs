@@ -1,0 +1,121 @@
+//! Bochs, headless. Its exit status says nothing, so the log does.
+
+use std::fs;
+use std::path::Path;
+use std::process::Stdio;
+
+use super::{Child, Console, Ending, Machine, RunFolder};
+use crate::image::{self, Payload};
+use crate::status::Failed;
+
+/// The CPU model when none is asked for: the newest, with UMIP and protection keys.
+pub const CPU: &str = "tigerlake";
+/// BIOS and VGA BIOS.
+pub const ROM_FILES: [&str; 2] = ["/usr/share/seabios/bios.bin", "/usr/share/seabios/vgabios-isavga.bin"];
+/// Emulated instructions per second of emulated time. More makes every BIOS delay and every serial byte cost more real time.
+const IPS: u64 = 10_000_000;
+
+pub(super) fn run(
+    machine: &Machine,
+    payload: &Payload,
+    folder: &RunFolder,
+    console: &mut Console<'_>,
+) -> anyhow::Result<Ending> {
+    image::make(payload, folder.path())?;
+    let at = |name: &str| folder.path().join(name);
+    fs::write(at("bochsrc"), configuration(machine))?;
+    // Debian's Bochs has the debugger compiled in and waits for a command.
+    fs::write(at("commands"), "c\n")?;
+    let mut command = super::command("bochs");
+    command.args(["-q", "-f", "bochsrc", "-rc", "commands"]).current_dir(folder.path()).env("TERM", "dumb");
+    command.stdout(Stdio::null()).stderr(fs::File::create(at("stderr"))?);
+    let mut child = Child::spawn(&mut command).map_err(|error| Failed::tool(format!("cannot start bochs: {error}")))?;
+    let ended = machine.watch(&mut child, folder, console)?;
+    Ok(match ended {
+        Ok(_) => ending(&read(&at("bochs.log")), &read(&at("stderr"))),
+        Err(killed) => killed,
+    })
+}
+
+fn read(path: &Path) -> String {
+    fs::read(path).map(|bytes| String::from_utf8_lossy(&bytes).into_owned()).unwrap_or_default()
+}
+
+/// `bochsrc`. `term` is the only display without a window that Debian builds.
+fn configuration(machine: &Machine) -> String {
+    let [bios, vga] = ROM_FILES;
+    let cpu = machine.cpu.as_deref().unwrap_or(CPU);
+    let com2 = if machine.trace { "com2: enabled=1, mode=file, dev=com2\n" } else { "com2: enabled=1, mode=null\n" };
+    format!(
+        "display_library: term\n\
+         megs: {}\n\
+         cpu: model={cpu}, count=1, ips={IPS}, reset_on_triple_fault=0\n\
+         romimage: file={bios}\n\
+         vgaromimage: file={vga}\n\
+         ata0: enabled=1, ioaddr1=0x1f0, ioaddr2=0x3f0, irq=14\n\
+         ata0-master: type=cdrom, path=boot.iso, status=inserted\n\
+         boot: cdrom\n\
+         com1: enabled=1, mode=file, dev=com1\n\
+         {com2}\
+         plugin_ctrl: unmapped=1\n\
+         log: bochs.log\n\
+         panic: action=fatal\n\
+         error: action=report\n\
+         info: action=report\n\
+         debug: action=ignore\n",
+        machine.memory_mib
+    )
+}
+
+/// What Bochs' log says about its end.
+fn ending(log: &str, stderr: &str) -> Ending {
+    let panic = log.lines().rev().find_map(|line| line.split_once(">>PANIC<<").map(|(_, why)| why.trim()));
+    match panic {
+        Some(why) if why.contains("shutdown requested") => Ending::Shutdown,
+        Some(why) if why.contains("triple fault") || why.contains("3rd (") => Ending::Reset,
+        Some(why) => Ending::Emulator(format!("bochs: {why}")),
+        None if log.contains("bx_pc_system_c::Reset") && log.contains("SOFTWARE") => Ending::Reset,
+        None => Ending::Emulator(format!("bochs ended: {}", complaint(stderr).unwrap_or("no reason given"))),
+    }
+}
+
+/// The line after "Bochs is exiting with the following message:".
+fn complaint(stderr: &str) -> Option<&str> {
+    let (_, after) = stderr.split_once("following message:")?;
+    after.lines().map(|line| line.trim_start_matches(['[', ']', ' '])).find(|line| !line.is_empty())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::cli::{Boot, MachineKind};
+
+    #[test]
+    fn the_log_says_how_it_ended() {
+        let log = "00227142467p[UNMAP ] >>PANIC<< Shutdown port: shutdown requested\n0i[CPU0  ] CPU is in\n";
+        assert_eq!(ending(log, ""), Ending::Shutdown);
+        let log = "0p[CPU0  ] >>PANIC<< exception(): 3rd (13) exception with no resolution\n";
+        assert_eq!(ending(log, ""), Ending::Reset);
+        assert!(
+            matches!(ending("", "bochs: unknown option\n"), Ending::Emulator(why) if why.contains("unknown option"))
+        );
+    }
+
+    #[test]
+    fn configuration_names_memory_and_model() {
+        let machine = Machine {
+            kind: MachineKind::Bochs,
+            boot: Boot::Grub,
+            memory_mib: 96,
+            cpu: Some("corei3_cnl".into()),
+            icount: false,
+            timeout: None,
+            trace: true,
+        };
+        let text = configuration(&machine);
+        for line in ["megs: 96", "com2: enabled=1, mode=file, dev=com2"] {
+            assert!(text.lines().any(|l| l == line), "{line}");
+        }
+        assert!(text.contains("model=corei3_cnl,"));
+    }
+}
