@@ -274,7 +274,10 @@ impl Cmos {
             return self.encode(hour);
         }
         let half = if hour >= 12 { HOURS_PM } else { 0 };
-        let clock_face = if hour % 12 == 0 { 12 } else { hour % 12 };
+        let clock_face = match hour % 12 {
+            0 => 12,
+            hour => hour,
+        };
         self.encode(clock_face) | half
     }
 
@@ -309,7 +312,7 @@ fn second(now: Nanos) -> i64 {
 }
 
 fn to_bcd(value: u8) -> u8 {
-    (value / 10 % 10) << 4 | value % 10
+    ((value / 10 % 10) << 4) | (value % 10)
 }
 
 fn from_bcd(value: u8) -> u8 {

@@ -190,13 +190,14 @@ impl Channel {
         self.sync(now);
         let rising = high && !self.gate;
         self.gate = high;
-        match (self.mode, self.run) {
-            (mode, _) if mode.is_gate_triggered() => {
-                if rising && (self.pending.is_some() || self.run != Run::Waiting) {
-                    self.take_pending_n();
-                    self.start(now);
-                }
+        if self.mode.is_gate_triggered() {
+            if rising && (self.pending.is_some() || self.run != Run::Waiting) {
+                self.take_pending_n();
+                self.start(now);
             }
+            return;
+        }
+        match (self.mode, self.run) {
             (mode, Run::Frozen(elapsed)) if rising => {
                 self.take_pending_n();
                 let elapsed = if mode.is_periodic() { 0 } else { elapsed };

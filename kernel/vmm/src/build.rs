@@ -1,0 +1,141 @@
+//! Building a VM from its description.
+
+use alloc::vec::Vec;
+use core::fmt;
+use gnomon_hw::World;
+use gnomon_hw::frames::{self, Owner, VmId};
+use gnomon_hw::tables::HostTables;
+use gnomon_hw::world::SegReg;
+use gnomon_trace::{Counters, Kind, Reason, Record};
+use shadow_mmu::{Config, ControlWrite, Gpa, Pfn, ShadowMmu};
+
+use crate::clock::Clock;
+use crate::config::GuestConfig;
+use crate::dev::Bus;
+use crate::loader::{self, Entry, GuestWriter, LoadError, OutsideMemory};
+use crate::progress::Progress;
+use crate::ram::{GuestRam, OutOfMemory, PAGE};
+use crate::segments::LiveTables;
+use crate::tracer::Tracer;
+use crate::vcpu::{Descriptor, Selector, Vcpu};
+use crate::vm::Vm;
+
+/// Physical address bits of the virtual CPU.
+const MAXPHYADDR: u8 = 36;
+/// Frames for shadow tables: this many at least, and one more for each [`GUEST_FRAMES_PER_TABLE`] guest frames.
+const LEAST_TABLES: u64 = 256;
+const GUEST_FRAMES_PER_TABLE: u64 = 32;
+/// Selectors that the CPU holds at entry, as GRUB leaves them: the guest must load its own before it uses them.
+const ENTRY_CODE: Selector = Selector(0x10);
+const ENTRY_DATA: Selector = Selector(0x18);
+const FLAT_CODE: Descriptor = Descriptor(0x00cf_9b00_0000_ffff);
+const FLAT_DATA: Descriptor = Descriptor(0x00cf_9300_0000_ffff);
+
+/// Why a VM could not be built.
+#[derive(Debug)]
+pub(crate) enum BuildError {
+    /// Too little host memory.
+    Memory(OutOfMemory),
+    /// Too few host frames for its tables, or none for its CPU state.
+    Tables,
+    /// The image cannot be loaded.
+    Load(LoadError),
+    /// A bug: the shadow MMU refused the state at reset.
+    Reset,
+}
+
+impl fmt::Display for BuildError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Memory(error) => error.fmt(f),
+            Self::Tables => f.write_str("the host has too few free frames for its shadow tables"),
+            Self::Load(error) => error.fmt(f),
+            Self::Reset => f.write_str("hypervisor bug: the shadow MMU refused the state at reset"),
+        }
+    }
+}
+
+struct RamWriter<'a>(&'a GuestRam);
+
+impl GuestWriter for RamWriter<'_> {
+    fn write(&mut self, gpa: Gpa, bytes: &[u8]) -> Result<(), OutsideMemory> {
+        let end = gpa.raw().checked_add(bytes.len() as u64).ok_or(OutsideMemory)?;
+        if end > self.0.frame_count() * PAGE {
+            return Err(OutsideMemory);
+        }
+        self.0.write(gpa, bytes);
+        Ok(())
+    }
+}
+
+/// Builds the `index`th VM of this run; `module` gives the bytes of a boot module.
+///
+/// # Errors
+/// [`BuildError`].
+pub(crate) fn build<'a>(
+    guest: &GuestConfig,
+    index: usize,
+    module: impl Fn(usize) -> &'a [u8],
+    tracer: &Tracer,
+) -> Result<Vm, BuildError> {
+    let number = u8::try_from(index).unwrap_or(u8::MAX).saturating_add(1);
+    let id = VmId(number);
+    let tracer = tracer.for_vm(number);
+    let ram = GuestRam::new(id, guest.memory).map_err(BuildError::Memory)?;
+    let modules: Vec<(&[u8], &str)> = guest.modules.iter().map(|m| (module(m.index), m.arguments.as_str())).collect();
+    let entry = loader::load(module(guest.image), &modules, guest, &mut RamWriter(&ram)).map_err(BuildError::Load)?;
+    let guest_frames = ram.frame_count();
+    let config = Config { maxphyaddr: MAXPHYADDR, ..Config::new(table_frames(id, guest_frames)?, guest_frames) };
+    let mmu = ShadowMmu::new(ram, HostTables::new(id), tracer.clone(), config).map_err(|_| BuildError::Tables)?;
+    let world = World::new(id).map_err(|_| BuildError::Tables)?;
+    let mut vm = Vm {
+        name: guest.name.clone(),
+        world,
+        vcpu: Vcpu::new(),
+        mmu,
+        live: LiveTables::default(),
+        bus: Bus::new(&guest.name).with_memory(guest.memory),
+        counters: Counters::new(),
+        last_reason: Reason::OtherPrivileged,
+        clock: Clock::start(),
+        tracer,
+        step: None,
+        retired: false,
+        progress: Progress::default(),
+        devices_touched: true,
+    };
+    enter(&mut vm, entry, guest)?;
+    Ok(vm)
+}
+
+fn table_frames(id: VmId, guest_frames: u64) -> Result<Vec<Pfn>, BuildError> {
+    let count = LEAST_TABLES + guest_frames / GUEST_FRAMES_PER_TABLE;
+    let mut list = Vec::with_capacity(count as usize);
+    for _ in 0..count {
+        list.push(frames::alloc(Owner::Table(id)).ok_or(BuildError::Tables)?);
+    }
+    Ok(list)
+}
+
+/// Puts the CPU into the state that the multiboot specification names.
+fn enter(vm: &mut Vm, entry: Entry, guest: &GuestConfig) -> Result<(), BuildError> {
+    let fail = |_| BuildError::Reset;
+    vm.reload_translation(ControlWrite::Reset).map_err(fail)?;
+    vm.world.set_control_bits(vm.vcpu.cr0.into(), vm.vcpu.cr4.into());
+    vm.load_fixed(SegReg::Cs, ENTRY_CODE, FLAT_CODE, 0).map_err(fail)?;
+    vm.load_fixed(SegReg::Ss, ENTRY_DATA, FLAT_DATA, 0).map_err(fail)?;
+    for reg in [SegReg::Ds, SegReg::Es, SegReg::Fs, SegReg::Gs] {
+        vm.load_entry_data(reg, FLAT_DATA).map_err(fail)?;
+    }
+    vm.set_gpr(0, entry.eax);
+    vm.set_gpr(3, entry.ebx);
+    vm.set_eip(entry.eip);
+    vm.tracer.record(|| {
+        let mut name = [0; 8];
+        for (place, byte) in name.iter_mut().zip(guest.name.bytes()) {
+            *place = byte;
+        }
+        Record { a: guest.memory, b: entry.eip.into(), c: u64::from_le_bytes(name), ..Record::new(Kind::VmStart) }
+    });
+    Ok(())
+}

@@ -1,0 +1,216 @@
+//! Control registers, debug registers, MSRs and the TLB.
+
+use gnomon_hw::time;
+use gnomon_trace::{Kind, Record};
+use iced_x86::{Instruction, OpKind, Register};
+use shadow_mmu::{ControlWrite, Controls, Gva};
+
+use crate::trap::{Emulated, Exception, StopReason};
+use crate::vcpu::{self, cr0};
+use crate::vm::Vm;
+
+/// CR4 bits that a guest may set. The others are long-mode business, or change what user code could do natively.
+const CR4_ALLOWED: u32 = 0x7ff;
+/// CR4 bits that change what an address means: PSE, PAE, PGE.
+const CR4_PAGING: u32 = 1 << 4 | 1 << 5 | 1 << 7;
+const MSR_TSC: u32 = vcpu::msr_number::TSC;
+
+impl Vm {
+    /// MOV from a control register.
+    pub(crate) fn read_control(&mut self, insn: &Instruction) -> Emulated<()> {
+        let value = match insn.op1_register() {
+            Register::CR0 => self.vcpu.cr0,
+            Register::CR2 => self.vcpu.cr2,
+            Register::CR3 => self.vcpu.cr3,
+            Register::CR4 => self.vcpu.cr4,
+            _ => return Err(Exception::ud().into()),
+        };
+        self.set_register(insn.op0_register(), value)
+    }
+
+    /// MOV to a control register.
+    pub(crate) fn write_control(&mut self, insn: &Instruction) -> Emulated<()> {
+        let value = self.register(insn.op1_register())?;
+        match insn.op0_register() {
+            Register::CR0 => self.write_cr0(value),
+            Register::CR2 => {
+                self.vcpu.cr2 = value;
+                Ok(())
+            }
+            Register::CR3 => self.write_cr3(value),
+            Register::CR4 => self.write_cr4(value),
+            _ => Err(Exception::ud().into()),
+        }
+    }
+
+    /// A new CR0 (SDM 3A 2.5).
+    pub(crate) fn write_cr0(&mut self, value: u32) -> Emulated<()> {
+        let new = (value & cr0::KNOWN) | cr0::ET;
+        let old = self.vcpu.cr0;
+        let paging_unprotected = new & cr0::PG != 0 && new & cr0::PE == 0;
+        let write_back_uncached = new & cr0::NW != 0 && new & cr0::CD == 0;
+        if paging_unprotected || write_back_uncached {
+            return Err(Exception::gp(0).into());
+        }
+        if new & cr0::PE == 0 {
+            return Err(StopReason::RealMode.into());
+        }
+        if new & cr0::PG != 0 && self.vcpu.msrs.efer & vcpu::efer::LME != 0 {
+            return Err(StopReason::LongMode.into());
+        }
+        self.vcpu.cr0 = new;
+        self.trace_control(0, old, new);
+        self.world.set_control_bits(new.into(), self.vcpu.cr4.into());
+        if (old ^ new) & cr0::PAGING == 0 {
+            return Ok(());
+        }
+        self.reload_translation(ControlWrite::Cr0).inspect_err(|_| self.vcpu.cr0 = old)
+    }
+
+    /// A CR3 load.
+    pub(crate) fn write_cr3(&mut self, value: u32) -> Emulated<()> {
+        let old = self.vcpu.cr3;
+        self.vcpu.cr3 = value;
+        self.reload_translation(ControlWrite::Cr3).inspect_err(|_| self.vcpu.cr3 = old)?;
+        let root = self.mmu.root().map_or(0, |root| root.table.base().raw());
+        self.tracer.record(|| Record { a: old.into(), b: value.into(), c: root, ..Record::new(Kind::SetCr3) });
+        Ok(())
+    }
+
+    fn write_cr4(&mut self, value: u32) -> Emulated<()> {
+        if value & !CR4_ALLOWED != 0 {
+            return Err(Exception::gp(0).into());
+        }
+        let old = self.vcpu.cr4;
+        self.vcpu.cr4 = value;
+        self.trace_control(4, old, value);
+        self.world.set_control_bits(self.vcpu.cr0.into(), value.into());
+        if (old ^ value) & CR4_PAGING == 0 {
+            return Ok(());
+        }
+        self.reload_translation(ControlWrite::Cr4).inspect_err(|_| self.vcpu.cr4 = old)
+    }
+
+    fn trace_control(&self, which: u8, before: u32, after: u32) {
+        self.tracer.record(|| Record {
+            code: which,
+            a: before.into(),
+            b: after.into(),
+            ..Record::new(Kind::SetControl)
+        });
+    }
+
+    /// Tells the shadow MMU the control registers and loads the root that it answers with.
+    ///
+    /// # Errors
+    /// #GP(0) where the CPU refuses the value; a stop where the mode is not run.
+    pub(crate) fn reload_translation(&mut self, why: ControlWrite) -> Emulated<()> {
+        let controls = Controls {
+            cr0: self.vcpu.cr0.into(),
+            cr3: self.vcpu.cr3.into(),
+            cr4: self.vcpu.cr4.into(),
+            efer: self.vcpu.msrs.efer,
+        };
+        let plan = self.mmu.load_controls(controls, why).map_err(crate::exit::control_fault)?;
+        self.load_root()?;
+        self.flush(plan);
+        self.revalidate_descriptors();
+        Ok(())
+    }
+
+    /// Points the real CPU at the shadow MMU's current root.
+    pub(crate) fn load_root(&mut self) -> Emulated<()> {
+        let root = self.mmu.root().ok_or(StopReason::Internal("no shadow root after a CR3 load"))?;
+        self.world.set_root(root);
+        Ok(())
+    }
+
+    /// LMSW: PE can be set, not cleared (SDM 2A).
+    pub(crate) fn load_machine_status(&mut self, insn: &Instruction) -> Emulated<()> {
+        let word = self.read_operand(insn, 0, 2)?;
+        let low = cr0::PE | cr0::MP | cr0::EM | cr0::TS;
+        let kept = self.vcpu.cr0 & (!low | cr0::PE);
+        self.write_cr0(kept | (word & low))
+    }
+
+    /// INVLPG.
+    pub(crate) fn invalidate_page(&mut self, insn: &Instruction) -> Emulated<()> {
+        let segment = super::operand::segment_register(insn.memory_segment()).ok_or(StopReason::Unemulated)?;
+        let gva = self.segment_base(segment).wrapping_add(self.effective_address(insn));
+        let plan = self.mmu.on_invlpg(Gva::new(gva.into()));
+        self.flush(plan);
+        self.revalidate_descriptors();
+        Ok(())
+    }
+
+    /// MOV to or from a debug register. The values are kept; breakpoints do not act yet.
+    pub(crate) fn move_debug(&mut self, insn: &Instruction) -> Emulated<()> {
+        let number = |register: Register| {
+            let n = (register as usize).wrapping_sub(Register::DR0 as usize);
+            // DR4 and DR5 are DR6 and DR7 while CR4.DE is clear (SDM 3B 17.2.2).
+            match n {
+                4 | 5 if self.vcpu.cr4 & 1 << 3 != 0 => None,
+                4 | 5 => Some(n + 2),
+                0..=7 => Some(n),
+                _ => None,
+            }
+        };
+        if insn.op0_register().is_dr() {
+            let n = number(insn.op0_register()).ok_or(Exception::ud())?;
+            let raw = self.register(insn.op1_register())?;
+            let value = match n {
+                6 => (raw & 0xe00f) | 0xffff_0ff0,
+                7 => (raw & 0xffff_2fff) | 0x400,
+                _ => raw,
+            };
+            if let Some(place) = self.vcpu.debug.get_mut(n) {
+                *place = value;
+            }
+            Ok(())
+        } else {
+            let n = number(insn.op1_register()).ok_or(Exception::ud())?;
+            let value = self.vcpu.debug.get(n).copied().unwrap_or(0);
+            self.set_register(insn.op0_register(), value)
+        }
+    }
+
+    /// RDMSR.
+    pub(crate) fn read_msr(&mut self) -> Emulated<()> {
+        let msr = self.gpr(1);
+        let value = if msr == MSR_TSC { Some(time::tsc()) } else { self.vcpu.msrs.read(msr) };
+        let value = value.ok_or(Exception::gp(0))?;
+        self.set_gpr(0, value as u32);
+        self.set_gpr(2, (value >> 32) as u32);
+        Ok(())
+    }
+
+    /// WRMSR.
+    pub(crate) fn write_msr(&mut self) -> Emulated<()> {
+        let value = u64::from(self.gpr(0)) | u64::from(self.gpr(2)) << 32;
+        let old = self.vcpu.msrs.efer;
+        match self.vcpu.msrs.write(self.gpr(1), value) {
+            vcpu::Written::Stored => Ok(()),
+            vcpu::Written::Refused => Err(Exception::gp(0).into()),
+            vcpu::Written::Efer => {
+                if self.vcpu.paging() && (old ^ value) & vcpu::efer::LME != 0 {
+                    self.vcpu.msrs.efer = old;
+                    return Err(Exception::gp(0).into());
+                }
+                if (old ^ value) & vcpu::efer::NXE != 0 { self.reload_translation(ControlWrite::Efer) } else { Ok(()) }
+            }
+        }
+    }
+
+    /// RDTSC, when it traps.
+    pub(crate) fn read_tsc(&mut self) {
+        let now = time::tsc();
+        self.set_gpr(0, now as u32);
+        self.set_gpr(2, (now >> 32) as u32);
+    }
+
+    /// SMSW.
+    pub(crate) fn store_machine_status(&mut self, insn: &Instruction) -> Emulated<()> {
+        let size = if insn.op_kind(0) == OpKind::Register { super::register_size(insn.op0_register()) } else { 2 };
+        self.write_operand(insn, 0, size, self.vcpu.cr0)
+    }
+}

@@ -1,0 +1,130 @@
+//! Port input and output, single and string forms.
+
+use gnomon_hw::world::SegReg;
+use gnomon_trace::{Kind, Record};
+use iced_x86::{Instruction, OpKind, Register};
+use shadow_mmu::{Access, AccessKind, Privilege};
+
+use super::Next;
+use crate::dev::BusEffect;
+use crate::trap::{Emulated, Exception, StopReason};
+use crate::vcpu::flags;
+use crate::vm::Vm;
+
+/// Elements of a repeated string instruction done in one exit; the rest follows after a look at interrupts.
+const STRING_BATCH: u32 = 1024;
+/// Offset of the I/O map base in a 32-bit TSS (SDM 3A 7.2.1).
+const IO_MAP_BASE: u32 = 0x66;
+
+impl Vm {
+    /// Whether the running code may use these ports (SDM 1, 19.5: IOPL, then the TSS's I/O permission bitmap).
+    fn check_port(&mut self, port: u16, size: usize) -> Emulated<()> {
+        if self.cpl() <= self.vcpu.iopl() {
+            return Ok(());
+        }
+        let refused = Exception::gp(0);
+        let tr = self.vcpu.tr;
+        if !tr.usable || !self.tss_is_wide() || tr.limit < IO_MAP_BASE + 1 {
+            return Err(refused.into());
+        }
+        let map = self.read_u16(tr.base.wrapping_add(IO_MAP_BASE), Privilege::Supervisor)?;
+        let byte = u32::from(map) + u32::from(port / 8);
+        if byte + 1 > tr.limit {
+            return Err(refused.into());
+        }
+        let bits = self.read_u16(tr.base.wrapping_add(byte), Privilege::Supervisor)?;
+        let mask = ((1_u16 << size) - 1) << (port % 8);
+        if bits & mask == 0 { Ok(()) } else { Err(refused.into()) }
+    }
+
+    /// Reads a port.
+    pub(crate) fn port_in(&mut self, port: u16, size: usize) -> u32 {
+        self.devices_touched = true;
+        let value = self.bus.read(port, size as u8, self.now());
+        self.tracer.record(|| Record { code: size as u8, arg: port.into(), a: value.into(), ..Record::new(Kind::Io) });
+        value
+    }
+
+    /// Writes a port.
+    pub(crate) fn port_out(&mut self, port: u16, size: usize, value: u32) -> Emulated<()> {
+        self.devices_touched = true;
+        self.tracer.record(|| Record {
+            code: size as u8,
+            flags: 1,
+            arg: port.into(),
+            a: value.into(),
+            ..Record::new(Kind::Io)
+        });
+        match self.bus.write(port, size as u8, value, self.now()) {
+            BusEffect::None => Ok(()),
+            BusEffect::Exit(status) => Err(StopReason::Exit(status).into()),
+            BusEffect::Reset => Err(StopReason::Reset.into()),
+        }
+    }
+
+    /// IN or OUT.
+    pub(crate) fn port_access(&mut self, insn: &Instruction, output: bool) -> Emulated<()> {
+        let (data, address) = if output { (1, 0) } else { (0, 1) };
+        let register = insn.op_register(data);
+        let size = super::register_size(register);
+        let port = match insn.op_kind(address) {
+            OpKind::Register => self.register(Register::DX)? as u16,
+            _ => u16::from(insn.immediate8()),
+        };
+        self.check_port(port, size)?;
+        if output {
+            let value = self.register(register)?;
+            self.port_out(port, size, value)
+        } else {
+            let value = self.port_in(port, size);
+            self.set_register(register, value)
+        }
+    }
+
+    /// INS or OUTS, a batch of it in one exit.
+    pub(crate) fn string_port_access(&mut self, insn: &Instruction, output: bool, size: usize) -> Emulated<Next> {
+        let memory = if output { 1 } else { 0 };
+        let narrow = matches!(insn.op_kind(memory), OpKind::MemorySegSI | OpKind::MemoryESDI);
+        let mask = if narrow { 0xffff } else { u32::MAX };
+        let pointer = if output { 6 } else { 7 };
+        let segment = if output {
+            super::operand::segment_register(insn.memory_segment()).ok_or(StopReason::Unemulated)?
+        } else {
+            SegReg::Es
+        };
+        let port = self.register(Register::DX)? as u16;
+        self.check_port(port, size)?;
+        let step = if self.world.context().rflags as u32 & flags::DF != 0 {
+            (size as u32).wrapping_neg()
+        } else {
+            size as u32
+        };
+        let repeated = insn.has_rep_prefix() || insn.has_repne_prefix();
+        let merge = |old: u32, new: u32| (old & !mask) | (new & mask);
+        for _ in 0..STRING_BATCH {
+            if repeated && self.gpr(1) & mask == 0 {
+                return Ok(Next::Advance);
+            }
+            let offset = self.gpr(pointer) & mask;
+            let address = self.linear(segment, offset)?;
+            if output {
+                let value = self.read_sized(address, size)?;
+                self.port_out(port, size, value)?;
+            } else {
+                // Rights first: a fault must not lose a byte that the device gave away.
+                let access = Access { kind: AccessKind::Write, privilege: self.privilege() };
+                self.translate(address, access)?;
+                let value = self.port_in(port, size);
+                self.write_sized(address, size, value)?;
+            }
+            let after = merge(self.gpr(pointer), offset.wrapping_add(step));
+            self.set_gpr(pointer, after);
+            if !repeated {
+                return Ok(Next::Advance);
+            }
+            let left = merge(self.gpr(1), self.gpr(1).wrapping_sub(1));
+            self.set_gpr(1, left);
+        }
+        Ok(Next::Stay)
+    }
+}

@@ -1,0 +1,283 @@
+//! Instructions that write a tracked frame or reach a hole: the memory forms that kernels use on page tables and device memory.
+//!
+//! Everything reads, computes and writes through the guest's own walk, so that a page fault in the middle leaves the registers as
+//! they were. What is not here is [`StopReason::Unemulated`]; the caller then steps over it (`step.rs`).
+
+use gnomon_hw::world::SegReg;
+use iced_x86::{Instruction, Mnemonic, OpKind, Register};
+
+use super::Next;
+use super::alu::{self, Binary};
+use super::operand::segment_register;
+use crate::trap::{Emulated, StopReason};
+use crate::vcpu::{Selector, flags};
+use crate::vm::Vm;
+
+/// Elements of a repeated string instruction done in one exit.
+const STRING_BATCH: u32 = 1024;
+
+impl Vm {
+    /// Executes an instruction with a memory operand.
+    pub(crate) fn execute_memory(&mut self, insn: &Instruction) -> Emulated<Next> {
+        match insn.mnemonic() {
+            Mnemonic::Mov => self.move_value(insn),
+            Mnemonic::Movzx | Mnemonic::Movsx => self.move_extended(insn),
+            Mnemonic::Add => self.binary_op(insn, Binary::Add, true),
+            Mnemonic::Adc => self.binary_op(insn, Binary::Adc, true),
+            Mnemonic::Sub => self.binary_op(insn, Binary::Sub, true),
+            Mnemonic::Sbb => self.binary_op(insn, Binary::Sbb, true),
+            Mnemonic::And => self.binary_op(insn, Binary::And, true),
+            Mnemonic::Or => self.binary_op(insn, Binary::Or, true),
+            Mnemonic::Xor => self.binary_op(insn, Binary::Xor, true),
+            Mnemonic::Cmp => self.binary_op(insn, Binary::Sub, false),
+            Mnemonic::Test => self.binary_op(insn, Binary::And, false),
+            Mnemonic::Inc | Mnemonic::Dec => self.step_op(insn),
+            Mnemonic::Not | Mnemonic::Neg => self.complement(insn),
+            Mnemonic::Xchg => self.exchange(insn),
+            Mnemonic::Xadd => self.exchange_add(insn),
+            Mnemonic::Cmpxchg => self.compare_exchange(insn),
+            Mnemonic::Cmpxchg8b => self.compare_exchange_8(insn),
+            Mnemonic::Bt | Mnemonic::Bts | Mnemonic::Btr | Mnemonic::Btc => self.bit_op(insn),
+            Mnemonic::Push => self.push_op(insn),
+            Mnemonic::Pop => self.pop_op(insn),
+            Mnemonic::Call => self.call_near(insn),
+            Mnemonic::Stosb | Mnemonic::Movsb | Mnemonic::Lodsb => return self.string_op(insn, 1),
+            Mnemonic::Stosw | Mnemonic::Movsw | Mnemonic::Lodsw => return self.string_op(insn, 2),
+            Mnemonic::Stosd | Mnemonic::Movsd | Mnemonic::Lodsd
+                if insn.op0_kind() != OpKind::Register || insn.op0_register() == Register::EAX =>
+            {
+                return self.string_op(insn, 4);
+            }
+            _ => Err(StopReason::Unemulated.into()),
+        }?;
+        Ok(if insn.mnemonic() == Mnemonic::Call { Next::Stay } else { Next::Advance })
+    }
+
+    /// Size of the destination operand.
+    fn operand_size(&self, insn: &Instruction) -> usize {
+        if insn.op0_kind() == OpKind::Register {
+            super::register_size(insn.op0_register())
+        } else {
+            insn.memory_size().size()
+        }
+    }
+
+    fn set_status(&mut self, set: u32, mask: u32) {
+        self.load_flags(set, mask & flags::STATUS);
+    }
+
+    fn carry(&self) -> bool {
+        self.world.context().rflags as u32 & flags::CF != 0
+    }
+
+    fn move_value(&mut self, insn: &Instruction) -> Emulated<()> {
+        if let OpKind::Register = insn.op0_kind()
+            && let Some(segment) = segment_register(insn.op0_register())
+        {
+            let selector = self.read_operand(insn, 1, 2)? as u16;
+            return self.load_segment(segment, Selector(selector));
+        }
+        let size = self.operand_size(insn);
+        let value = self.read_operand(insn, 1, size)?;
+        self.write_operand(insn, 0, size, value)
+    }
+
+    fn move_extended(&mut self, insn: &Instruction) -> Emulated<()> {
+        let size = insn.memory_size().size();
+        let value = self.read_operand(insn, 1, size)?;
+        let value = match (insn.mnemonic(), size) {
+            (Mnemonic::Movsx, 1) => value as u8 as i8 as u32,
+            (Mnemonic::Movsx, 2) => value as u16 as i16 as u32,
+            _ => value,
+        };
+        self.set_register(insn.op0_register(), value)
+    }
+
+    fn binary_op(&mut self, insn: &Instruction, op: Binary, store: bool) -> Emulated<()> {
+        let size = self.operand_size(insn);
+        let a = self.read_operand(insn, 0, size)?;
+        let b = self.read_operand(insn, 1, size)?;
+        let result = alu::binary(op, a, b, self.carry(), size);
+        if store {
+            self.write_operand(insn, 0, size, result.value)?;
+        }
+        self.set_status(result.flags, flags::STATUS);
+        Ok(())
+    }
+
+    fn step_op(&mut self, insn: &Instruction) -> Emulated<()> {
+        let size = self.operand_size(insn);
+        let a = self.read_operand(insn, 0, size)?;
+        let op = if insn.mnemonic() == Mnemonic::Inc { Binary::Add } else { Binary::Sub };
+        let result = alu::binary(op, a, 1, false, size);
+        self.write_operand(insn, 0, size, result.value)?;
+        self.set_status(result.flags, flags::STATUS & !flags::CF);
+        Ok(())
+    }
+
+    fn complement(&mut self, insn: &Instruction) -> Emulated<()> {
+        let size = self.operand_size(insn);
+        let a = self.read_operand(insn, 0, size)?;
+        if insn.mnemonic() == Mnemonic::Not {
+            return self.write_operand(insn, 0, size, !a);
+        }
+        let result = alu::binary(Binary::Sub, 0, a, false, size);
+        self.write_operand(insn, 0, size, result.value)?;
+        self.set_status(result.flags, flags::STATUS);
+        Ok(())
+    }
+
+    fn exchange(&mut self, insn: &Instruction) -> Emulated<()> {
+        let size = self.operand_size(insn);
+        let a = self.read_operand(insn, 0, size)?;
+        let b = self.read_operand(insn, 1, size)?;
+        // The memory side first: it may fault.
+        let (memory, register) = if insn.op0_kind() == OpKind::Memory { (0, 1) } else { (1, 0) };
+        let (to_memory, to_register) = if memory == 0 { (b, a) } else { (a, b) };
+        self.write_operand(insn, memory, size, to_memory)?;
+        self.write_operand(insn, register, size, to_register)
+    }
+
+    fn exchange_add(&mut self, insn: &Instruction) -> Emulated<()> {
+        let size = self.operand_size(insn);
+        let a = self.read_operand(insn, 0, size)?;
+        let b = self.read_operand(insn, 1, size)?;
+        let result = alu::binary(Binary::Add, a, b, false, size);
+        self.write_operand(insn, 0, size, result.value)?;
+        self.set_status(result.flags, flags::STATUS);
+        self.set_register(insn.op1_register(), a)
+    }
+
+    fn compare_exchange(&mut self, insn: &Instruction) -> Emulated<()> {
+        let size = self.operand_size(insn);
+        let accumulator = match size {
+            1 => Register::AL,
+            2 => Register::AX,
+            _ => Register::EAX,
+        };
+        let old = self.read_operand(insn, 0, size)?;
+        let expected = self.register(accumulator)?;
+        let result = alu::binary(Binary::Sub, expected, old, false, size);
+        if expected == old {
+            let new = self.read_operand(insn, 1, size)?;
+            self.write_operand(insn, 0, size, new)?;
+        } else {
+            // The CPU writes the destination in every case (SDM 2A, CMPXCHG).
+            self.write_operand(insn, 0, size, old)?;
+            self.set_register(accumulator, old)?;
+        }
+        self.set_status(result.flags, flags::STATUS);
+        Ok(())
+    }
+
+    fn compare_exchange_8(&mut self, insn: &Instruction) -> Emulated<()> {
+        let address = self.memory_address(insn)?;
+        let privilege = self.privilege();
+        let old = self.read_u64(address, privilege)?;
+        let expected = u64::from(self.gpr(0)) | u64::from(self.gpr(2)) << 32;
+        let equal = old == expected;
+        let new = if equal { u64::from(self.gpr(3)) | u64::from(self.gpr(1)) << 32 } else { old };
+        self.write_linear(address, &new.to_le_bytes(), privilege)?;
+        if !equal {
+            self.set_gpr(0, old as u32);
+            self.set_gpr(2, (old >> 32) as u32);
+        }
+        self.set_status(if equal { flags::ZF } else { 0 }, flags::ZF);
+        Ok(())
+    }
+
+    /// BT family: with a register as bit number, the operand is a bit string that reaches beyond the operand's size.
+    fn bit_op(&mut self, insn: &Instruction) -> Emulated<()> {
+        let size = self.operand_size(insn);
+        let width = (size as u32) * 8;
+        let mut address = self.memory_address(insn)?;
+        let raw = self.read_operand(insn, 1, size)?;
+        let bit = if insn.op1_kind() == OpKind::Register {
+            let number = if size == 2 { raw as u16 as i16 as i32 } else { raw as i32 };
+            address = address.wrapping_add((number.div_euclid(width as i32) as u32).wrapping_mul(size as u32));
+            number.rem_euclid(width as i32) as u32
+        } else {
+            raw % width
+        };
+        let old = self.read_sized(address, size)?;
+        let one = 1_u32 << bit;
+        let new = match insn.mnemonic() {
+            Mnemonic::Bts => old | one,
+            Mnemonic::Btr => old & !one,
+            Mnemonic::Btc => old ^ one,
+            _ => old,
+        };
+        if insn.mnemonic() != Mnemonic::Bt {
+            self.write_sized(address, size, new)?;
+        }
+        self.set_status(if old & one != 0 { flags::CF } else { 0 }, flags::CF);
+        Ok(())
+    }
+
+    fn push_op(&mut self, insn: &Instruction) -> Emulated<()> {
+        let size = insn.stack_pointer_increment().unsigned_abs() as usize;
+        let value = self.read_operand(insn, 0, if insn.op0_kind() == OpKind::Memory { size } else { 4 })?;
+        self.push(value, size)
+    }
+
+    fn pop_op(&mut self, insn: &Instruction) -> Emulated<()> {
+        let size = insn.stack_pointer_increment().unsigned_abs() as usize;
+        let value = self.peek(0, size)?;
+        let esp = self.esp();
+        // The destination address uses ESP after the pop (SDM 2B, POP).
+        self.drop_stack(size as u32);
+        self.write_operand(insn, 0, size, value).inspect_err(|_| self.set_esp(esp))
+    }
+
+    fn call_near(&mut self, insn: &Instruction) -> Emulated<()> {
+        let size = insn.stack_pointer_increment().unsigned_abs() as usize;
+        let target = match insn.op0_kind() {
+            OpKind::NearBranch16 | OpKind::NearBranch32 => insn.near_branch_target() as u32,
+            _ => self.read_operand(insn, 0, size)?,
+        };
+        self.push(insn.next_ip32(), size)?;
+        self.set_eip(target);
+        Ok(())
+    }
+
+    /// STOS, MOVS and LODS, with REP a batch in one exit.
+    fn string_op(&mut self, insn: &Instruction, size: usize) -> Emulated<Next> {
+        let narrow = (0..2).any(|n| matches!(insn.op_kind(n), OpKind::MemorySegSI | OpKind::MemoryESDI));
+        let mask = if narrow { 0xffff } else { u32::MAX };
+        let merge = |old: u32, new: u32| (old & !mask) | (new & mask);
+        let reads = !matches!(insn.mnemonic(), Mnemonic::Stosb | Mnemonic::Stosw | Mnemonic::Stosd);
+        let writes = !matches!(insn.mnemonic(), Mnemonic::Lodsb | Mnemonic::Lodsw | Mnemonic::Lodsd);
+        let source = segment_register(insn.memory_segment()).unwrap_or(SegReg::Ds);
+        let backwards = self.world.context().rflags as u32 & flags::DF != 0;
+        let step = if backwards { (size as u32).wrapping_neg() } else { size as u32 };
+        let repeated = insn.has_rep_prefix() || insn.has_repne_prefix();
+        for _ in 0..STRING_BATCH {
+            if repeated && self.gpr(1) & mask == 0 {
+                return Ok(Next::Advance);
+            }
+            let value = if reads {
+                let address = self.linear(source, self.gpr(6) & mask)?;
+                self.read_sized(address, size)?
+            } else {
+                self.gpr(0)
+            };
+            if writes {
+                let address = self.linear(SegReg::Es, self.gpr(7) & mask)?;
+                self.write_sized(address, size, value)?;
+                self.set_gpr(7, merge(self.gpr(7), self.gpr(7).wrapping_add(step)));
+            } else {
+                let accumulator = [Register::AL, Register::AX, Register::EAX];
+                let register = accumulator.get(size / 2).copied().unwrap_or(Register::EAX);
+                self.set_register(register, value)?;
+            }
+            if reads {
+                self.set_gpr(6, merge(self.gpr(6), self.gpr(6).wrapping_add(step)));
+            }
+            if !repeated {
+                return Ok(Next::Advance);
+            }
+            self.set_gpr(1, merge(self.gpr(1), self.gpr(1).wrapping_sub(1)));
+        }
+        Ok(Next::Stay)
+    }
+}

@@ -1,0 +1,74 @@
+//! Page faults: the shadow MMU says what they are, here it is done.
+
+use gnomon_trace::Reason;
+use shadow_mmu::{Access, AccessKind, ControlFault, Fault, Gpa, Gva, Outcome, PfErr, VmStop};
+
+use crate::trap::{Emulated, Exception, StopReason, Trap};
+use crate::vm::Vm;
+
+impl Vm {
+    /// Handles a page fault of the guest.
+    pub(crate) fn on_page_fault(&mut self) -> Emulated<()> {
+        let gva = Gva::new(self.world.cr2());
+        let access = Access::from_error(PfErr::from_bits_truncate(self.world.context().error as u32));
+        let (outcome, plan) = self.mmu.on_fault(Fault { gva, access });
+        self.flush(plan);
+        match outcome {
+            Outcome::Resume => {
+                self.count(Reason::HiddenFault);
+                self.check_progress(gva)
+            }
+            Outcome::Inject(fault) => {
+                self.count(Reason::TrueFault);
+                self.check_progress(gva)?;
+                Err(Exception::page_fault(fault.error.bits(), fault.gva.raw() as u32).into())
+            }
+            Outcome::EmulateWrite(gpa) => self.on_tracked_write(gpa),
+            Outcome::Mmio(_) if access.kind == AccessKind::Fetch => Err(StopReason::FetchOutsideMemory.into()),
+            Outcome::Mmio(_) => {
+                self.count(Reason::Mmio);
+                self.emulate_access()
+            }
+            Outcome::Stop(stop) => Err(mmu_stop(stop).into()),
+        }
+    }
+
+    fn check_progress(&mut self, gva: Gva) -> Emulated<()> {
+        if self.progress.stuck(self.world.context(), gva.raw()) { Err(StopReason::FaultLoop.into()) } else { Ok(()) }
+    }
+
+    /// A write that is allowed, into a frame that is tracked.
+    fn on_tracked_write(&mut self, gpa: Gpa) -> Emulated<()> {
+        let table = self.mmu.write_kind(gpa.gfn()).page_table;
+        self.count(if table { Reason::PtWrite } else { Reason::TrackedWrite });
+        self.emulate_access()
+    }
+
+    /// Executes the instruction at EIP by emulation.
+    fn emulate_access(&mut self) -> Emulated<()> {
+        let insn = self.decode()?;
+        let next = self.execute_memory(&insn)?;
+        self.finish(&insn, next);
+        Ok(())
+    }
+}
+
+/// The monitor's name for a stop of the shadow MMU.
+pub(crate) fn mmu_stop(stop: VmStop) -> StopReason {
+    match stop {
+        VmStop::TableOutsideMemory { .. } => StopReason::TableOutsideMemory,
+        VmStop::AddressTooWide(_) => StopReason::Internal("a 32-bit guest formed an address above 4 GiB"),
+        VmStop::NoRoot => StopReason::Internal("page fault before control registers were loaded"),
+        VmStop::Refused { .. } => StopReason::Internal("the last gate refused a shadow entry"),
+        VmStop::Internal { .. } => StopReason::Internal("an invariant of the shadow MMU does not hold"),
+    }
+}
+
+/// What a refused control register load means for the guest.
+pub(crate) fn control_fault(fault: ControlFault) -> Trap {
+    match fault {
+        ControlFault::GeneralProtection => Exception::gp(0).into(),
+        ControlFault::Unsupported(_) => StopReason::PagingMode.into(),
+        ControlFault::Stop(stop) => mmu_stop(stop).into(),
+    }
+}

@@ -1,0 +1,111 @@
+//! What happens at each exit: one match, one line an arm.
+
+mod fault;
+
+pub(crate) use fault::{control_fault, mmu_stop};
+
+use gnomon_hw::Exit;
+use gnomon_trace::{Kind, Reason, Record};
+
+use crate::event::{Event, Source};
+use crate::trap::{Emulated, Exception, StopReason, Trap, vector};
+use crate::vcpu::flags;
+use crate::vm::Vm;
+
+/// The system call gate that is open to INT n without decoding.
+const SYSTEM_CALL: u8 = 0x80;
+/// DR6.BS: a single step was done.
+const SINGLE_STEP: u32 = 1 << 14;
+
+impl Vm {
+    /// Handles one exit.
+    ///
+    /// # Errors
+    /// The reason for which the VM stops.
+    pub(crate) fn on_exit(&mut self, exit: Exit) -> Result<(), StopReason> {
+        let stepped = self.end_step();
+        let tracing = self.world.context().rflags as u32 & flags::TF != 0;
+        self.retired = false;
+        let outcome = match exit {
+            Exit::Vector(number) => self.on_vector(number, stepped),
+            Exit::Interrupt(_) => {
+                self.count(Reason::HostInterrupt);
+                self.devices_touched = true;
+                Ok(())
+            }
+            Exit::V86 => Err(StopReason::Virtual8086.into()),
+            Exit::EntryFailed(_) => Err(StopReason::EntryFailed.into()),
+        };
+        match outcome {
+            // The CPU cannot single-step over what was emulated: the trap is due now.
+            Ok(()) if tracing && self.retired => {
+                let trap = self.single_step_trap();
+                self.deliver(trap)
+            }
+            Ok(()) => Ok(()),
+            Err(Trap::Exception(exception)) => self.deliver(exception.into()),
+            Err(Trap::Stop(reason)) => Err(reason),
+        }
+    }
+
+    fn on_vector(&mut self, number: u8, stepped: bool) -> Emulated<()> {
+        self.trace_exit(number);
+        let error = self.world.context().error as u32;
+        match number {
+            vector::PF => self.on_page_fault(),
+            vector::GP | vector::NP | vector::SS | vector::UD => self.on_refused(number, error),
+            vector::BP | vector::OF => self.on_open_gate(number, 1),
+            SYSTEM_CALL => self.on_open_gate(number, 2),
+            vector::DB => self.on_debug(stepped),
+            vector::DE | vector::BR | vector::NM | vector::MF | vector::XM => self.reflect(Exception::plain(number)),
+            vector::AC => self.reflect(Exception::coded(number, 0)),
+            _ => Err(StopReason::Internal("an exit with a vector that no guest can raise").into()),
+        }
+    }
+
+    fn trace_exit(&self, number: u8) {
+        self.tracer.record(|| {
+            let context = self.world.context();
+            Record {
+                code: number,
+                flags: self.cpl(),
+                arg: context.error as u32,
+                a: context.rip,
+                b: if number == vector::PF { self.world.cr2() } else { 0 },
+                c: context.rsp,
+                ..Record::new(Kind::Exit)
+            }
+        });
+    }
+
+    /// Passes an exception on.
+    fn reflect(&mut self, exception: Exception) -> Emulated<()> {
+        self.count(Reason::Exception);
+        Err(exception.into())
+    }
+
+    /// A software interrupt through a gate that is open in the host's IDT: EIP is behind the instruction already.
+    fn on_open_gate(&mut self, number: u8, length: u32) -> Emulated<()> {
+        self.count(Reason::SoftInterrupt);
+        let instruction = self.eip().wrapping_sub(length);
+        let event = Event { vector: number, error: None, cr2: None, source: Source::Software };
+        self.deliver_software(event, instruction)
+    }
+
+    /// #DB: our own single step, the guest's, or its INT1.
+    fn on_debug(&mut self, stepped: bool) -> Emulated<()> {
+        let own = self.world.context().rflags as u32 & flags::TF != 0;
+        if stepped && !own {
+            return Ok(());
+        }
+        if own {
+            self.vcpu.mark_single_step(SINGLE_STEP);
+        }
+        self.reflect(Exception::plain(vector::DB))
+    }
+
+    fn single_step_trap(&mut self) -> Event {
+        self.vcpu.mark_single_step(SINGLE_STEP);
+        Exception::plain(vector::DB).into()
+    }
+}

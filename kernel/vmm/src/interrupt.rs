@@ -1,0 +1,38 @@
+//! Device interrupts on their way into the guest.
+
+use gnomon_trace::{Kind, Record};
+
+use crate::event::{Event, Source};
+use crate::trap::StopReason;
+use crate::vm::Vm;
+
+impl Vm {
+    /// Delivers a waiting device interrupt if virtual IF allows it. Inside the shadow of STI or MOV SS one more instruction runs
+    /// first, single-stepped, so that the interrupt comes right behind it (SDM 3A 6.8.3).
+    ///
+    /// # Errors
+    /// The reason for which the VM stops.
+    pub(crate) fn inject_interrupt(&mut self) -> Result<(), StopReason> {
+        if !self.vcpu.interrupts_on() || !self.bus.interrupt_pending() {
+            return Ok(());
+        }
+        if self.vcpu.interrupt_shadow == Some(self.eip()) {
+            self.begin_step();
+            return Ok(());
+        }
+        self.vcpu.interrupt_shadow = None;
+        let vector = self.bus.acknowledge();
+        self.deliver(Event { vector, error: None, cr2: None, source: Source::External })
+    }
+
+    /// Records that the guest goes on.
+    pub(crate) fn trace_resume(&self) {
+        self.tracer.record(|| Record {
+            code: self.last_reason as u8,
+            flags: self.cpl(),
+            a: self.eip().into(),
+            c: self.esp().into(),
+            ..Record::new(Kind::Resume)
+        });
+    }
+}

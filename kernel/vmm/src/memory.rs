@@ -1,0 +1,142 @@
+//! Guest memory by linear and by physical address, as an instruction of the guest would reach it.
+//!
+//! Supervisor accesses first try the guest's own live mapping, where the CPU does the walk; whatever faults there goes the slow
+//! way: a walk of the guest's tables with exact rights and A/D bits, then the frame.
+
+use shadow_mmu::{Access, AccessKind, Gfn, Gpa, Gva, Privilege, TranslateError};
+
+use crate::ram::PAGE;
+use crate::trap::{Emulated, Exception, Trap};
+use crate::vm::Vm;
+
+impl Vm {
+    /// Reads guest memory at a linear address.
+    ///
+    /// # Errors
+    /// The page fault that the guest's tables demand.
+    #[inline]
+    pub(crate) fn read_linear(&mut self, gva: u32, bytes: &mut [u8], privilege: Privilege) -> Emulated<()> {
+        if privilege == Privilege::Supervisor && self.world.read_linear(gva, bytes).is_ok() {
+            return Ok(());
+        }
+        self.read_walked(gva, bytes, Access { kind: AccessKind::Read, privilege })
+    }
+
+    /// Writes guest memory at a linear address, with everything that follows from it if a tracked frame is hit.
+    ///
+    /// # Errors
+    /// The page fault that the guest's tables demand; then nothing was written by the walk.
+    #[inline]
+    pub(crate) fn write_linear(&mut self, gva: u32, bytes: &[u8], privilege: Privilege) -> Emulated<()> {
+        if privilege == Privilege::Supervisor && self.world.write_linear(gva, bytes).is_ok() {
+            return Ok(());
+        }
+        self.write_walked(gva, bytes, privilege)
+    }
+
+    /// Reads by a walk of the guest's tables.
+    fn read_walked(&mut self, gva: u32, bytes: &mut [u8], access: Access) -> Emulated<()> {
+        let (head, tail) = split_at_page(gva, bytes.len());
+        let first = self.translate(gva, access)?;
+        let second = if tail > 0 { Some(self.translate(gva.wrapping_add(head as u32), access)?) } else { None };
+        if let Some((front, back)) = bytes.split_at_mut_checked(head) {
+            self.mmu.mem().read(first, front);
+            if let Some(second) = second {
+                self.mmu.mem().read(second, back);
+            }
+        }
+        Ok(())
+    }
+
+    /// Writes by a walk of the guest's tables; both pages are translated before either is written.
+    pub(crate) fn write_walked(&mut self, gva: u32, bytes: &[u8], privilege: Privilege) -> Emulated<()> {
+        let access = Access { kind: AccessKind::Write, privilege };
+        let (head, tail) = split_at_page(gva, bytes.len());
+        let first = self.translate(gva, access)?;
+        let second = if tail > 0 { Some(self.translate(gva.wrapping_add(head as u32), access)?) } else { None };
+        if let Some((front, back)) = bytes.split_at_checked(head) {
+            self.write_physical(first, front);
+            if let Some(second) = second {
+                self.write_physical(second, back);
+            }
+        }
+        Ok(())
+    }
+
+    /// Guest-physical address of a linear one, with the walk's effects on A and D bits.
+    pub(crate) fn translate(&mut self, gva: u32, access: Access) -> Emulated<Gpa> {
+        self.mmu.translate(Gva::new(gva.into()), access).map_err(|error| match error {
+            TranslateError::Fault(fault) => {
+                Trap::Exception(Exception::page_fault(fault.error.bits(), fault.gva.raw() as u32))
+            }
+            TranslateError::Stop(stop) => Trap::Stop(crate::exit::mmu_stop(stop)),
+        })
+    }
+
+    /// Writes guest memory at a guest-physical address inside one page, and tells whoever tracks that frame.
+    pub(crate) fn write_physical(&mut self, gpa: Gpa, bytes: &[u8]) {
+        self.mmu.mem().write(gpa, bytes);
+        let kind = self.mmu.write_kind(gpa.gfn());
+        if kind.page_table {
+            let plan = self.mmu.on_write(gpa, bytes.len());
+            self.flush(plan);
+        }
+        if kind.watched {
+            self.descriptor_frame_written(gpa, bytes.len());
+        }
+    }
+
+    /// Reads a little-endian doubleword.
+    pub(crate) fn read_u32(&mut self, gva: u32, privilege: Privilege) -> Emulated<u32> {
+        let mut bytes = [0; 4];
+        self.read_linear(gva, &mut bytes, privilege)?;
+        Ok(u32::from_le_bytes(bytes))
+    }
+
+    /// Reads a little-endian word.
+    pub(crate) fn read_u16(&mut self, gva: u32, privilege: Privilege) -> Emulated<u16> {
+        let mut bytes = [0; 2];
+        self.read_linear(gva, &mut bytes, privilege)?;
+        Ok(u16::from_le_bytes(bytes))
+    }
+
+    /// Reads a little-endian quadword.
+    pub(crate) fn read_u64(&mut self, gva: u32, privilege: Privilege) -> Emulated<u64> {
+        let mut bytes = [0; 8];
+        self.read_linear(gva, &mut bytes, privilege)?;
+        Ok(u64::from_le_bytes(bytes))
+    }
+
+    /// Fetches up to `bytes.len()` instruction bytes; returns how many came before the first fault, at least one.
+    ///
+    /// # Errors
+    /// The page fault of the first byte.
+    pub(crate) fn fetch(&mut self, gva: u32, bytes: &mut [u8]) -> Emulated<usize> {
+        if self.world.read_linear(gva, bytes).is_ok() {
+            return Ok(bytes.len());
+        }
+        let access = Access { kind: AccessKind::Fetch, privilege: self.privilege() };
+        let (head, tail) = split_at_page(gva, bytes.len());
+        let first = self.translate(gva, access)?;
+        let Some((front, back)) = bytes.split_at_mut_checked(head) else { return Ok(0) };
+        self.mmu.mem().read(first, front);
+        if tail > 0 {
+            let Ok(second) = self.translate(gva.wrapping_add(head as u32), access) else { return Ok(head) };
+            self.mmu.mem().read(second, back);
+        }
+        Ok(head.saturating_add(tail))
+    }
+
+    /// Guest frame behind a linear address for the monitor's own use: no rights asked, no A/D bits set.
+    pub(crate) fn frame_behind(&self, gva: u32) -> Option<Gfn> {
+        let access = Access { kind: AccessKind::Read, privilege: Privilege::Supervisor };
+        self.mmu.probe(Gva::new(gva.into()), access).ok().map(|gpa| gpa.gfn())
+    }
+}
+
+/// Bytes of a range before and behind the next page border. Ranges are shorter than a page.
+fn split_at_page(gva: u32, len: usize) -> (usize, usize) {
+    let room = (PAGE - u64::from(gva) % PAGE) as usize;
+    let head = len.min(room);
+    (head, len.saturating_sub(head))
+}

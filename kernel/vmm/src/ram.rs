@@ -1,0 +1,134 @@
+//! Guest-physical memory: which host frame stands behind each guest frame. The only place that turns a [`Gfn`] into a [`Pfn`].
+
+use alloc::vec::Vec;
+use core::fmt;
+use gnomon_hw::frames::{self, Owner, VmId};
+use gnomon_hw::phys::GuestWindow;
+use shadow_mmu::{CmpxchgError, Gfn, GfnKind, Gpa, GuestMem, Pfn};
+
+/// Bytes of a page.
+pub(crate) const PAGE: u64 = 4096;
+
+/// The memory of one VM: guest frames 0..n, each with a host frame that lies anywhere.
+pub(crate) struct GuestRam {
+    frames: Vec<Pfn>,
+    window: GuestWindow,
+}
+
+/// The host has too few frames for a guest.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct OutOfMemory {
+    /// Frames wanted.
+    pub wanted: u64,
+    /// Frames that could be had.
+    pub had: u64,
+}
+
+impl fmt::Display for OutOfMemory {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "needs {} KiB of host memory, {} KiB are free", self.wanted * 4, self.had * 4)
+    }
+}
+
+impl GuestRam {
+    /// Takes `bytes` of memory, rounded up to pages, from frames scattered over the host's memory, all zero.
+    ///
+    /// # Errors
+    /// [`OutOfMemory`]; what was taken is given back when the VM's frames are released.
+    pub(crate) fn new(vm: VmId, bytes: u64) -> Result<Self, OutOfMemory> {
+        let wanted = bytes.div_ceil(PAGE);
+        let window = GuestWindow::new(vm);
+        let mut list = Vec::with_capacity(wanted as usize);
+        for had in 0..wanted {
+            let pfn = frames::alloc_scattered(Owner::Guest(vm)).ok_or(OutOfMemory { wanted, had })?;
+            if window.zero(pfn).is_err() {
+                return Err(OutOfMemory { wanted, had });
+            }
+            list.push(pfn);
+        }
+        Ok(Self { frames: list, window })
+    }
+
+    /// Number of guest frames.
+    #[must_use]
+    pub(crate) fn frame_count(&self) -> u64 {
+        self.frames.len() as u64
+    }
+
+    #[inline]
+    fn place(&self, gpa: Gpa) -> Option<(Pfn, usize)> {
+        let pfn = self.frames.get(usize::try_from(gpa.raw() / PAGE).ok()?)?;
+        Some((*pfn, (gpa.raw() % PAGE) as usize))
+    }
+
+    /// Reads bytes; what lies outside memory reads as all ones, as an empty bus does.
+    pub(crate) fn read(&self, gpa: Gpa, bytes: &mut [u8]) {
+        self.chunks(gpa, bytes.len(), |ram, at, range| {
+            let Some(part) = bytes.get_mut(range) else { return };
+            let done = ram.place(at).is_some_and(|(pfn, offset)| ram.window.copy_in(pfn, offset, part).is_ok());
+            if !done {
+                part.fill(0xff);
+            }
+        });
+    }
+
+    /// Writes bytes; what lies outside memory is dropped. Does not look at tracking: see [`crate::vm::Vm::write_physical`].
+    pub(crate) fn write(&self, gpa: Gpa, bytes: &[u8]) {
+        self.chunks(gpa, bytes.len(), |ram, at, range| {
+            if let (Some((pfn, offset)), Some(part)) = (ram.place(at), bytes.get(range)) {
+                // A foreign frame cannot stand in our list; if it did, dropping the write is the safe answer.
+                let _ = ram.window.copy_out(pfn, offset, part);
+            }
+        });
+    }
+
+    /// Splits a range at page borders.
+    fn chunks(&self, gpa: Gpa, len: usize, mut each: impl FnMut(&Self, Gpa, core::ops::Range<usize>)) {
+        let mut done = 0;
+        while done < len {
+            let at = Gpa::new(gpa.raw().wrapping_add(done as u64));
+            let room = (PAGE - at.raw() % PAGE) as usize;
+            let next = len.min(done.saturating_add(room));
+            each(self, at, done..next);
+            done = next;
+        }
+    }
+}
+
+impl GuestMem for GuestRam {
+    #[inline]
+    fn kind(&self, gfn: Gfn) -> GfnKind {
+        match usize::try_from(gfn.raw()).ok().and_then(|index| self.frames.get(index)) {
+            Some(&pfn) => GfnKind::Ram(pfn),
+            None => GfnKind::Hole,
+        }
+    }
+
+    #[inline]
+    fn read_u32(&self, gpa: Gpa) -> Option<u32> {
+        let (pfn, offset) = self.place(gpa)?;
+        self.window.load_u32(pfn, offset).ok()
+    }
+
+    #[inline]
+    fn read_u64(&self, gpa: Gpa) -> Option<u64> {
+        let (pfn, offset) = self.place(gpa)?;
+        self.window.load_u64(pfn, offset).ok()
+    }
+
+    fn cmpxchg_u32(&self, gpa: Gpa, old: u32, new: u32) -> Result<(), CmpxchgError> {
+        let (pfn, offset) = self.place(gpa).ok_or(CmpxchgError::NoMemory)?;
+        match self.window.cmpxchg_u32(pfn, offset, old, new) {
+            Ok(swapped) => swapped.map_err(|_| CmpxchgError::Changed),
+            Err(_) => Err(CmpxchgError::NoMemory),
+        }
+    }
+
+    fn cmpxchg_u64(&self, gpa: Gpa, old: u64, new: u64) -> Result<(), CmpxchgError> {
+        let (pfn, offset) = self.place(gpa).ok_or(CmpxchgError::NoMemory)?;
+        match self.window.cmpxchg_u64(pfn, offset, old, new) {
+            Ok(swapped) => swapped.map_err(|_| CmpxchgError::Changed),
+            Err(_) => Err(CmpxchgError::NoMemory),
+        }
+    }
+}

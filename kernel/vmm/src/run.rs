@@ -1,0 +1,186 @@
+//! The main loop: builds the guests, runs them in turn, and reports how they ended.
+
+use alloc::vec::Vec;
+use gnomon_boot::BootInfo;
+use gnomon_hw::power::ExitCode;
+use gnomon_hw::{idle, phys, time};
+
+use crate::build::build;
+use crate::config::{KernelConfig, parse_guests, parse_kernel};
+use crate::console::Console;
+use crate::dev::Nanos;
+use crate::report;
+use crate::tracer::Tracer;
+use crate::trap::StopReason;
+use crate::vm::Vm;
+
+/// A guest and its place on the console.
+struct Guest {
+    vm: Vm,
+    console: Console,
+    ended: Option<StopReason>,
+}
+
+/// Why a guest's turn was over.
+enum TurnEnd {
+    Expired,
+    Halted,
+    Stopped(StopReason),
+}
+
+/// Runs all guests that the boot information describes until each has ended.
+///
+/// Returns the code for the machine's debug port and one word for people.
+pub fn run(boot: &BootInfo) -> (ExitCode, &'static str) {
+    let config = match parse_kernel(boot.command_line) {
+        Ok(config) => config,
+        Err(error) => return refuse(&error),
+    };
+    log::set_max_level(config.log);
+    let mut guests = match make_guests(boot, &config) {
+        Ok(guests) => guests,
+        Err(code) => return code,
+    };
+    schedule(&mut guests, &config);
+    finish(&mut guests, &config)
+}
+
+fn refuse(error: &dyn core::fmt::Display) -> (ExitCode, &'static str) {
+    log::error!("{error}");
+    (ExitCode::Config, "configuration")
+}
+
+fn make_guests(boot: &BootInfo, config: &KernelConfig) -> Result<Vec<Guest>, (ExitCode, &'static str)> {
+    let tracer = Tracer::new(config.trace.is_on());
+    let lines = boot.modules.iter().map(|module| module.command_line);
+    let descriptions = parse_guests(lines).map_err(|error| refuse(&error))?;
+    let many = descriptions.len() > 1;
+    let mut guests = Vec::with_capacity(descriptions.len());
+    for (index, description) in descriptions.iter().enumerate() {
+        let bytes = |index: usize| boot.modules.get(index).map_or(&[][..], phys::module_bytes);
+        let vm = build(description, index, bytes, &tracer).map_err(|error| {
+            log::error!("guest {}: {error}", description.name);
+            (ExitCode::Config, "guest image")
+        })?;
+        log::info!(
+            "guest {}: {} KiB of memory, entry {:#x}, scattered over host frames",
+            vm.name,
+            vm.mmu.mem().frame_count() * 4,
+            vm.eip()
+        );
+        guests.push(Guest { vm, console: Console::new(many.then_some(description.name.as_str())), ended: None });
+    }
+    Ok(guests)
+}
+
+/// Round robin over the guests that can run; idles when none can.
+fn schedule(guests: &mut [Guest], config: &KernelConfig) {
+    let slice = time::tsc_hz() / 1000 * u64::from(config.timeslice_ms);
+    let alone = guests.len() == 1;
+    while guests.iter().any(|guest| guest.ended.is_none()) {
+        let mut ran = false;
+        for guest in guests.iter_mut().filter(|guest| guest.ended.is_none()) {
+            guest.wake();
+            if guest.vm.vcpu.halted {
+                continue;
+            }
+            ran = true;
+            let until = if alone { u64::MAX } else { time::tsc().saturating_add(slice) };
+            if let TurnEnd::Stopped(reason) = guest.turn(until) {
+                guest.end(reason);
+            }
+        }
+        if !ran {
+            wait_for_work(guests);
+        }
+    }
+}
+
+/// Every guest is halted: sleeps until the first timer of any of them, or a key.
+fn wait_for_work(guests: &mut [Guest]) {
+    let deadline = guests.iter().filter(|guest| guest.ended.is_none()).filter_map(Guest::deadline).min();
+    if let Some(deadline) = deadline {
+        time::arm_timer(deadline);
+    }
+    idle::wait();
+}
+
+impl Guest {
+    /// Lets the devices run; a halted CPU with an interrupt waiting goes on.
+    fn wake(&mut self) {
+        self.serve_devices();
+        if self.vm.vcpu.halted && self.vm.bus.interrupt_pending() {
+            self.vm.vcpu.halted = false;
+        }
+    }
+
+    /// When this guest's devices want attention, in TSC ticks.
+    fn deadline(&self) -> Option<u64> {
+        self.vm.bus.next_deadline().map(|when: Nanos| self.vm.clock.tsc_at(when))
+    }
+
+    /// Moves bytes and time between the devices and the host.
+    fn serve_devices(&mut self) {
+        self.vm.devices_touched = false;
+        while let Some(byte) = gnomon_hw::console::read_byte() {
+            self.vm.bus.console_input(byte);
+        }
+        self.vm.bus.advance(self.vm.now());
+        self.console.print(self.vm.bus.console_output());
+    }
+
+    /// Runs the guest until it halts, stops, or `until` (TSC) has passed.
+    fn turn(&mut self, until: u64) -> TurnEnd {
+        self.arm(until);
+        loop {
+            if self.vm.devices_touched {
+                self.serve_devices();
+                if time::tsc() >= until {
+                    return TurnEnd::Expired;
+                }
+                self.arm(until);
+            }
+            if let Err(reason) = self.vm.inject_interrupt() {
+                return TurnEnd::Stopped(reason);
+            }
+            if self.vm.vcpu.halted {
+                return TurnEnd::Halted;
+            }
+            let exit = self.vm.world.run();
+            if let Err(reason) = self.vm.on_exit(exit) {
+                return TurnEnd::Stopped(reason);
+            }
+            self.vm.trace_resume();
+        }
+    }
+
+    fn arm(&self, until: u64) {
+        let deadline = self.deadline().unwrap_or(u64::MAX).min(until);
+        if deadline != u64::MAX {
+            time::arm_timer(deadline);
+        }
+    }
+
+    fn end(&mut self, reason: StopReason) {
+        self.serve_devices();
+        self.console.flush();
+        report::stopped(&mut self.vm, reason);
+        self.ended = Some(reason);
+    }
+}
+
+/// Prints the counters and says how it went.
+fn finish(guests: &mut [Guest], config: &KernelConfig) -> (ExitCode, &'static str) {
+    let mut good = true;
+    for guest in guests.iter() {
+        report::counters_to_trace(&guest.vm);
+        if config.summary.is_on() {
+            report::summary(&guest.vm);
+        }
+        good &= guest.ended == Some(StopReason::Exit(0));
+    }
+    if let Some(guest) = guests.first() {
+        guest.vm.tracer.drain();
+    }
+    if good { (ExitCode::Ok, "all guests ended with status 0") } else { (ExitCode::Guest, "a guest failed") }
+}

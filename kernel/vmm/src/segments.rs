@@ -1,0 +1,332 @@
+//! The guest's descriptor tables and their live images.
+//!
+//! The CPU runs the guest on *live* tables owned by `gnomon-hw`. An entry of the guest's GDT or LDT is installed there when a load
+//! of it first faults: privilege level 0 becomes 1, code loses L, system descriptors never go in. From then on loads are native.
+//! The page that holds the entry is watched like a page table; a write to it, or a new mapping behind it, takes the entry out
+//! again, and the next load brings in what then stands there.
+//!
+//! Two rules keep it exact:
+//! * While the guest kernel runs, entries that lead to user code are live but not present, so that every return to user mode traps.
+//! * The CPU reloads CS and SS from the live table at each entry. When the entry they came from goes away, they move to a *cache
+//!   slot* that holds what was loaded, as the hidden part of a segment register does (SDM 3A 3.4.3).
+
+use alloc::vec::Vec;
+use gnomon_hw::world::{SegReg, Table, World};
+use shadow_mmu::{Gfn, Gpa, Privilege};
+
+use crate::trap::{Emulated, StopReason};
+use crate::vcpu::{Descriptor, Selector};
+use crate::vm::Vm;
+
+const PAGE_MASK: u32 = 0xfff;
+
+/// What is installed in the live tables, and which frames are watched for it.
+#[derive(Default)]
+pub(crate) struct LiveTables {
+    entries: Vec<Entry>,
+    watched: Vec<Watched>,
+    /// Whether user code descriptors are present: true while the guest's user code runs.
+    user_open: bool,
+    /// Visible CS and SS while the real ones name cache slots.
+    cached: [Option<Cached>; 2],
+}
+
+#[derive(Clone, Copy, PartialEq, Eq)]
+struct Entry {
+    table: Table,
+    index: u16,
+    live: Descriptor,
+    leads_to_user: bool,
+}
+
+#[derive(Clone, Copy)]
+struct Watched {
+    page: u32,
+    gfn: Gfn,
+}
+
+#[derive(Clone, Copy)]
+struct Cached {
+    visible: Selector,
+    slot: Selector,
+}
+
+/// What looking up a selector's live entry did.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Sync {
+    /// The live entry changed: the load that faulted may be tried again.
+    Changed,
+    /// Nothing to change: the fault is the guest's, or the instruction needs emulation.
+    Same,
+}
+
+const fn table_of(selector: Selector) -> Table {
+    if selector.is_local() { Table::Ldt } else { Table::Gdt }
+}
+
+const fn cache_index(reg: SegReg) -> usize {
+    matches!(reg, SegReg::Ss) as usize
+}
+
+impl Vm {
+    /// Linear address of a selector's descriptor in the guest's tables, or `None` if it lies beyond the limit.
+    fn descriptor_address(&self, table: Table, index: u16) -> Option<u32> {
+        let offset = u32::from(index) * 8;
+        let (base, limit) = match table {
+            Table::Gdt => (self.vcpu.gdtr.base, u32::from(self.vcpu.gdtr.limit)),
+            Table::Ldt if self.vcpu.ldtr.usable => (self.vcpu.ldtr.base, self.vcpu.ldtr.limit),
+            Table::Ldt => return None,
+        };
+        (offset + 7 <= limit).then(|| base.wrapping_add(offset))
+    }
+
+    /// The descriptor that a selector names in the guest's tables; `None` if null or beyond the limit.
+    ///
+    /// # Errors
+    /// A page fault on the table.
+    pub(crate) fn read_descriptor(&mut self, selector: Selector) -> Emulated<Option<Descriptor>> {
+        if selector.is_null() {
+            return Ok(None);
+        }
+        let Some(address) = self.descriptor_address(table_of(selector), selector.index()) else { return Ok(None) };
+        Ok(Some(Descriptor(self.read_u64(address, Privilege::Supervisor)?)))
+    }
+
+    /// Writes the high half of a descriptor back (accessed and busy bits).
+    pub(crate) fn write_descriptor_type(&mut self, selector: Selector, descriptor: Descriptor) -> Emulated<()> {
+        let Some(address) = self.descriptor_address(table_of(selector), selector.index()) else { return Ok(()) };
+        let type_byte = (descriptor.0 >> 40) as u8;
+        self.write_linear(address.wrapping_add(5), &[type_byte], Privilege::Supervisor)
+    }
+
+    /// Whether the live table has an entry for this selector.
+    #[must_use]
+    pub(crate) fn is_live(&self, selector: Selector) -> bool {
+        let (table, index) = (table_of(selector), selector.index());
+        self.live.entries.iter().any(|entry| entry.index == index && entry.table == table)
+    }
+
+    /// Brings the live entry of a selector in line with the guest's table.
+    ///
+    /// # Errors
+    /// A page fault on the table.
+    pub(crate) fn sync_selector(&mut self, selector: Selector) -> Emulated<Sync> {
+        match self.read_descriptor(selector)? {
+            Some(raw) => self.install(selector, raw),
+            None => Ok(Sync::Same),
+        }
+    }
+
+    /// Installs the descriptor that the guest's table holds for a selector.
+    fn install(&mut self, selector: Selector, raw: Descriptor) -> Emulated<Sync> {
+        let (table, index) = (table_of(selector), selector.index());
+        let Some(live) = raw.to_live() else { return Ok(Sync::Same) };
+        if !raw.present() || index >= table.guest_entries() {
+            return Ok(Sync::Same);
+        }
+        let known = self.live.entries.iter().any(|e| e.index == index && e.table == table && e.live == live);
+        if known {
+            return Ok(Sync::Same);
+        }
+        if !raw.is_accessed() {
+            self.write_descriptor_type(selector, raw.accessed())?;
+        }
+        self.remove_entry(table, index);
+        self.watch_descriptor(table, index);
+        let entry = Entry { table, index, live, leads_to_user: raw.leads_to_user() };
+        self.live.entries.push(entry);
+        self.put_live(entry);
+        Ok(Sync::Changed)
+    }
+
+    fn put_live(&mut self, entry: Entry) {
+        let raw = if entry.leads_to_user && !self.live.user_open { entry.live.hidden() } else { entry.live };
+        // The gate refuses only what `to_live` never makes; a refusal leaves the entry empty, which is safe.
+        let _ = self.world.set_descriptor(entry.table, entry.index, raw.0);
+    }
+
+    fn watch_descriptor(&mut self, table: Table, index: u16) {
+        let Some(address) = self.descriptor_address(table, index) else { return };
+        for page in [address & !PAGE_MASK, address.wrapping_add(7) & !PAGE_MASK] {
+            if self.live.watched.iter().any(|watched| watched.page == page) {
+                continue;
+            }
+            if let Some(gfn) = self.frame_behind(page) {
+                let plan = self.mmu.watch(gfn);
+                self.flush(plan);
+                self.live.watched.push(Watched { page, gfn });
+            }
+        }
+    }
+
+    /// Takes an entry out of the live tables; registers that hold it keep what they have.
+    fn remove_entry(&mut self, table: Table, index: u16) {
+        let Some(at) = self.live.entries.iter().position(|e| e.table == table && e.index == index) else { return };
+        let entry = self.live.entries.swap_remove(at);
+        self.cache_if_loaded(SegReg::Cs, entry);
+        self.cache_if_loaded(SegReg::Ss, entry);
+        let _ = self.world.set_descriptor(table, index, 0);
+    }
+
+    fn cache_if_loaded(&mut self, reg: SegReg, entry: Entry) {
+        let real = Selector(real_selector(&self.world, reg));
+        if real.index() == entry.index && table_of(real) == entry.table && !real.is_null() {
+            let visible = real.with_rpl(self.cpl());
+            self.use_slot(reg, visible, entry.live);
+        }
+    }
+
+    /// Runs CS or SS from its cache slot.
+    fn use_slot(&mut self, reg: SegReg, visible: Selector, live: Descriptor) {
+        let rpl = Selector(real_selector(&self.world, reg)).rpl();
+        let slot = Selector(self.world.set_cache_slot(reg, live.0)).with_rpl(rpl);
+        if let Some(place) = self.live.cached.get_mut(cache_index(reg)) {
+            *place = Some(Cached { visible, slot });
+        }
+        set_real_selector(&mut self.world, reg, slot);
+    }
+
+    /// CS or SS as the guest believes it, RPL included.
+    #[must_use]
+    pub(crate) fn visible_selector(&self, reg: SegReg) -> Selector {
+        let real = Selector(real_selector(&self.world, reg));
+        match self.live.cached.get(cache_index(reg)).copied().flatten() {
+            Some(cached) if cached.slot.index() == real.index() => cached.visible.with_rpl(self.cpl()),
+            _ => real.with_rpl(self.cpl()),
+        }
+    }
+
+    /// Loads CS or SS with a descriptor that was checked already, for code of virtual privilege level `cpl`.
+    ///
+    /// # Errors
+    /// [`StopReason::MiddleRing`] for a descriptor of level 1 or 2; a page fault on the table.
+    pub(crate) fn load_stack_or_code(
+        &mut self,
+        reg: SegReg,
+        selector: Selector,
+        raw: Descriptor,
+        cpl: u8,
+    ) -> Emulated<()> {
+        self.install(selector, raw)?;
+        self.load_fixed(reg, selector, raw, cpl)
+    }
+
+    /// Loads CS or SS with a descriptor whatever the guest's table holds, as the fast system calls do.
+    ///
+    /// # Errors
+    /// [`StopReason::MiddleRing`] for a descriptor of level 1 or 2.
+    pub(crate) fn load_fixed(&mut self, reg: SegReg, selector: Selector, raw: Descriptor, cpl: u8) -> Emulated<()> {
+        let live = raw.to_live().ok_or(StopReason::MiddleRing)?;
+        let real = selector.with_rpl(if cpl == 0 { 1 } else { 3 });
+        set_real_selector(&mut self.world, reg, real);
+        let table = table_of(selector);
+        if selector.index() >= table.guest_entries() || self.world.descriptor(table, selector.index()) != live.0 {
+            self.use_slot(reg, selector, live);
+        }
+        Ok(())
+    }
+
+    /// Loads DS, ES, FS or GS with a descriptor that stands in no table of the guest, as a boot loader leaves them.
+    ///
+    /// # Errors
+    /// [`StopReason::MiddleRing`] for a descriptor of level 1 or 2.
+    pub(crate) fn load_entry_data(&mut self, reg: SegReg, raw: Descriptor) -> Emulated<()> {
+        let live = raw.to_live().ok_or(StopReason::MiddleRing)?;
+        let slot = Selector(self.world.set_cache_slot(reg, live.0)).with_rpl(1);
+        self.world.load_segment(reg, slot.0).map_err(|_| StopReason::Internal("an entry segment was refused").into())
+    }
+
+    /// Base address of the segment that a register holds.
+    #[must_use]
+    pub(crate) fn segment_base(&self, reg: SegReg) -> u32 {
+        self.loaded_descriptor(reg).map_or(0, Descriptor::base)
+    }
+
+    /// The live descriptor behind a segment register; `None` for a null selector.
+    #[must_use]
+    pub(crate) fn loaded_descriptor(&self, reg: SegReg) -> Option<Descriptor> {
+        let real = Selector(real_selector(&self.world, reg));
+        if real.is_null() {
+            return None;
+        }
+        Some(Descriptor(self.world.descriptor(table_of(real), real.index())))
+    }
+
+    /// Shows user code descriptors to the CPU, or hides them: called when the virtual privilege level changes.
+    pub(crate) fn open_user(&mut self, open: bool) {
+        if self.live.user_open == open {
+            return;
+        }
+        self.live.user_open = open;
+        for at in 0..self.live.entries.len() {
+            if let Some(&entry) = self.live.entries.get(at)
+                && entry.leads_to_user
+            {
+                self.put_live(entry);
+            }
+        }
+    }
+
+    /// The guest's GDT or LDT is another one now: nothing that is live counts any more.
+    pub(crate) fn forget_descriptors(&mut self) {
+        while let Some(&entry) = self.live.entries.last() {
+            self.remove_entry(entry.table, entry.index);
+        }
+        while let Some(watched) = self.live.watched.pop() {
+            self.mmu.unwatch(watched.gfn);
+        }
+    }
+
+    /// Linear addresses may mean other frames now: entries whose page moved go.
+    pub(crate) fn revalidate_descriptors(&mut self) {
+        let moved = self.live.watched.iter().any(|watched| self.frame_behind(watched.page) != Some(watched.gfn));
+        if moved {
+            self.forget_descriptors();
+        }
+    }
+
+    /// A watched frame was written: entries that changed go.
+    pub(crate) fn descriptor_frame_written(&mut self, gpa: Gpa, len: usize) {
+        let offset = (gpa.raw() as u32) & PAGE_MASK;
+        let hits: Vec<u32> =
+            self.live.watched.iter().filter(|watched| watched.gfn == gpa.gfn()).map(|watched| watched.page).collect();
+        for page in hits {
+            let first = page.wrapping_add(offset);
+            let last = first.wrapping_add(len as u32).wrapping_sub(1);
+            let touched: Vec<Entry> = self
+                .live
+                .entries
+                .iter()
+                .copied()
+                .filter(|entry| {
+                    self.descriptor_address(entry.table, entry.index)
+                        .is_some_and(|address| address <= last && address.wrapping_add(7) >= first)
+                })
+                .collect();
+            for entry in touched {
+                let selector = Selector(entry.index << 3 | if entry.table == Table::Ldt { 4 } else { 0 });
+                let now = self.read_descriptor(selector).ok().flatten().and_then(Descriptor::to_live);
+                if now != Some(entry.live) {
+                    self.remove_entry(entry.table, entry.index);
+                }
+            }
+        }
+    }
+}
+
+/// The selector that the real register holds.
+pub(crate) fn real_selector(world: &World, reg: SegReg) -> u16 {
+    match reg {
+        SegReg::Cs => world.context().cs as u16,
+        SegReg::Ss => world.context().ss as u16,
+        _ => world.segment(reg),
+    }
+}
+
+fn set_real_selector(world: &mut World, reg: SegReg, selector: Selector) {
+    match reg {
+        SegReg::Cs => world.context_mut().cs = selector.0.into(),
+        SegReg::Ss => world.context_mut().ss = selector.0.into(),
+        _ => {}
+    }
+}

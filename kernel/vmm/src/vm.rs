@@ -1,0 +1,132 @@
+//! One virtual machine: its CPU, memory, devices and counters.
+
+use alloc::string::String;
+use gnomon_hw::World;
+use gnomon_hw::tables::HostTables;
+use gnomon_trace::{Counters, Reason};
+use shadow_mmu::{FlushPlan, Privilege, ShadowMmu};
+
+use crate::clock::Clock;
+use crate::dev::{Bus, Nanos};
+use crate::progress::Progress;
+use crate::ram::GuestRam;
+use crate::segments::LiveTables;
+use crate::tracer::Tracer;
+use crate::vcpu::{Vcpu, flags};
+
+/// The shadow MMU over this monitor's memory, tables and trace.
+pub(crate) type Mmu = ShadowMmu<GuestRam, HostTables, Tracer>;
+
+/// A virtual machine.
+pub(crate) struct Vm {
+    /// Its name, for people.
+    pub name: String,
+    /// Registers that live in the real CPU while it runs.
+    pub world: World,
+    /// Architectural state that does not.
+    pub vcpu: Vcpu,
+    /// Its page tables' shadows.
+    pub mmu: Mmu,
+    /// Its descriptor tables' live images.
+    pub live: LiveTables,
+    /// Its devices.
+    pub bus: Bus,
+    /// Exits by reason.
+    pub counters: Counters,
+    /// Reason of the exit that is being handled.
+    pub last_reason: Reason,
+    /// Guest time.
+    pub clock: Clock,
+    /// Where its records go.
+    pub tracer: Tracer,
+    /// Single-stepping on our own account, and whether the guest had TF set itself.
+    pub step: Option<Step>,
+    /// Whether this exit emulated an instruction to its end.
+    pub retired: bool,
+    /// Faults without progress.
+    pub progress: Progress,
+    /// Whether devices were touched since the run loop last looked at them.
+    pub devices_touched: bool,
+}
+
+/// A single step that the monitor asked for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct Step {
+    /// The guest's own TF, to be put back.
+    pub guest_tf: bool,
+}
+
+impl Vm {
+    /// Virtual privilege level: real ring 1 is the guest's ring 0.
+    #[must_use]
+    pub(crate) fn cpl(&self) -> u8 {
+        if self.world.context().cs & 3 == 3 { 3 } else { 0 }
+    }
+
+    /// Privilege of ordinary memory accesses by the code that runs.
+    #[must_use]
+    pub(crate) fn privilege(&self) -> Privilege {
+        if self.cpl() == 3 { Privilege::User } else { Privilege::Supervisor }
+    }
+
+    /// EIP.
+    #[must_use]
+    pub(crate) fn eip(&self) -> u32 {
+        self.world.context().rip as u32
+    }
+
+    /// Sets EIP.
+    pub(crate) fn set_eip(&mut self, eip: u32) {
+        self.world.context_mut().rip = eip.into();
+    }
+
+    /// ESP.
+    #[must_use]
+    pub(crate) fn esp(&self) -> u32 {
+        self.world.context().rsp as u32
+    }
+
+    /// Sets ESP.
+    pub(crate) fn set_esp(&mut self, esp: u32) {
+        self.world.context_mut().rsp = esp.into();
+    }
+
+    /// Guest time now.
+    #[must_use]
+    pub(crate) fn now(&self) -> Nanos {
+        self.clock.now()
+    }
+
+    /// Counts this exit.
+    #[inline]
+    pub(crate) fn count(&mut self, reason: Reason) {
+        self.last_reason = reason;
+        self.counters.add(reason);
+    }
+
+    /// Carries out what the shadow MMU says must leave the TLB.
+    #[inline]
+    pub(crate) fn flush(&mut self, plan: FlushPlan) {
+        if !plan.is_none() {
+            self.world.flush(plan);
+        }
+    }
+
+    /// Makes the next entry execute one instruction only.
+    pub(crate) fn begin_step(&mut self) {
+        if self.step.is_none() {
+            let context = self.world.context_mut();
+            self.step = Some(Step { guest_tf: context.rflags & u64::from(flags::TF) != 0 });
+            context.rflags |= u64::from(flags::TF);
+        }
+    }
+
+    /// Ends single-stepping on our own account; returns whether it was on.
+    pub(crate) fn end_step(&mut self) -> bool {
+        let Some(step) = self.step.take() else { return false };
+        if !step.guest_tf {
+            self.world.context_mut().rflags &= !u64::from(flags::TF);
+        }
+        true
+    }
+}
