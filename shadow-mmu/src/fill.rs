@@ -17,7 +17,7 @@ use crate::table::Stored;
 use crate::walk::{Mark, Walk, WalkError, walk};
 
 /// Most pages that one fault can need: all levels of the shadow below its root.
-const MAX_NEW_PAGES: u32 = 4;
+pub(crate) const MAX_NEW_PAGES: u32 = 4;
 
 impl<G: GuestMem, T: TableMem, O: Observer> ShadowMmu<G, T, O> {
     /// A page fault of the real CPU. Either the shadow is completed ([`Outcome::Resume`]), or somebody else has to act.
@@ -103,7 +103,12 @@ impl<G: GuestMem, T: TableMem, O: Observer> ShadowMmu<G, T, O> {
 
     /// Links the tables from the root down to the L1 page for `gva`, and returns it.
     #[inline]
-    fn link_path<F: GuestFormat>(&mut self, walk: &Walk, gva: Gva, room: &mut Reservation) -> Result<u32, VmStop> {
+    pub(crate) fn link_path<F: GuestFormat>(
+        &mut self,
+        walk: &Walk,
+        gva: Gva,
+        room: &mut Reservation,
+    ) -> Result<u32, VmStop> {
         let mut page = self.root.ok_or(VmStop::NoRoot)?.index;
         for level in [Level::L4, Level::L3, Level::L2] {
             let Some(below) = level.down() else { break };

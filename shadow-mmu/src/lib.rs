@@ -26,6 +26,7 @@ mod frames;
 mod links;
 mod mem;
 mod mmu;
+mod open;
 mod policy;
 mod pool;
 mod propagate;
@@ -35,6 +36,8 @@ mod role;
 mod root;
 mod stop;
 mod table;
+#[cfg(test)]
+mod tests;
 mod walk;
 mod write;
 

@@ -12,6 +12,7 @@ use crate::flush::FlushPlan;
 use crate::frames::Frames;
 use crate::links::Links;
 use crate::mem::{GuestMem, TableMem};
+use crate::open::{MAX_OPEN, Opened};
 use crate::policy::Policy;
 use crate::pool::{PageId, Pool};
 use crate::pte::{Flat, Legacy32};
@@ -155,6 +156,8 @@ pub struct ShadowMmu<G, T, O = ()> {
     pub(crate) plan: FlushPlan,
     /// A failure in a call that cannot report it; the next fault does.
     pub(crate) stopped: Option<VmStop>,
+    /// Tracked frames that one instruction may write.
+    pub(crate) opened: [Option<Opened>; MAX_OPEN],
 }
 
 impl<G: GuestMem, T: TableMem, O: Observer> ShadowMmu<G, T, O> {
@@ -193,6 +196,7 @@ impl<G: GuestMem, T: TableMem, O: Observer> ShadowMmu<G, T, O> {
             splinter_epoch: 0,
             plan: FlushPlan::NONE,
             stopped: None,
+            opened: [None; MAX_OPEN],
         })
     }
 

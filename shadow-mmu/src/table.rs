@@ -29,7 +29,7 @@ pub(crate) enum Stored {
 impl<G: GuestMem, T: TableMem, O: Observer> ShadowMmu<G, T, O> {
     /// Stores one entry through the last gate.
     #[inline]
-    fn store(&mut self, page: u32, slot: usize, spte: Spte) -> Result<(), VmStop> {
+    pub(crate) fn store(&mut self, page: u32, slot: usize, spte: Spte) -> Result<(), VmStop> {
         let table = self.pool.get(page)?.pfn;
         match self.tables.store(table, slot, spte) {
             Ok(()) => Ok(()),

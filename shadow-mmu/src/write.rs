@@ -40,7 +40,7 @@ impl<G: GuestMem, T: TableMem, O: Observer> ShadowMmu<G, T, O> {
         self.take_plan()
     }
 
-    fn follow_write(&mut self, gpa: Gpa, len: usize, before: Option<u64>) -> Result<(), VmStop> {
+    pub(crate) fn follow_write(&mut self, gpa: Gpa, len: usize, before: Option<u64>) -> Result<(), VmStop> {
         let gfn = gpa.gfn();
         let odd = len < 4 || gpa.offset() & 3 != 0;
         if odd && self.policy.reuse_detection {

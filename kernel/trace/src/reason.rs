@@ -79,6 +79,8 @@ reasons! {
     OtherPrivileged = "other-privileged",
     /// A sensitive instruction found by shadow code.
     Sensitive = "sensitive",
+    /// A write to a tracked frame by an instruction that the emulator does not know: stepped over with the frame open.
+    SingleStep = "single-step",
     /// Discovery of guest-kernel code by shadow code.
     CodeDiscovery = "code-discovery",
 }

@@ -13,7 +13,7 @@ impl Vm {
     /// # Errors
     /// The reason for which the VM stops.
     pub(crate) fn inject_interrupt(&mut self) -> Result<(), StopReason> {
-        if !self.vcpu.interrupts_on() || !self.bus.interrupt_pending() {
+        if !self.vcpu.interrupts_on() || !self.bus.interrupt_pending() || self.mmu.is_open() {
             return Ok(());
         }
         if self.vcpu.interrupt_shadow == Some(self.eip()) {

@@ -11,7 +11,8 @@ impl Vm {
     pub(crate) fn on_page_fault(&mut self) -> Emulated<()> {
         let gva = Gva::new(self.world.cr2());
         let access = Access::from_error(PfErr::from_bits_truncate(self.world.context().error as u32));
-        let (outcome, plan) = self.mmu.on_fault(Fault { gva, access });
+        let fault = Fault { gva, access };
+        let (outcome, plan) = self.mmu.on_fault(fault);
         self.flush(plan);
         match outcome {
             Outcome::Resume => {
@@ -23,7 +24,7 @@ impl Vm {
                 self.check_progress(gva)?;
                 Err(Exception::page_fault(fault.error.bits(), fault.gva.raw() as u32).into())
             }
-            Outcome::EmulateWrite(gpa) => self.on_tracked_write(gpa),
+            Outcome::EmulateWrite(gpa) => self.on_tracked_write(fault, gpa),
             Outcome::Mmio(_) if access.kind == AccessKind::Fetch => Err(StopReason::FetchOutsideMemory.into()),
             Outcome::Mmio(_) => {
                 self.count(Reason::Mmio);
@@ -38,10 +39,15 @@ impl Vm {
     }
 
     /// A write that is allowed, into a frame that is tracked.
-    fn on_tracked_write(&mut self, gpa: Gpa) -> Emulated<()> {
+    fn on_tracked_write(&mut self, fault: Fault, gpa: Gpa) -> Emulated<()> {
         let table = self.mmu.write_kind(gpa.gfn()).page_table;
-        self.count(if table { Reason::PtWrite } else { Reason::TrackedWrite });
-        self.emulate_access()
+        match self.emulate_access() {
+            Err(Trap::Stop(StopReason::Unemulated)) => self.step_over(fault),
+            done => {
+                self.count(if table { Reason::PtWrite } else { Reason::TrackedWrite });
+                done
+            }
+        }
     }
 
     /// Executes the instruction at EIP by emulation.

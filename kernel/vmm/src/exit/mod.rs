@@ -1,6 +1,7 @@
 //! What happens at each exit: one match, one line an arm.
 
 mod fault;
+mod step;
 
 pub(crate) use fault::{control_fault, mmu_stop};
 
@@ -26,6 +27,11 @@ impl Vm {
         let stepped = self.end_step();
         let tracing = self.world.context().rflags as u32 & flags::TF != 0;
         self.retired = false;
+        // A page fault may belong to the instruction that is being stepped over; anything else ends that.
+        let stepping = self.mmu.is_open() && matches!(exit, Exit::Vector(vector::PF));
+        if !stepping {
+            self.close_frames();
+        }
         let outcome = match exit {
             Exit::Vector(number) => self.on_vector(number, stepped),
             Exit::Interrupt(_) => {
@@ -36,6 +42,12 @@ impl Vm {
             Exit::V86 => Err(StopReason::Virtual8086.into()),
             Exit::EntryFailed(_) => Err(StopReason::EntryFailed.into()),
         };
+        if stepping {
+            match outcome {
+                Ok(()) if !self.retired => self.begin_step(),
+                _ => self.close_frames(),
+            }
+        }
         match outcome {
             // The CPU cannot single-step over what was emulated: the trap is due now.
             Ok(()) if tracing && self.retired => {

@@ -1,11 +1,28 @@
-//! Loading a guest's image into its memory (signatures; the formats follow).
+//! Loading a guest's image into its memory: multiboot1 (ELF32, or load addresses in the header) and flat images.
+//!
+//! All that an image says is checked before the first byte is written. The image, its modules and the multiboot
+//! information never overlap and lie in RAM: modules page-aligned behind the image (its bss included), the information in
+//! low memory.
 
+mod elf;
 mod error;
+mod header;
+mod info;
+mod layout;
+
+use alloc::vec::Vec;
+
+use shadow_mmu::Gpa;
+
+use crate::config::{GuestConfig, ImageFormat};
 
 pub use error::LoadError;
+use header::Header;
+use info::Info;
+use layout::{Layout, Range};
 
-use crate::config::GuestConfig;
-use shadow_mmu::Gpa;
+/// What a multiboot1 loader leaves in EAX.
+pub const MULTIBOOT_MAGIC: u32 = 0x2BAD_B002;
 
 /// An access outside the guest's memory.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -25,21 +42,120 @@ pub trait GuestWriter {
 pub struct Entry {
     /// Guest-physical address of the first instruction.
     pub eip: u32,
-    /// EAX: the multiboot magic number, or 0 for a flat image.
+    /// EAX: [`MULTIBOOT_MAGIC`], or 0 for a flat image.
     pub eax: u32,
     /// EBX: guest-physical address of the multiboot information, or 0 for a flat image.
     pub ebx: u32,
 }
 
+/// A part of an image: `bytes` at the start of `range`, zeroes behind them.
+#[derive(Clone, Copy, Debug)]
+struct Segment<'a> {
+    range: Range,
+    bytes: &'a [u8],
+}
+
+/// An image as its format describes it.
+#[derive(Clone, Debug)]
+struct Image<'a> {
+    segments: Vec<Segment<'a>>,
+    entry: u32,
+}
+
+impl Image<'_> {
+    /// The image, if its entry point is inside it.
+    fn checked(self) -> Result<Self, LoadError> {
+        let inside = self.segments.iter().any(|segment| segment.range.contains(u64::from(self.entry)));
+        if inside { Ok(self) } else { Err(LoadError::Entry { address: self.entry }) }
+    }
+}
+
 /// Loads `image` and `modules` (bytes and command line each) into the guest's memory.
 ///
 /// # Errors
-/// A [`LoadError`] that says in one line why the image cannot be loaded.
+/// A [`LoadError`] that says in one line why the image cannot be loaded. Nothing was written then, unless the guest's
+/// memory itself refused bytes ([`LoadError::Refused`]).
 pub fn load(
-    _image: &[u8],
-    _modules: &[(&[u8], &str)],
-    _guest: &GuestConfig,
-    _mem: &mut impl GuestWriter,
+    image: &[u8],
+    modules: &[(&[u8], &str)],
+    guest: &GuestConfig,
+    mem: &mut impl GuestWriter,
 ) -> Result<Entry, LoadError> {
-    Err(LoadError::Signatures)
+    if image.is_empty() {
+        return Err(LoadError::Empty);
+    }
+    match guest.format {
+        ImageFormat::Flat { address } if modules.is_empty() => load_flat(image, address, guest, mem),
+        ImageFormat::Flat { .. } => Err(LoadError::FlatModules),
+        ImageFormat::Multiboot => load_multiboot(image, modules, guest, mem),
+    }
 }
+
+fn load_flat(image: &[u8], address: u32, guest: &GuestConfig, mem: &mut impl GuestWriter) -> Result<Entry, LoadError> {
+    let range = Range::sized(address.into(), image.len() as u64);
+    Layout::new(guest.memory).take(range)?;
+    store(mem, range.start, image)?;
+    Ok(Entry { eip: address, eax: 0, ebx: 0 })
+}
+
+fn load_multiboot(
+    image: &[u8],
+    modules: &[(&[u8], &str)],
+    guest: &GuestConfig,
+    mem: &mut impl GuestWriter,
+) -> Result<Entry, LoadError> {
+    let header = Header::find(image)?;
+    let parsed = header.by_addresses().unwrap_or_else(|| elf::parse(image))?;
+    let (mut layout, placed) = place_all(&parsed, modules, guest.memory)?;
+    let info = Info {
+        ram: layout.ram(),
+        command_line: &guest.arguments,
+        modules: &placed,
+        text_mode: header.wants_text_mode(),
+    };
+    let Some(base) = layout.place_info(info.bytes()) else {
+        let needed = layout.high_end().saturating_add(info.bytes());
+        return Err(LoadError::TooLittleMemory { needed, memory: guest.memory });
+    };
+    for segment in &parsed.segments {
+        store(mem, segment.range.start, segment.bytes)?;
+    }
+    for ((bytes, _), (range, _)) in modules.iter().zip(&placed) {
+        store(mem, range.start, bytes)?;
+    }
+    store(mem, base, &info.build(base as u32))?;
+    Ok(Entry { eip: parsed.entry, eax: MULTIBOOT_MAGIC, ebx: base as u32 })
+}
+
+/// Modules with the places they got.
+type Placed<'a> = Vec<(Range, &'a str)>;
+
+/// Gives the image and the modules their places. If memory is too small, the error counts all of them.
+fn place_all<'a>(
+    image: &Image<'_>,
+    modules: &[(&[u8], &'a str)],
+    memory: u64,
+) -> Result<(Layout, Placed<'a>), LoadError> {
+    let pages = |bytes: &[u8]| (bytes.len().max(1) as u64).next_multiple_of(4096);
+    let for_modules: u64 = modules.iter().map(|(bytes, _)| pages(bytes)).sum();
+    let mut layout = Layout::new(memory);
+    for segment in &image.segments {
+        layout.take(segment.range)?;
+    }
+    let needed = layout.high_end().next_multiple_of(4096).saturating_add(for_modules);
+    let mut placed = Placed::new();
+    for (bytes, text) in modules {
+        let start = layout.place_module(bytes.len() as u64);
+        let start = start.ok_or(LoadError::TooLittleMemory { needed, memory })?;
+        placed.push((Range::sized(start, bytes.len() as u64), *text));
+    }
+    Ok((layout, placed))
+}
+
+fn store(mem: &mut impl GuestWriter, start: u64, bytes: &[u8]) -> Result<(), LoadError> {
+    let refused = LoadError::Refused { start, bytes: bytes.len() as u64 };
+    mem.write(Gpa::new(start), bytes).map_err(|OutsideMemory| refused)
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,46 @@
+//! Stepping over instructions that the emulator does not know: the tracked frames they write are opened, one instruction runs
+//! natively under TF, and what it wrote is read again. Never wrong, only slower.
+
+use alloc::vec::Vec;
+use gnomon_trace::Reason;
+use shadow_mmu::{Fault, Gfn, Outcome};
+
+use crate::exit::mmu_stop;
+use crate::ram::PAGE;
+use crate::trap::{Emulated, Exception, StopReason};
+use crate::vm::Vm;
+
+impl Vm {
+    /// Opens the tracked frame behind a faulting write and arranges for one instruction to run.
+    pub(crate) fn step_over(&mut self, fault: Fault) -> Emulated<()> {
+        self.count(Reason::SingleStep);
+        let (outcome, plan) = self.mmu.open(fault);
+        self.flush(plan);
+        match outcome {
+            Outcome::Resume => {
+                self.begin_step();
+                Ok(())
+            }
+            Outcome::Inject(fault) => {
+                Err(Exception::page_fault(fault.error.bits(), fault.gva.raw() as u32).into())
+            }
+            Outcome::EmulateWrite(_) | Outcome::Mmio(_) => Err(StopReason::Unemulated.into()),
+            Outcome::Stop(stop) => Err(mmu_stop(stop).into()),
+        }
+    }
+
+    /// Ends the opening of frames; tables and descriptors in them follow what was written.
+    pub(crate) fn close_frames(&mut self) {
+        if !self.mmu.is_open() {
+            return;
+        }
+        let mut written: Vec<Gfn> = Vec::new();
+        let plan = self.mmu.close(|gfn| written.push(gfn));
+        self.flush(plan);
+        for gfn in written {
+            if self.mmu.write_kind(gfn).watched {
+                self.descriptor_frame_written(gfn.base(), PAGE as usize);
+            }
+        }
+    }
+}

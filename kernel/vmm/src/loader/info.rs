@@ -1,0 +1,113 @@
+//! The multiboot information structure (Multiboot Specification 0.6.96, section 3.3) with everything it points to, as one
+//! block of bytes.
+//!
+//! ```text
+//!   +0    info      120 bytes, EBX points here
+//!   +120  mmap      3 entries of 24 bytes
+//!   +192  modules   16 bytes each
+//!   ...   strings   zero-terminated: command line, loader's name, modules' command lines
+//! ```
+
+use alloc::vec::Vec;
+
+use super::layout::{HIGH_START, LOW_END, Range};
+
+const INFO_BYTES: u32 = 120;
+const MAP_ENTRY_BYTES: u32 = 24;
+const MAP_ENTRIES: u32 = 3;
+const MODULE_BYTES: u32 = 16;
+const LOADER_NAME: &str = "Gnomon";
+
+const MEMORY: u32 = 1 << 0;
+const COMMAND_LINE: u32 = 1 << 2;
+const MODULES: u32 = 1 << 3;
+const MEMORY_MAP: u32 = 1 << 6;
+const LOADER: u32 = 1 << 9;
+const FRAMEBUFFER: u32 = 1 << 12;
+
+const USABLE: u32 = 1;
+const RESERVED: u32 = 2;
+
+/// Everything the information tells.
+pub(super) struct Info<'a> {
+    /// RAM below the hole and above.
+    pub(super) ram: [Range; 2],
+    pub(super) command_line: &'a str,
+    /// Each module's place and command line.
+    pub(super) modules: &'a [(Range, &'a str)],
+    /// The image asked for the text screen.
+    pub(super) text_mode: bool,
+}
+
+impl Info<'_> {
+    /// How many bytes [`Self::build`] will give.
+    pub(super) fn bytes(&self) -> u64 {
+        self.build(0).len() as u64
+    }
+
+    /// The information for guest-physical address `base`.
+    pub(super) fn build(&self, base: u32) -> Vec<u8> {
+        let map = base.wrapping_add(INFO_BYTES);
+        let modules = map.wrapping_add(MAP_ENTRY_BYTES * MAP_ENTRIES);
+        let count = self.modules.len() as u32;
+        let mut strings = Strings { base: modules.wrapping_add(MODULE_BYTES.wrapping_mul(count)), bytes: Vec::new() };
+        let command_line = strings.add(self.command_line);
+        let loader = strings.add(LOADER_NAME);
+
+        let mut block = Vec::new();
+        let [low, high] = self.ram;
+        let mut flags = MEMORY | COMMAND_LINE | MODULES | MEMORY_MAP | LOADER;
+        if self.text_mode {
+            flags |= FRAMEBUFFER;
+        }
+        words(&mut block, [flags, kib(low), kib(high), 0, command_line, count, modules]);
+        words(&mut block, [0, 0, 0, 0]); // no symbols
+        words(&mut block, [MAP_ENTRY_BYTES * MAP_ENTRIES, map]);
+        words(&mut block, [0, 0, 0]); // no drives, no ROM configuration table
+        words(&mut block, [loader, 0]); // no APM table
+        words(&mut block, [0, 0, 0, 0]); // no VBE
+        let screen = if self.text_mode { TEXT_SCREEN } else { [0; 8] };
+        words(&mut block, screen);
+
+        for (range, kind) in
+            [(low, USABLE), (Range { start: LOW_END, end: HIGH_START }, RESERVED), (high, USABLE)]
+        {
+            words(&mut block, [MAP_ENTRY_BYTES - 4]); // the size does not count itself
+            block.extend_from_slice(&range.start.to_le_bytes());
+            block.extend_from_slice(&range.end.saturating_sub(range.start).to_le_bytes());
+            words(&mut block, [kind]);
+        }
+        for (range, text) in self.modules {
+            words(&mut block, [range.start as u32, range.end as u32, strings.add(text), 0]);
+        }
+        block.append(&mut strings.bytes);
+        block
+    }
+}
+
+/// framebuffer_addr (64 bits), pitch, width, height; bpp 16 and type 2 (EGA text); no colour information.
+const TEXT_SCREEN: [u32; 8] = [0xB_8000, 0, 160, 80, 25, 0x0210, 0, 0];
+
+/// The strings at the end of the block.
+struct Strings {
+    base: u32,
+    bytes: Vec<u8>,
+}
+
+impl Strings {
+    /// Appends `text` and a zero; the address it will have.
+    fn add(&mut self, text: &str) -> u32 {
+        let address = self.base.wrapping_add(self.bytes.len() as u32);
+        self.bytes.extend_from_slice(text.as_bytes());
+        self.bytes.push(0);
+        address
+    }
+}
+
+fn words<const N: usize>(block: &mut Vec<u8>, words: [u32; N]) {
+    block.extend(words.into_iter().flat_map(u32::to_le_bytes));
+}
+
+fn kib(range: Range) -> u32 {
+    (range.end.saturating_sub(range.start) >> 10) as u32
+}

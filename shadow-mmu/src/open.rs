@@ -1,0 +1,110 @@
+//! Opening tracked frames for one instruction that the emulator does not know.
+//!
+//! The caller opens the frame behind each write that faults, single-steps the instruction, and closes. Between the two, I4 does
+//! not hold for the opened frames; nothing but that instruction runs. At the close every table in them is read again.
+
+use crate::access::Access;
+use crate::addr::{Gfn, Gva, Level, PAGE_SIZE};
+use crate::controls::PagingMode;
+use crate::event::Observer;
+use crate::fill::MAX_NEW_PAGES;
+use crate::flush::FlushPlan;
+use crate::mem::{GfnKind, GuestMem, TableMem};
+use crate::mmu::{Fault, Outcome, ShadowMmu};
+use crate::pool::PageId;
+use crate::propagate::{Cause, Leaf, propagate};
+use crate::pte::{Flat, GuestFormat, Legacy32};
+use crate::stop::VmStop;
+use crate::walk::{Mark, WalkError, walk};
+
+/// Frames that one instruction can write: two operands, each across a page border.
+pub(crate) const MAX_OPEN: usize = 4;
+
+/// A leaf that grants writes to a tracked frame for now.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Opened {
+    page: PageId,
+    slot: usize,
+    gfn: Gfn,
+    gva: Gva,
+}
+
+impl<G: GuestMem, T: TableMem, O: Observer> ShadowMmu<G, T, O> {
+    /// Lets the write of `fault` go on natively although its frame is tracked. [`Outcome::Resume`] means: run one instruction
+    /// with interrupts held, then call [`close`](Self::close).
+    ///
+    /// Other outcomes are those of [`on_fault`](Self::on_fault); [`Outcome::EmulateWrite`] means that more frames are open than
+    /// any instruction writes.
+    pub fn open(&mut self, fault: Fault) -> (Outcome, FlushPlan) {
+        let outcome = match self.ctx.mode {
+            PagingMode::Off => self.open_as::<Flat>(fault.gva, fault.access),
+            PagingMode::Legacy32 => self.open_as::<Legacy32>(fault.gva, fault.access),
+        };
+        (outcome.unwrap_or_else(Outcome::Stop), self.take_plan())
+    }
+
+    fn open_as<F: GuestFormat>(&mut self, gva: Gva, access: Access) -> Result<Outcome, VmStop> {
+        let walk = match walk::<F, G, O>(&self.mem, &self.ctx, (gva, access), Mark::Set, &mut self.observer) {
+            Ok(walk) => walk,
+            Err(WalkError::Fault(fault)) => return Ok(Outcome::Inject(fault)),
+            Err(WalkError::Retry) => return Ok(Outcome::Resume),
+            Err(WalkError::Stop(stop)) => return Err(stop),
+        };
+        let (Some(place), GfnKind::Ram(pfn)) = (self.opened.iter().position(Option::is_none), self.mem.kind(walk.gfn))
+        else {
+            return Ok(Outcome::EmulateWrite(walk.gpa(gva)));
+        };
+        let mut room = self.reserve(MAX_NEW_PAGES)?;
+        let page = self.link_path::<F>(&walk, gva, &mut room)?;
+        let leaf = Leaf {
+            pfn,
+            perms: walk.perms,
+            accessed: true,
+            dirty: walk.dirty,
+            writable_frame: true,
+            wp: self.ctx.wp,
+            smep: self.ctx.smep,
+        };
+        let slot = gva.slot(Level::L1);
+        self.set_leaf((page, slot), walk.gfn, propagate(leaf, Cause::Access(access)), gva)?;
+        let opened = Opened { page: self.pool.id(page)?, slot, gfn: walk.gfn, gva };
+        if let Some(place) = self.opened.get_mut(place) {
+            *place = Some(opened);
+        }
+        self.plan = self.plan.join(FlushPlan::page(gva));
+        Ok(Outcome::Resume)
+    }
+
+    /// Is any frame open?
+    #[must_use]
+    #[inline]
+    pub const fn is_open(&self) -> bool {
+        matches!(self.opened, [Some(_), ..])
+    }
+
+    /// Closes what [`open`](Self::open) opened, and follows what was written. Returns the plan, and the frames for the caller's
+    /// own watches by calling `written` for each.
+    pub fn close(&mut self, mut written: impl FnMut(Gfn)) -> FlushPlan {
+        for place in 0..MAX_OPEN {
+            let Some(opened) = self.opened.get_mut(place).and_then(Option::take) else { continue };
+            if let Err(stop) = self.close_one(opened) {
+                self.remember(stop);
+            }
+            written(opened.gfn);
+        }
+        self.take_plan()
+    }
+
+    fn close_one(&mut self, opened: Opened) -> Result<(), VmStop> {
+        let Opened { page, slot, gfn, gva } = opened;
+        if self.pool.checked(page).is_some_and(|page| page.has(slot)) {
+            let spte = self.load(page.index, slot)?;
+            self.store(page.index, slot, spte.read_only())?;
+        }
+        self.plan = self.plan.join(FlushPlan::page(gva));
+        if self.frames.find(gfn).is_some_and(|frame| frame.tables != 0) {
+            self.follow_write(gfn.base(), PAGE_SIZE as usize, None)?;
+        }
+        Ok(())
+    }
+}
