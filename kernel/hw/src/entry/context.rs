@@ -1,0 +1,73 @@
+use core::mem::offset_of;
+
+/// The registers of a guest, as the entry code leaves and takes them: the CPU itself pushes `ss` to `rip` (and an error code)
+/// here, because TSS.RSP0 is the end of this structure, and the exit stub pushes the rest.
+///
+/// ```text
+///   0  gpr[16]   rax rcx rdx rbx (unused) rbp rsi rdi r8 .. r15: x86 numbering
+/// 128  vector
+/// 136  error     0 where the vector has none
+/// 144  rip  152 cs  160 rflags  168 rsp  176 ss
+/// 184            end = TSS.RSP0, a multiple of 16
+/// ```
+/// `gpr[4]` is unused: the stack pointer is `rsp`. DS, ES, FS and GS stay in the CPU, see [`World::segment`](crate::World::segment).
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+#[repr(C)]
+pub struct GuestContext {
+    /// General registers in x86 numbering; index 4 is unused. A 32-bit guest uses the lower halves.
+    pub gpr: [u64; 16],
+    /// What ended the last run: the exception or interrupt vector.
+    pub vector: u64,
+    /// The CPU's error code for `vector`, 0 if it has none.
+    pub error: u64,
+    /// Instruction pointer. A run clears the upper half, as for every register of a 32-bit guest that could hold an address.
+    pub rip: u64,
+    /// Code segment selector.
+    pub cs: u64,
+    /// The real flags: a run forces IF=1, IOPL=0, NT=0, VM=0.
+    pub rflags: u64,
+    /// Stack pointer.
+    pub rsp: u64,
+    /// Stack segment selector.
+    pub ss: u64,
+}
+
+/// Offsets of fields, for the assembly.
+pub(crate) const RIP: usize = offset_of!(GuestContext, rip);
+pub(crate) const CS: usize = offset_of!(GuestContext, cs);
+pub(crate) const RFLAGS: usize = offset_of!(GuestContext, rflags);
+
+/// Flag bits a guest's real RFLAGS may carry: arithmetic, TF, DF, RF, AC, ID.
+const GUEST_FLAGS: u64 = 0x25_0dd5;
+/// Bit 1 is always set; IF is on, so that the host's interrupts end the run.
+const FORCED_FLAGS: u64 = 0x202;
+
+impl GuestContext {
+    /// What the real flags are for the flags in the context.
+    #[inline]
+    pub(crate) const fn real_flags(rflags: u64) -> u64 {
+        rflags & GUEST_FLAGS | FORCED_FLAGS
+    }
+}
+
+const _: () = assert!(size_of::<GuestContext>() == 184);
+const _: () = assert!(offset_of!(GuestContext, vector) == 128 && offset_of!(GuestContext, error) == 136);
+const _: () = assert!(RIP == 144 && CS == 152 && RFLAGS == 160);
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_guest_cannot_choose_privileged_flags() {
+        let real = GuestContext::real_flags(u64::MAX);
+        assert_eq!(real & (3 << 12), 0, "IOPL");
+        assert_eq!(real & (1 << 14 | 1 << 17 | 1 << 19 | 1 << 20), 0, "NT VM VIF VIP");
+        assert_eq!(GuestContext::real_flags(0), 0x202);
+        assert_eq!(real & 0x8d5, 0x8d5, "CF PF AF ZF SF OF");
+        assert_eq!(
+            real & (1 << 8 | 1 << 10 | 1 << 16 | 1 << 18 | 1 << 21),
+            1 << 8 | 1 << 10 | 1 << 16 | 1 << 18 | 1 << 21
+        );
+    }
+}

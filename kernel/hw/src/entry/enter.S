@@ -1,0 +1,42 @@
+# Host to guest. Intel syntax.
+#
+#  1. keep what the calling Rust code cannot declare clobbered: RBX and RBP
+#  2. keep the host's stack pointer; the exit stub comes back through it
+#  3. the stack pointer walks the GuestContext upwards: 16 general registers
+#  4. skip vector and error; IRETQ takes RIP CS RFLAGS RSP SS
+#
+#  in:  RDI = GuestContext
+#  out: see exit.S; EAX = how the run ended. All other registers but RBX, RBP and RSP are lost.
+#
+#  If IRETQ refuses CS or SS, it faults at gnomon_iretq with the guest's general registers loaded and RSP inside the
+#  GuestContext. The CPU then pushes below that, over vector, error and the upper general registers: they are in the CPU, and
+#  exit.S, step 5, puts them back.
+
+    .pushsection .text.gnomon_enter, "ax"
+    .globl gnomon_enter, gnomon_iretq
+    .balign 16
+gnomon_enter:
+    push rbx
+    push rbp
+    mov [rip + {host_rsp}], rsp
+    mov rsp, rdi
+    pop rax
+    pop rcx
+    pop rdx
+    pop rbx
+    pop rbp                             # gpr[4], unused
+    pop rbp
+    pop rsi
+    pop rdi
+    pop r8
+    pop r9
+    pop r10
+    pop r11
+    pop r12
+    pop r13
+    pop r14
+    pop r15
+    add rsp, 16
+gnomon_iretq:
+    iretq
+    .popsection

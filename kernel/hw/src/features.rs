@@ -1,0 +1,55 @@
+//! What the CPU must have, and what is used if it is there.
+
+use core::arch::x86_64::{__cpuid, __cpuid_count};
+use core::fmt;
+use core::sync::atomic::{AtomicBool, Ordering};
+
+/// What the CPU offers beyond the minimum.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub struct Features {
+    /// SGDT, SIDT, SLDT, STR and SMSW can be made to fault outside ring 0.
+    pub umip: bool,
+    /// Protection keys for user pages.
+    pub pku: bool,
+    /// Bits of a physical address.
+    pub physical_bits: u8,
+}
+
+/// A feature that the CPU lacks and the hypervisor cannot do without.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Missing(&'static str);
+
+impl fmt::Display for Missing {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "CPU: no {}; use QEMU with -cpu max (or any 64-bit model) or Bochs with model=tigerlake", self.0)
+    }
+}
+
+impl core::error::Error for Missing {}
+
+static UMIP: AtomicBool = AtomicBool::new(false);
+
+/// Looks for everything needed. Called by [`init`](crate::init), and harmless at any time.
+pub fn check() -> Result<Features, Missing> {
+    let basic = __cpuid(1);
+    let extended = __cpuid(0x8000_0001);
+    let needed = [
+        (basic.edx >> 4, "time stamp counter (TSC)"),
+        (basic.edx >> 8, "CMPXCHG8B (CX8)"),
+        (basic.edx >> 24, "FXSAVE and FXRSTOR (FXSR)"),
+        (extended.edx >> 20, "no-execute pages (NX)"),
+    ];
+    if let Some((_, name)) = needed.iter().find(|(bit, _)| bit & 1 == 0) {
+        return Err(Missing(name));
+    }
+    let structured = if __cpuid(0).eax >= 7 { __cpuid_count(7, 0).ecx } else { 0 };
+    let physical_bits = if __cpuid(0x8000_0000).eax >= 0x8000_0008 { __cpuid(0x8000_0008).eax as u8 } else { 36 };
+    let features = Features { umip: structured & 1 << 2 != 0, pku: structured & 1 << 3 != 0, physical_bits };
+    UMIP.store(features.umip, Ordering::Relaxed);
+    Ok(features)
+}
+
+/// The part of [`Features`] that the control registers need, as last found.
+pub(crate) fn get() -> Features {
+    Features { umip: UMIP.load(Ordering::Relaxed), ..Features::default() }
+}

@@ -1,0 +1,302 @@
+use core::num::NonZeroU64;
+
+/// Number of a virtual machine.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct VmId(pub u8);
+
+/// Who may use a frame, and for what.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Owner {
+    /// Nobody: can be allocated.
+    Free,
+    /// Not ours to use: firmware, devices, holes, the kernel's image, boot modules.
+    Reserved,
+    /// The hypervisor.
+    Host,
+    /// Memory of this guest.
+    Guest(VmId),
+    /// A shadow page table of this guest.
+    Table(VmId),
+}
+
+/// An [`Owner`] in 16 bits, so that a check is one compare.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) struct Tag(u16);
+
+impl Tag {
+    pub(crate) const fn new(owner: Owner) -> Self {
+        match owner {
+            Owner::Free => Self(0),
+            Owner::Reserved => Self(0x100),
+            Owner::Host => Self(0x200),
+            Owner::Guest(vm) => Self(0x300 | vm.0 as u16),
+            Owner::Table(vm) => Self(0x400 | vm.0 as u16),
+        }
+    }
+
+    const fn owner(self) -> Owner {
+        let vm = VmId(self.0 as u8);
+        match self.0 >> 8 {
+            0 => Owner::Free,
+            2 => Owner::Host,
+            3 => Owner::Guest(vm),
+            4 => Owner::Table(vm),
+            _ => Owner::Reserved,
+        }
+    }
+
+    pub(crate) const fn is_guest_or_table_of(self, vm: VmId) -> bool {
+        let (guest, table) = (Self::new(Owner::Guest(vm)), Self::new(Owner::Table(vm)));
+        self.0 == guest.0 || self.0 == table.0
+    }
+}
+
+/// What is known of a frame.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[repr(C)]
+pub(crate) struct FrameInfo {
+    pub(crate) owner: Tag,
+    /// Of a table: 1..=4 once it has one, else 0. See `gate`.
+    pub(crate) level: u8,
+    _unused: u8,
+    /// Shadow entries that name this frame.
+    pub(crate) links: u32,
+}
+
+impl FrameInfo {
+    pub(crate) const fn of(owner: Owner) -> Self {
+        Self { owner: Tag::new(owner), level: 0, _unused: 0, links: 0 }
+    }
+}
+
+/// How many frames belong to whom.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub struct Stats {
+    /// All frames that are or were usable memory.
+    pub total: usize,
+    /// Free frames.
+    pub free: usize,
+    /// The hypervisor's.
+    pub host: usize,
+    /// Guest memory of all machines.
+    pub guest: usize,
+    /// Shadow tables of all machines.
+    pub table: usize,
+}
+
+/// The frames of the machine, by frame number.
+///
+/// The lower part, the *zone*, is kept for runs of neighbouring frames (heap, worlds): scattered allocation leaves it alone until
+/// nothing else is free.
+pub(crate) struct FrameTable {
+    frames: &'static mut [FrameInfo],
+    zone_end: usize,
+    /// Where the next plain search begins.
+    next: usize,
+    last_scattered: usize,
+    random: NonZeroU64,
+}
+
+impl FrameTable {
+    /// Takes a table whose entries are all set. One eighth of the free frames, the lowest, become the zone.
+    pub(crate) fn new(frames: &'static mut [FrameInfo]) -> Self {
+        let free = frames.iter().filter(|f| f.owner == Tag::new(Owner::Free)).count();
+        let mut left = free / 8;
+        let mut zone_end = 0;
+        for (i, frame) in frames.iter().enumerate() {
+            if left == 0 {
+                break;
+            }
+            left -= usize::from(frame.owner == Tag::new(Owner::Free));
+            zone_end = i + 1;
+        }
+        Self { frames, zone_end, next: zone_end, last_scattered: 0, random: NonZeroU64::MIN }
+    }
+
+    /// An empty table, before the memory is known.
+    pub(crate) const fn empty() -> Self {
+        Self { frames: &mut [], zone_end: 0, next: 0, last_scattered: 0, random: NonZeroU64::MIN }
+    }
+
+    #[inline]
+    pub(crate) fn get(&self, frame: u64) -> Option<&FrameInfo> {
+        self.frames.get(frame as usize)
+    }
+
+    #[inline]
+    pub(crate) fn get_mut(&mut self, frame: u64) -> Option<&mut FrameInfo> {
+        self.frames.get_mut(frame as usize)
+    }
+
+    pub(crate) fn owner(&self, frame: u64) -> Owner {
+        self.get(frame).map_or(Owner::Reserved, |f| f.owner.owner())
+    }
+
+    fn is_free(&self, frame: usize) -> bool {
+        self.frames.get(frame).is_some_and(|f| f.owner == Tag::new(Owner::Free))
+    }
+
+    fn take(&mut self, frame: usize, owner: Owner) -> u64 {
+        self.frames[frame] = FrameInfo::of(owner);
+        frame as u64
+    }
+
+    /// The first free frame at or after `from`, going round the whole table once.
+    fn find(&self, from: usize) -> Option<usize> {
+        (from..self.frames.len()).find(|&i| self.is_free(i)).or_else(|| {
+            // Above the zone first; the zone only when nothing else is left.
+            let above = (self.zone_end..from.min(self.frames.len())).find(|&i| self.is_free(i));
+            above.or_else(|| (0..self.zone_end).rev().find(|&i| self.is_free(i)))
+        })
+    }
+
+    pub(crate) fn alloc(&mut self, owner: Owner) -> Option<u64> {
+        let frame = self.find(self.next)?;
+        self.next = if frame < self.zone_end { self.zone_end } else { frame + 1 };
+        Some(self.take(frame, owner))
+    }
+
+    pub(crate) fn alloc_scattered(&mut self, owner: Owner) -> Option<u64> {
+        let span = self.frames.len().checked_sub(self.zone_end).filter(|&s| s > 0)?;
+        let neighbour = |frame: usize, last: usize| frame == last + 1 || frame + 1 == last;
+        let mut frame = None;
+        for _ in 0..8 {
+            let start = self.zone_end + (self.next_random() as usize) % span;
+            frame = self.find(start);
+            if frame.is_some_and(|f| !neighbour(f, self.last_scattered)) {
+                break;
+            }
+        }
+        let frame = frame?;
+        self.last_scattered = frame;
+        Some(self.take(frame, owner))
+    }
+
+    /// xorshift64: any spread-out sequence will do, and the same one each boot makes runs repeatable.
+    fn next_random(&mut self) -> u64 {
+        let mut x = self.random.get();
+        x ^= x << 13;
+        x ^= x >> 7;
+        x ^= x << 17;
+        self.random = NonZeroU64::new(x).unwrap_or(NonZeroU64::MIN);
+        x
+    }
+
+    /// `count` neighbouring frames, the lowest that are free; gives the first.
+    pub(crate) fn alloc_contiguous(&mut self, count: usize, owner: Owner) -> Option<u64> {
+        let mut run = 0;
+        for i in 0..self.frames.len() {
+            run = if self.is_free(i) { run + 1 } else { 0 };
+            if run == count && count > 0 {
+                let first = i + 1 - count;
+                (first..=i).for_each(|frame| {
+                    self.take(frame, owner);
+                });
+                return Some(first as u64);
+            }
+        }
+        None
+    }
+
+    /// Frees a frame. A frame that shadow entries still name, or that is not anybody's, stays as it is: false.
+    pub(crate) fn free(&mut self, frame: u64) -> bool {
+        match self.get_mut(frame) {
+            Some(f) if f.links == 0 && !matches!(f.owner.owner(), Owner::Free | Owner::Reserved) => {
+                *f = FrameInfo::of(Owner::Free);
+                true
+            }
+            _ => false,
+        }
+    }
+
+    /// Frees everything that belongs to `vm`. Its tables name only its own frames, so no entry is left that names a freed one.
+    pub(crate) fn release_all(&mut self, vm: VmId) {
+        for frame in self.frames.iter_mut().filter(|f| f.owner.is_guest_or_table_of(vm)) {
+            *frame = FrameInfo::of(Owner::Free);
+        }
+    }
+
+    pub(crate) fn stats(&self) -> Stats {
+        let mut stats = Stats::default();
+        for frame in self.frames.iter() {
+            match frame.owner.owner() {
+                Owner::Free => stats.free += 1,
+                Owner::Host => stats.host += 1,
+                Owner::Guest(_) => stats.guest += 1,
+                Owner::Table(_) => stats.table += 1,
+                Owner::Reserved => continue,
+            }
+            stats.total += 1;
+        }
+        stats
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::{boxed::Box, vec};
+
+    const VM: VmId = VmId(1);
+
+    fn table(len: usize) -> FrameTable {
+        FrameTable::new(Box::leak(vec![FrameInfo::of(Owner::Free); len].into_boxed_slice()))
+    }
+
+    #[test]
+    fn owners_survive_their_encoding() {
+        for owner in [Owner::Free, Owner::Reserved, Owner::Host, Owner::Guest(VmId(255)), Owner::Table(VmId(7))] {
+            assert_eq!(Tag::new(owner).owner(), owner);
+        }
+    }
+
+    #[test]
+    fn every_frame_is_given_once() {
+        let mut t = table(64);
+        let mut seen = [false; 64];
+        for i in 0..64 {
+            let frame = if i % 2 == 0 { t.alloc(Owner::Host) } else { t.alloc_scattered(Owner::Guest(VM)) };
+            assert!(!core::mem::replace(&mut seen[frame.unwrap() as usize], true));
+        }
+        assert_eq!(t.alloc(Owner::Host), None);
+        assert_eq!(t.alloc_scattered(Owner::Host), None);
+        assert_eq!(t.stats(), Stats { total: 64, free: 0, host: 32, guest: 32, table: 0 });
+    }
+
+    #[test]
+    fn scattered_frames_are_no_neighbours_and_leave_the_zone_for_runs() {
+        let mut t = table(4096);
+        let mut last = u64::MAX - 1;
+        for _ in 0..2000 {
+            let frame = t.alloc_scattered(Owner::Guest(VM)).unwrap();
+            assert!(frame.abs_diff(last) > 1);
+            assert!(frame >= 512);
+            last = frame;
+        }
+        assert_eq!(t.alloc_contiguous(500, Owner::Host), Some(0));
+    }
+
+    #[test]
+    fn a_mapped_frame_is_not_freed() {
+        let mut t = table(8);
+        let frame = t.alloc(Owner::Guest(VM)).unwrap();
+        t.get_mut(frame).unwrap().links = 1;
+        assert!(!t.free(frame));
+        t.get_mut(frame).unwrap().links = 0;
+        assert!(t.free(frame));
+        assert!(!t.free(frame), "twice");
+        assert!(!t.free(99));
+    }
+
+    #[test]
+    fn a_machine_is_released_as_a_whole() {
+        let mut t = table(8);
+        t.alloc(Owner::Guest(VM));
+        t.alloc(Owner::Table(VM));
+        let other = t.alloc(Owner::Guest(VmId(2))).unwrap();
+        t.release_all(VM);
+        assert_eq!(t.stats().free, 7);
+        assert_eq!(t.owner(other), Owner::Guest(VmId(2)));
+        assert_eq!(t.owner(1000), Owner::Reserved);
+    }
+}

@@ -1,0 +1,125 @@
+use super::*;
+use crate::frames::FrameInfo;
+use std::{boxed::Box, vec};
+
+const VM: VmId = VmId(1);
+const OTHER: VmId = VmId(2);
+/// A leaf's or a link's bits besides the frame: present, writable, user, accessed.
+const BITS: u64 = 0x27;
+
+/// Frames 0..10: tables of VM. 10..20: its memory. 20: another's memory, 21: another's table, 22: the host's, 23: reserved.
+fn machine() -> FrameTable {
+    let mut frames = vec![FrameInfo::of(Owner::Table(VM)); 24];
+    frames[10..20].fill(FrameInfo::of(Owner::Guest(VM)));
+    frames[20] = FrameInfo::of(Owner::Guest(OTHER));
+    frames[21] = FrameInfo::of(Owner::Table(OTHER));
+    frames[22] = FrameInfo::of(Owner::Host);
+    frames[23] = FrameInfo::of(Owner::Reserved);
+    FrameTable::new(Box::leak(frames.into_boxed_slice()))
+}
+
+fn entry(frame: u64) -> u64 {
+    frame << 12 | BITS
+}
+
+fn put(frames: &mut FrameTable, table: u64, index: usize, new: u64) -> Result<(), Refused> {
+    store(frames, VM, (table, index), 0, new, |_| false)
+}
+
+#[test]
+fn own_pages_and_tables_pass() {
+    let mut f = machine();
+    set_level(&mut f, 0, ROOT);
+    for (table, index, frame) in [(0, 0, 1), (1, 511, 2), (2, 3, 3), (3, 7, 10)] {
+        put(&mut f, table, index, entry(frame)).unwrap();
+    }
+    assert_eq!(f.get(3).unwrap().level, 1);
+    assert_eq!(f.get(10).unwrap().links, 1);
+    assert!(!f.free(10));
+}
+
+#[test]
+fn foreign_frames_are_refused_at_every_level() {
+    for level in [0, 1, 2, 3, ROOT] {
+        for frame in [20, 21, 22, 23, 24, 0xff_ffff_ffff] {
+            let mut f = machine();
+            set_level(&mut f, 0, level);
+            assert_eq!(put(&mut f, 0, 0, entry(frame)), Err(Refused), "level {level} frame {frame}");
+        }
+    }
+}
+
+#[test]
+fn only_tables_of_the_machine_are_written() {
+    let mut f = machine();
+    for table in [10, 20, 21, 22, 23, 24] {
+        assert_eq!(put(&mut f, table, 0, entry(10)), Err(Refused), "table {table}");
+        assert_eq!(put(&mut f, table, 0, 0), Err(Refused), "table {table}");
+    }
+}
+
+#[test]
+fn the_window_of_a_root_is_out_of_reach() {
+    let mut f = machine();
+    set_level(&mut f, 0, ROOT);
+    assert_eq!(put(&mut f, 0, 255, entry(1)), Ok(()));
+    for index in [256, 511, 512, usize::MAX] {
+        assert_eq!(put(&mut f, 0, index, entry(1)), Err(Refused));
+        assert_eq!(put(&mut f, 0, index, 0), Err(Refused));
+    }
+    assert_eq!(put(&mut f, 1, 512, entry(10)), Err(Refused), "no entry there in any table");
+}
+
+#[test]
+fn a_table_is_never_taken_for_a_page() {
+    let mut f = machine();
+    put(&mut f, 3, 0, entry(10)).unwrap();
+    assert_eq!(put(&mut f, 3, 1, entry(4)), Err(Refused), "an L1 table names pages only");
+    put(&mut f, 2, 0, entry(3)).unwrap();
+    assert_eq!(put(&mut f, 2, 1, entry(11)), Err(Refused), "an L2 table names tables only");
+    assert_eq!(put(&mut f, 2, 1, entry(3) | LARGE), Err(Refused), "no large pages");
+    put(&mut f, 1, 0, entry(2)).unwrap();
+    assert_eq!(put(&mut f, 1, 1, entry(3)), Err(Refused), "L3 to L1");
+    assert_eq!(put(&mut f, 2, 1, entry(2)), Err(Refused), "to itself");
+    assert_eq!(put(&mut f, 5, 0, entry(6)), Err(Refused), "two tables without a level");
+    assert_eq!(put(&mut f, 5, 0, entry(1)), Err(Refused), "only make_root makes an L4 table");
+}
+
+#[test]
+fn a_table_changes_level_only_when_empty_and_unlinked() {
+    let mut f = machine();
+    set_level(&mut f, 0, ROOT);
+    put(&mut f, 3, 0, entry(10)).unwrap();
+    assert_eq!(put(&mut f, 0, 0, entry(3)), Err(Refused), "holds a page");
+    assert_eq!(store(&mut f, VM, (0, 0), 0, entry(3), |_| true), Ok(()), "empty by now");
+    assert_eq!(f.get(3).unwrap().level, 3);
+    cleared(&mut f, 3);
+    assert_eq!(f.get(3).unwrap().level, 3, "still linked");
+    store(&mut f, VM, (0, 0), entry(3), 0, |_| false).unwrap();
+    cleared(&mut f, 3);
+    assert_eq!(f.get(3).unwrap().level, 0);
+}
+
+#[test]
+fn links_are_counted_by_frame() {
+    let mut f = machine();
+    put(&mut f, 3, 0, entry(10)).unwrap();
+    put(&mut f, 3, 1, entry(10)).unwrap();
+    store(&mut f, VM, (3, 0), entry(10), entry(10) & !2, |_| false).unwrap();
+    assert_eq!(f.get(10).unwrap().links, 2, "a change of rights is no change of frame");
+    store(&mut f, VM, (3, 0), entry(10), entry(11), |_| false).unwrap();
+    dropped(&mut f, entry(10));
+    assert_eq!((f.get(10).unwrap().links, f.get(11).unwrap().links), (0, 1));
+    assert!(f.free(10));
+}
+
+#[test]
+fn a_linked_or_foreign_frame_becomes_no_root() {
+    let mut f = machine();
+    assert_eq!(can_be_root(&f, VM, 0), Ok(()));
+    put(&mut f, 3, 0, entry(10)).unwrap();
+    put(&mut f, 2, 0, entry(3)).unwrap();
+    for frame in [3, 10, 20, 21, 22, 23, 24] {
+        assert_eq!(can_be_root(&f, VM, frame), Err(Refused), "frame {frame}");
+    }
+}

@@ -1,0 +1,122 @@
+//! Which world is in the CPU: putting one away, loading another, and making the resident one active.
+
+use super::segment;
+use super::state::{CONTEXT_END, Fpu, GUEST_CR0, GUEST_CR4, State};
+use crate::features;
+use crate::{cpu, frames, gate, gdt, paging};
+use core::arch::asm;
+use core::ptr;
+use x86::controlregs::{Cr0, Cr4, cr0_write, cr3_write, cr4_write};
+
+/// CR0 whenever a guest runs, without the guest's bits: WP, so that read-only shadow entries bind ring 1.
+const HOST_CR0: Cr0 = Cr0::CR0_ENABLE_PAGING
+    .union(Cr0::CR0_PROTECTED_MODE)
+    .union(Cr0::CR0_WRITE_PROTECT)
+    .union(Cr0::CR0_NUMERIC_ERROR)
+    .union(Cr0::CR0_EXTENSION_TYPE);
+
+/// CR4 without the guest's bits. PGE, SMEP, SMAP, OSXSAVE, PKE stay off.
+const HOST_CR4: Cr4 = Cr4::CR4_ENABLE_PAE;
+
+/// Sets the host's control registers, before there is any world.
+pub(crate) fn init() {
+    write_controls(0, 0);
+}
+
+fn write_controls(cr0: u64, cr4: u64) {
+    let umip = if features::get().umip { Cr4::CR4_ENABLE_UMIP } else { Cr4::empty() };
+    let cr0 = HOST_CR0 | Cr0::from_bits_truncate((cr0 & GUEST_CR0) as usize);
+    let cr4 = HOST_CR4 | umip | Cr4::from_bits_truncate((cr4 & GUEST_CR4) as usize);
+    // SAFETY: paging, PAE and protection stay on as they are. The bits a guest may choose change nothing for host code, which
+    // uses no FPU, no debug registers and may use RDTSC in ring 0 whatever TSD says.
+    unsafe {
+        cr0_write(cr0);
+        cr4_write(cr4);
+    }
+}
+
+/// The guest's bits of CR0 and CR4 changed.
+pub(crate) fn set_controls(state: *mut State) {
+    if ptr::eq(cpu::resident(), state) {
+        // SAFETY: the caller holds the world, so the state is alive and unchanged meanwhile.
+        let (cr0, cr4) = unsafe { ((*state).cr0, (*state).cr4) };
+        write_controls(cr0, cr4);
+    }
+}
+
+/// Makes `state` the resident world with its root in CR3 and an empty TLB.
+#[cold]
+pub(crate) fn activate(state: *mut State) {
+    make_resident(state);
+    // SAFETY: the caller holds the world, so the state is alive and unchanged meanwhile.
+    let (root, vm) = unsafe { ((*state).root, (*state).vm) };
+    let root = if frames::with(|frames| gate::is_root(frames, vm, root)) {
+        root << 12
+    } else {
+        if root << 12 != paging::host_root() {
+            log::error!("frame {root:#x} is no root of this machine: the guest runs without memory");
+        }
+        paging::host_root()
+    };
+    // SAFETY: both kinds of root hold the window (I11), where host code goes on.
+    unsafe { cr3_write(root) };
+    cpu::set_active(state);
+}
+
+/// Makes `state` the resident world.
+pub(crate) fn make_resident(state: *mut State) {
+    let old = cpu::resident();
+    if ptr::eq(old, state) {
+        return;
+    }
+    put_away(old);
+    // SAFETY: `state` is a live world's; its GDT has the host's entries and an LDT entry.
+    unsafe {
+        gdt::load(&raw const (*state).gdt);
+        gdt::load_ldt((*state).ldt_present);
+        gdt::set_exit_stack(state as u64 + CONTEXT_END as u64);
+        restore_fpu(&raw const (*state).fpu);
+        segment::load_all(&(*state).segments);
+    }
+    cpu::set_resident(state);
+    set_controls(state);
+}
+
+/// Saves what only the CPU holds of the world `old`, if there is one. Afterwards no world is resident.
+fn put_away(old: *mut State) {
+    cpu::deactivate();
+    cpu::set_resident(ptr::null_mut());
+    // FXSAVE and FXRSTOR need TS=0 and EM=0, and move the SSE registers only with OSFXSR.
+    write_controls(0, 1 << 9);
+    if !old.is_null() {
+        // SAFETY: a resident world is alive: `evict` runs before one goes away.
+        unsafe {
+            (*old).segments = segment::read_all();
+            save_fpu(&raw mut (*old).fpu);
+        }
+    }
+}
+
+/// Takes the world out of the CPU before its memory goes away.
+pub(crate) fn evict(state: *mut State) {
+    if ptr::eq(cpu::resident(), state) {
+        put_away(state);
+        segment::clear_all();
+        gdt::load_host();
+        cpu::forget_roots();
+    }
+}
+
+/// # Safety
+/// CR0.TS and EM are clear, and `area` is a world's own.
+unsafe fn save_fpu(area: *mut Fpu) {
+    // SAFETY: the area is 512 bytes, aligned to 16. The instruction only reads the FPU.
+    unsafe { asm!("fxsave64 [{}]", in(reg) area, options(nostack, preserves_flags)) };
+}
+
+/// # Safety
+/// CR0.TS and EM are clear, and `area` holds an image that FXSAVE or [`State::init`] made.
+unsafe fn restore_fpu(area: *const Fpu) {
+    // SAFETY: such an image has no reserved MXCSR bit, so it does not fault; host code uses no FPU register.
+    unsafe { asm!("fxrstor64 [{}]", in(reg) area, options(readonly, nostack, preserves_flags)) };
+}

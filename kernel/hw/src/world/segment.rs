@@ -1,0 +1,157 @@
+//! Segment registers of a guest. DS, ES, FS and GS stay in the CPU while the world is resident; CS and SS are in its context.
+
+use super::{World, resident};
+use crate::entry::{gnomon_load_ds, gnomon_load_es, gnomon_load_fs, gnomon_load_gs};
+use crate::gdt::{CACHE, CACHE_COUNT, GDT_GUEST_ENTRIES};
+use crate::{cpu, fault};
+use core::arch::asm;
+use core::ptr;
+
+/// A segment register, in x86 numbering.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[repr(u8)]
+pub enum SegReg {
+    /// ES.
+    Es = 0,
+    /// CS.
+    Cs = 1,
+    /// SS.
+    Ss = 2,
+    /// DS.
+    Ds = 3,
+    /// FS.
+    Fs = 4,
+    /// GS.
+    Gs = 5,
+}
+
+/// The exception that a segment load gets.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct SegmentFault {
+    /// 11 (not present) or 13 (general protection).
+    pub vector: u8,
+    /// The error code: the selector without its RPL.
+    pub error: u32,
+}
+
+impl World {
+    /// The selector in a segment register.
+    #[must_use]
+    pub fn segment(&self, reg: SegReg) -> u16 {
+        match reg {
+            SegReg::Cs => self.context().cs as u16,
+            SegReg::Ss => self.context().ss as u16,
+            _ if ptr::eq(cpu::resident(), self.state.as_ptr()) => read_all()[reg as usize],
+            _ => self.state().segments[reg as usize],
+        }
+    }
+
+    /// Loads a segment register from the live tables, as the CPU does it at CPL 0: a check against the guest's own privilege
+    /// is the caller's. CS and SS only go to the context, and are judged at the next run ([`Exit::EntryFailed`]).
+    ///
+    /// On `Err` the register is as it was.
+    ///
+    /// [`Exit::EntryFailed`]: super::Exit::EntryFailed
+    pub fn load_segment(&mut self, reg: SegReg, selector: u16) -> Result<(), SegmentFault> {
+        match reg {
+            SegReg::Cs => self.context_mut().cs = selector.into(),
+            SegReg::Ss => self.context_mut().ss = selector.into(),
+            _ if is_host(selector) => {
+                return Err(SegmentFault { vector: fault::GENERAL_PROTECTION, error: u32::from(selector & !3) });
+            }
+            _ => {
+                resident::make_resident(self.state.as_ptr());
+                return load(reg, selector);
+            }
+        }
+        Ok(())
+    }
+
+    /// Makes the world's LDT the live one, or loads a null LDTR.
+    pub fn set_ldt(&mut self, present: bool) {
+        self.state_mut().ldt_present = present;
+        if ptr::eq(cpu::resident(), self.state.as_ptr()) {
+            // SAFETY: a resident world's GDT is the live one, and it has an LDT entry.
+            unsafe { crate::gdt::load_ldt(present) };
+        }
+    }
+
+    /// The guest's CR0.TS, EM, MP and AM, and CR4.TSD, DE, OSFXSR and OSXMMEXCPT; other bits are ignored.
+    pub fn set_control_bits(&mut self, cr0: u64, cr4: u64) {
+        let state = self.state_mut();
+        if (state.cr0, state.cr4) != (cr0, cr4) {
+            (state.cr0, state.cr4) = (cr0, cr4);
+            resident::set_controls(self.state.as_ptr());
+        }
+    }
+}
+
+/// Does the selector name a GDT entry of the host's?
+const fn is_host(selector: u16) -> bool {
+    let (index, local) = (selector >> 3, selector & 4 != 0);
+    !local && index >= GDT_GUEST_ENTRIES && !(index >= CACHE && index < CACHE + CACHE_COUNT)
+}
+
+fn load(reg: SegReg, selector: u16) -> Result<(), SegmentFault> {
+    let selector = u32::from(selector);
+    // SAFETY: host code uses none of these registers, so any content will do. A refused selector is caught by the fixup.
+    let refused = unsafe {
+        match reg {
+            SegReg::Es => gnomon_load_es(selector),
+            SegReg::Ds => gnomon_load_ds(selector),
+            SegReg::Fs => gnomon_load_fs(selector),
+            SegReg::Gs => gnomon_load_gs(selector),
+            SegReg::Cs | SegReg::Ss => 0,
+        }
+    };
+    if refused == 0 {
+        return Ok(());
+    }
+    let (vector, error) = fault::last();
+    Err(SegmentFault { vector, error })
+}
+
+/// The selectors in the CPU.
+pub(super) fn read_all() -> [u16; 6] {
+    let (es, ds, fs, gs): (u32, u32, u32, u32);
+    // SAFETY: reads registers only.
+    unsafe {
+        asm!(
+            "mov {0:e}, es", "mov {1:e}, ds", "mov {2:e}, fs", "mov {3:e}, gs",
+            out(reg) es, out(reg) ds, out(reg) fs, out(reg) gs,
+            options(nomem, nostack, preserves_flags),
+        );
+    }
+    [es as u16, 0, 0, ds as u16, fs as u16, gs as u16]
+}
+
+/// Loads all from a world's saved selectors. One that its tables do not allow any more becomes null.
+pub(super) fn load_all(segments: &[u16; 6]) {
+    for reg in [SegReg::Es, SegReg::Ds, SegReg::Fs, SegReg::Gs] {
+        if load(reg, segments[reg as usize]).is_err() && load(reg, 0).is_err() {
+            log::error!("a null selector was refused for {reg:?}");
+        }
+    }
+}
+
+/// Makes all null.
+pub(super) fn clear_all() {
+    load_all(&[0; 6]);
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::gdt::HOST_CODE_SELECTOR;
+
+    #[test]
+    fn the_hosts_entries_cannot_be_loaded() {
+        assert!(is_host(HOST_CODE_SELECTOR));
+        assert!(is_host(HOST_CODE_SELECTOR | 3));
+        assert!(is_host(0xfff8));
+        assert!(!is_host(0));
+        assert!(!is_host(HOST_CODE_SELECTOR | 4), "an LDT selector");
+        assert!(!is_host(CACHE << 3 | 1));
+        assert!(!is_host((GDT_GUEST_ENTRIES - 1) << 3));
+    }
+}
