@@ -193,7 +193,7 @@ pub struct TestArgs {
     pub skip: Vec<crate::check::Step>,
     /// Run only the end-to-end tests whose name contains this (and no other step)
     #[arg(value_name = "FILTER")]
-    pub filter: Vec<String>,
+    pub filter: Option<String>,
 }
 
 /// Arguments of `gnomon build`.

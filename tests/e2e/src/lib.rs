@@ -1,1 +1,39 @@
-//! (skeleton)
+//! End-to-end tests: guests on emulated machines, bare and under Gnomon, and the host tool as a user calls it.
+//!
+//! Tests are made at run time, from the list of guests: `bare::qemu::timer` runs one guest bare and wants every TAP line to be
+//! `ok`; `gnomon::qemu::timer` runs the same file under Gnomon and wants the same bytes. [`guests`] has those, [`hostile`]
+//! what a hypervisor must survive, [`tool`] messages and exit codes, [`story`] the demo.
+#![forbid(unsafe_code)]
+
+pub mod compare;
+pub mod guests;
+pub mod hostile;
+pub mod machine;
+pub mod story;
+pub mod tool;
+
+use libtest_mimic::{Failed, Trial};
+
+/// Emulators that run at the same time.
+pub const PARALLEL: usize = 2;
+
+/// Every test.
+#[must_use]
+pub fn trials() -> Vec<Trial> {
+    let mut trials = guests::trials();
+    trials.extend(hostile::trials());
+    trials.extend(tool::trials());
+    trials.extend(story::trials());
+    trials
+}
+
+/// A test that runs only when asked for, and not at all after a Ctrl-C.
+fn trial(name: impl Into<String>, test: impl FnOnce() -> anyhow::Result<()> + Send + 'static) -> Trial {
+    let run = move || {
+        if gnomon_host::interrupt::pending() {
+            std::process::exit(130);
+        }
+        test().map_err(|error| Failed::from(format!("{error:#}")))
+    };
+    Trial::test(name.into(), run).with_ignored_flag(true)
+}

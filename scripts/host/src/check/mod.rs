@@ -31,14 +31,14 @@ pub fn run(args: &TestArgs) -> anyhow::Result<Status> {
     for (index, &step) in steps.iter().enumerate() {
         progress::note(&format!("[{}/{}] {}", index + 1, steps.len(), step.describe()));
         let start = Instant::now();
-        let verdict = steps::run(step, &args.filter)?;
+        let verdict = steps::run(step, args.filter.as_deref())?;
         results.push((step, verdict, start.elapsed()));
     }
     Ok(summary(&results))
 }
 
 fn wanted(args: &TestArgs, step: Step) -> bool {
-    let selected = match (args.only.is_empty(), args.filter.is_empty()) {
+    let selected = match (args.only.is_empty(), args.filter.is_none()) {
         (false, _) => args.only.contains(&step),
         (true, false) => step == Step::E2e,
         (true, true) => true,

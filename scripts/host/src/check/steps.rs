@@ -52,7 +52,7 @@ impl Step {
 }
 
 /// Runs a step. `filter` selects end-to-end tests.
-pub(super) fn run(step: Step, filter: &[String]) -> anyhow::Result<Verdict> {
+pub(super) fn run(step: Step, filter: Option<&str>) -> anyhow::Result<Verdict> {
     match step {
         Step::Fmt => run_program(&mut cargo("fmt --all --check")),
         Step::Clippy => run_program(&mut cargo("clippy --locked --quiet --workspace --all-targets -- -D warnings")),

@@ -1,0 +1,108 @@
+//! Every micro-guest, on both machines, bare and under Gnomon.
+
+use anyhow::{Context as _, ensure};
+use gnomon_guests::{GUESTS, Guest, Kind};
+use gnomon_host::machine::Ending;
+use gnomon_host::status::Status;
+use libtest_mimic::Trial;
+
+use crate::compare;
+use crate::machine::{self, Host, Report};
+use crate::trial;
+
+const QUIET: &str = "log=info";
+
+pub(crate) fn trials() -> Vec<Trial> {
+    let mut trials = Vec::new();
+    for host in Host::BOTH {
+        for guest in GUESTS.iter().filter(|guest| matches!(guest.kind, Kind::Tap | Kind::Resets)) {
+            for (name, arguments) in variants(guest) {
+                trials.push(trial(format!("bare::{}::{name}", host.name()), move || bare(host, guest, arguments)));
+                trials.push(trial(format!("gnomon::{}::{name}", host.name()), move || gnomon(host, guest, arguments)));
+            }
+        }
+        for guest in GUESTS.iter().filter(|guest| guest.kind == Kind::Bench) {
+            trials.push(trial(format!("gnomon::{}::{}", host.name(), guest.name), move || bench(host, guest)));
+        }
+        trials.push(trial(format!("several::{}", host.name()), move || several(host)));
+    }
+    if let Some(guest) = GUESTS.iter().find(|guest| guest.kind == Kind::Tap) {
+        let name = format!("gnomon::{}::{}", Host::QemuGrub.name(), guest.name);
+        trials.push(trial(name, move || gnomon(Host::QemuGrub, guest, "")));
+    }
+    trials
+}
+
+/// The guest's name with each of its command lines.
+pub(crate) fn variants(guest: &'static Guest) -> Vec<(String, &'static str)> {
+    if guest.command_lines.is_empty() {
+        return vec![(guest.name.to_owned(), "")];
+    }
+    let word = |line: &str| line.replace(|c: char| !c.is_ascii_alphanumeric(), "-");
+    guest.command_lines.iter().map(|line| (format!("{}::{}", guest.name, word(line)), *line)).collect()
+}
+
+fn bare(host: Host, guest: &'static Guest, arguments: &str) -> anyhow::Result<()> {
+    let report = machine::bare(host, guest, arguments)?;
+    let judge = || {
+        compare::tap(&report.output)?;
+        match guest.kind {
+            Kind::Resets => ensure!(report.ending == Ending::Reset, "expected a reset"),
+            _ => ensure!(report.status == Status::Ok, "expected status 0"),
+        }
+        Ok(())
+    };
+    judge().with_context(|| report.tail())
+}
+
+fn gnomon(host: Host, guest: &'static Guest, arguments: &str) -> anyhow::Result<()> {
+    let expected = machine::bare(host, guest, arguments)?;
+    let report = machine::gnomon(host, &[machine::describe(guest, arguments)?], QUIET)?;
+    let judge = || {
+        compare::same(&expected.output, &report.output)?;
+        compare::tap(&report.output)?;
+        // A guest that resets its machine has ended with a report, as far as Gnomon is concerned.
+        let status = if guest.kind == Kind::Resets { Status::Guest } else { Status::Ok };
+        ensure!(report.status == status, "expected {status:?}");
+        last_line(&report)
+    };
+    judge().with_context(|| report.tail())
+}
+
+/// The hypervisor's last line is its own.
+pub(crate) fn last_line(report: &Report) -> anyhow::Result<()> {
+    let last = report.hypervisor.last().map_or("", String::as_str);
+    ensure!(last.starts_with("[exit] code=0x"), "the hypervisor's last line is not its exit line");
+    Ok(())
+}
+
+fn bench(host: Host, guest: &'static Guest) -> anyhow::Result<()> {
+    let report = machine::gnomon(host, &[machine::describe(guest, "")?], QUIET)?;
+    let judge = || {
+        ensure!(report.status == Status::Ok, "expected status 0");
+        ensure!(!report.output.is_empty(), "expected figures");
+        last_line(&report)
+    };
+    judge().with_context(|| report.tail())
+}
+
+/// Two guests at once: each prints what it prints alone, line by line behind its name.
+fn several(host: Host) -> anyhow::Result<()> {
+    let tap: Vec<&Guest> =
+        GUESTS.iter().filter(|guest| guest.kind == Kind::Tap && guest.command_lines.is_empty()).collect();
+    let [first, second, ..] = tap[..] else { return Ok(()) };
+    let guests = [machine::describe(first, "")?, machine::describe(second, "")?];
+    let report = machine::gnomon(host, &guests, QUIET)?;
+    let judge = || {
+        ensure!(report.status == Status::Ok, "expected status 0");
+        for guest in [first, second] {
+            let prefix = format!("{}| ", guest.name);
+            let text = String::from_utf8_lossy(&report.output);
+            let lines = text.lines().filter_map(|line| line.strip_prefix(&prefix));
+            let alone: String = lines.flat_map(|line| [line, "\n"]).collect();
+            compare::tap(alone.as_bytes()).with_context(|| format!("guest {}", guest.name))?;
+        }
+        last_line(&report)
+    };
+    judge().with_context(|| report.tail())
+}
