@@ -3,7 +3,7 @@
 //! The frame holds what the guest believes: selectors with virtual RPL 0, virtual IF and IOPL. Its return to a kernel selector of
 //! RPL 0 therefore traps, which is how returns are emulated ([`crate::emul`]).
 
-use gnomon_hw::world::SegReg;
+use gnomon_hw::SegReg;
 use gnomon_trace::{Kind, Record};
 use shadow_mmu::Privilege;
 

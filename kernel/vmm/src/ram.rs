@@ -65,7 +65,7 @@ impl GuestRam {
     pub(crate) fn read(&self, gpa: Gpa, bytes: &mut [u8]) {
         self.chunks(gpa, bytes.len(), |ram, at, range| {
             let Some(part) = bytes.get_mut(range) else { return };
-            let done = ram.place(at).is_some_and(|(pfn, offset)| ram.window.copy_in(pfn, offset, part).is_ok());
+            let done = ram.place(at).is_some_and(|(pfn, offset)| ram.window.copy_out(pfn, offset, part).is_ok());
             if !done {
                 part.fill(0xff);
             }
@@ -77,7 +77,7 @@ impl GuestRam {
         self.chunks(gpa, bytes.len(), |ram, at, range| {
             if let (Some((pfn, offset)), Some(part)) = (ram.place(at), bytes.get(range)) {
                 // A foreign frame cannot stand in our list; if it did, dropping the write is the safe answer.
-                let _ = ram.window.copy_out(pfn, offset, part);
+                let _ = ram.window.copy_in(pfn, offset, part);
             }
         });
     }

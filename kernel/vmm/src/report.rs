@@ -2,7 +2,7 @@
 
 use alloc::string::String;
 use core::fmt::Write as _;
-use gnomon_hw::world::SegReg;
+use gnomon_hw::SegReg;
 use gnomon_trace::{Kind, Record};
 use shadow_mmu::{Access, AccessKind, Gva, Privilege};
 

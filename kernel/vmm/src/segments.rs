@@ -11,7 +11,7 @@
 //!   slot* that holds what was loaded, as the hidden part of a segment register does (SDM 3A 3.4.3).
 
 use alloc::vec::Vec;
-use gnomon_hw::world::{SegReg, Table, World};
+use gnomon_hw::{SegReg, Table, World};
 use shadow_mmu::{Gfn, Gpa, Privilege};
 
 use crate::trap::{Emulated, StopReason};
@@ -62,6 +62,14 @@ pub(crate) enum Sync {
 
 const fn table_of(selector: Selector) -> Table {
     if selector.is_local() { Table::Ldt } else { Table::Gdt }
+}
+
+/// Entries of a live table that are the guest's.
+const fn guest_entries(table: Table) -> u16 {
+    match table {
+        Table::Gdt => World::GDT_GUEST_ENTRIES,
+        Table::Ldt => World::LDT_ENTRIES,
+    }
 }
 
 const fn cache_index(reg: SegReg) -> usize {
@@ -121,7 +129,7 @@ impl Vm {
     fn install(&mut self, selector: Selector, raw: Descriptor) -> Emulated<Sync> {
         let (table, index) = (table_of(selector), selector.index());
         let Some(live) = raw.to_live() else { return Ok(Sync::Same) };
-        if !raw.present() || index >= table.guest_entries() {
+        if !raw.present() || index >= guest_entries(table) {
             return Ok(Sync::Same);
         }
         let known = self.live.entries.iter().any(|e| e.index == index && e.table == table && e.live == live);
@@ -176,10 +184,15 @@ impl Vm {
         }
     }
 
+    /// Fills a register's cache slot. The gate refuses nothing that `to_live` makes; the null selector stands for a refusal.
+    fn cache_slot(&mut self, reg: SegReg, live: Descriptor) -> Selector {
+        Selector(self.world.set_cache_slot(reg, live.0).map_or(0, |index| index << 3))
+    }
+
     /// Runs CS or SS from its cache slot.
     fn use_slot(&mut self, reg: SegReg, visible: Selector, live: Descriptor) {
         let rpl = Selector(real_selector(&self.world, reg)).rpl();
-        let slot = Selector(self.world.set_cache_slot(reg, live.0)).with_rpl(rpl);
+        let slot = self.cache_slot(reg, live).with_rpl(rpl);
         if let Some(place) = self.live.cached.get_mut(cache_index(reg)) {
             *place = Some(Cached { visible, slot });
         }
@@ -220,7 +233,7 @@ impl Vm {
         let real = selector.with_rpl(if cpl == 0 { 1 } else { 3 });
         set_real_selector(&mut self.world, reg, real);
         let table = table_of(selector);
-        if selector.index() >= table.guest_entries() || self.world.descriptor(table, selector.index()) != live.0 {
+        if selector.index() >= guest_entries(table) || self.world.descriptor(table, selector.index()) != live.0 {
             self.use_slot(reg, selector, live);
         }
         Ok(())
@@ -232,7 +245,7 @@ impl Vm {
     /// [`StopReason::MiddleRing`] for a descriptor of level 1 or 2.
     pub(crate) fn load_entry_data(&mut self, reg: SegReg, raw: Descriptor) -> Emulated<()> {
         let live = raw.to_live().ok_or(StopReason::MiddleRing)?;
-        let slot = Selector(self.world.set_cache_slot(reg, live.0)).with_rpl(1);
+        let slot = self.cache_slot(reg, live).with_rpl(1);
         self.world.load_segment(reg, slot.0).map_err(|_| StopReason::Internal("an entry segment was refused").into())
     }
 

@@ -1,6 +1,6 @@
 //! Fetching and decoding the instruction at EIP.
 
-use gnomon_hw::world::SegReg;
+use gnomon_hw::SegReg;
 use gnomon_trace::{Kind, Record};
 use iced_x86::{Decoder, DecoderOptions, Instruction};
 

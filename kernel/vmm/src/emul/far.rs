@@ -1,7 +1,7 @@
 //! Far transfers, returns and fast system calls: everything that changes CS (SDM 2A/2B: CALL, JMP, RET, IRET, SYSENTER, SYSEXIT;
 //! APM 3: SYSCALL, SYSRET).
 
-use gnomon_hw::world::SegReg;
+use gnomon_hw::SegReg;
 
 use crate::trap::{Emulated, Exception, StopReason, vector};
 use crate::vcpu::{Descriptor, Gate, Selector, SystemType, flags};

@@ -1,6 +1,6 @@
 //! Port input and output, single and string forms.
 
-use gnomon_hw::world::SegReg;
+use gnomon_hw::SegReg;
 use gnomon_trace::{Kind, Record};
 use iced_x86::{Instruction, OpKind, Register};
 use shadow_mmu::{Access, AccessKind, Privilege};

@@ -3,7 +3,7 @@
 //! Everything reads, computes and writes through the guest's own walk, so that a page fault in the middle leaves the registers as
 //! they were. What is not here is [`StopReason::Unemulated`]; the caller then steps over it (`step.rs`).
 
-use gnomon_hw::world::SegReg;
+use gnomon_hw::SegReg;
 use iced_x86::{Instruction, Mnemonic, OpKind, Register};
 
 use super::Next;

@@ -13,7 +13,7 @@ mod memory;
 mod operand;
 mod tables;
 
-use gnomon_hw::world::SegReg;
+use gnomon_hw::SegReg;
 use gnomon_trace::Reason;
 use iced_x86::{Code, Instruction, Mnemonic, OpKind, Register};
 

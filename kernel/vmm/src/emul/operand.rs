@@ -1,6 +1,6 @@
 //! Operands: registers and memory as the decoder names them.
 
-use gnomon_hw::world::SegReg;
+use gnomon_hw::SegReg;
 use iced_x86::{Instruction, OpKind, Register};
 
 use crate::trap::{Emulated, Exception, StopReason};

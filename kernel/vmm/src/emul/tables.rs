@@ -1,6 +1,6 @@
 //! Descriptor table registers and segment register loads that the live tables refused.
 
-use gnomon_hw::world::SegReg;
+use gnomon_hw::SegReg;
 use iced_x86::Instruction;
 
 use crate::trap::{Emulated, Exception, StopReason, vector};

@@ -36,9 +36,8 @@ pub(super) fn parse(image: &[u8]) -> Result<Image<'_>, LoadError> {
     }
     let headers = header.program_headers(endian, image);
     let headers = headers.map_err(|_| malformed("expected the program headers inside the file"))?;
-    let loadable = |header: &&ProgramHeader32<LittleEndian>| {
-        header.p_type(endian) == elf::PT_LOAD && header.p_memsz(endian) != 0
-    };
+    let loadable =
+        |header: &&ProgramHeader32<LittleEndian>| header.p_type(endian) == elf::PT_LOAD && header.p_memsz(endian) != 0;
     let segments: Vec<_> = headers
         .iter()
         .filter(loadable)

@@ -98,12 +98,19 @@ impl fmt::Display for LoadError {
                 write!(f, "a 64-bit ELF image: expected ELF32, or load addresses in the multiboot header (bit 16)")
             }
             Self::NoFormat => {
-                write!(f, "a multiboot image of no known format: expected ELF32, or load addresses in the header (bit 16)")
+                write!(
+                    f,
+                    "a multiboot image of no known format: expected ELF32, or load addresses in the header (bit 16)"
+                )
             }
             Self::MalformedElf { problem } => write!(f, "malformed ELF image: {problem}"),
             Self::MalformedAddresses { problem } => write!(f, "malformed addresses in the multiboot header: {problem}"),
             Self::InHole { start, end } => {
-                write!(f, "the image wants {start:#x}-{:#x}: expected nothing in the hole {HOLE}", end.saturating_sub(1))
+                write!(
+                    f,
+                    "the image wants {start:#x}-{:#x}: expected nothing in the hole {HOLE}",
+                    end.saturating_sub(1)
+                )
             }
             Self::TooLittleMemory { needed, memory } => {
                 let (needed, have) = (needed.div_ceil(1 << 20), memory >> 10);
@@ -111,12 +118,17 @@ impl fmt::Display for LoadError {
             }
             Self::OutOfReach { start, end } => {
                 let last = end.saturating_sub(1);
-                write!(f, "the image wants {start:#x}-{last:#x}: expected physical addresses below 3G, where RAM can be")
+                write!(
+                    f,
+                    "the image wants {start:#x}-{last:#x}: expected physical addresses below 3G, where RAM can be"
+                )
             }
             Self::Entry { address } => {
                 write!(f, "the entry point {address:#x} lies outside the image: expected it in a loaded segment")
             }
-            Self::FlatModules => write!(f, "a flat image cannot take modules: expected format=multiboot or no of= module"),
+            Self::FlatModules => {
+                write!(f, "a flat image cannot take modules: expected format=multiboot or no of= module")
+            }
             Self::Empty => write!(f, "the image is empty: expected at least one byte to load"),
             Self::Refused { start, bytes } => {
                 write!(f, "{bytes} bytes at {start:#x} were refused: expected RAM there (an error of the hypervisor)")

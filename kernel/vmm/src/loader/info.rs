@@ -69,9 +69,7 @@ impl Info<'_> {
         let screen = if self.text_mode { TEXT_SCREEN } else { [0; 8] };
         words(&mut block, screen);
 
-        for (range, kind) in
-            [(low, USABLE), (Range { start: LOW_END, end: HIGH_START }, RESERVED), (high, USABLE)]
-        {
+        for (range, kind) in [(low, USABLE), (Range { start: LOW_END, end: HIGH_START }, RESERVED), (high, USABLE)] {
             words(&mut block, [MAP_ENTRY_BYTES - 4]); // the size does not count itself
             block.extend_from_slice(&range.start.to_le_bytes());
             block.extend_from_slice(&range.end.saturating_sub(range.start).to_le_bytes());

@@ -136,18 +136,22 @@ fn place_all<'a>(
     modules: &[(&[u8], &'a str)],
     memory: u64,
 ) -> Result<(Layout, Placed<'a>), LoadError> {
-    let pages = |bytes: &[u8]| (bytes.len().max(1) as u64).next_multiple_of(4096);
-    let for_modules: u64 = modules.iter().map(|(bytes, _)| pages(bytes)).sum();
+    let pages = |bytes: u64| bytes.max(1).next_multiple_of(4096);
+    let for_modules: u64 = modules.iter().map(|(bytes, _)| pages(bytes.len() as u64)).sum();
+    let image_end = image.segments.iter().map(|segment| segment.range.end).fold(layout::HIGH_START, u64::max);
+    let too_little = LoadError::TooLittleMemory { needed: pages(image_end).saturating_add(for_modules), memory };
+
     let mut layout = Layout::new(memory);
     for segment in &image.segments {
-        layout.take(segment.range)?;
+        layout.take(segment.range).map_err(|error| match error {
+            LoadError::TooLittleMemory { .. } => too_little,
+            other => other,
+        })?;
     }
-    let needed = layout.high_end().next_multiple_of(4096).saturating_add(for_modules);
     let mut placed = Placed::new();
     for (bytes, text) in modules {
         let start = layout.place_module(bytes.len() as u64);
-        let start = start.ok_or(LoadError::TooLittleMemory { needed, memory })?;
-        placed.push((Range::sized(start, bytes.len() as u64), *text));
+        placed.push((Range::sized(start.ok_or(too_little)?, bytes.len() as u64), *text));
     }
     Ok((layout, placed))
 }
