@@ -15,7 +15,7 @@ mod elf;
 pub use elf::{EmbedError, embed};
 
 /// Bytes of the reserved section.
-pub const AREA_SIZE: usize = 384 << 10;
+pub const AREA_SIZE: usize = 256 << 10;
 /// The section's name in the kernel's ELF file.
 pub const SECTION: &str = ".gnomon.symbols";
 

@@ -1,4 +1,5 @@
-//! The memory routines that compiled code expects from a libc. In assembly, because a compiler recognises such loops in Rust
+//! The routines that compiled code expects from a libc and an unwinder. The
+//! memory routines are in assembly, because a compiler recognises such loops in Rust
 //! and replaces them with calls to themselves. The direction flag is clear on entry, as the calling convention says.
 
 use core::arch::global_asm;
@@ -66,5 +67,10 @@ global_asm!(
     "    inc rax",
     "    jmp 4b",
     "5:  ret",
+    // The precompiled alloc crate names the unwinder. The kernel aborts on a panic, so these are never reached.
+    ".globl _Unwind_Resume, rust_eh_personality",
+    "_Unwind_Resume:",
+    "rust_eh_personality:",
+    "    ud2",
     ".text",
 );
