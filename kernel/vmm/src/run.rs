@@ -3,7 +3,7 @@
 use alloc::vec::Vec;
 use gnomon_boot::BootInfo;
 use gnomon_hw::power::ExitCode;
-use gnomon_hw::{idle, phys, time};
+use gnomon_hw::{Exit, idle, phys, time};
 
 use crate::build::build;
 use crate::config::{KernelConfig, parse_guests, parse_kernel};
@@ -19,6 +19,8 @@ struct Guest {
     vm: Vm,
     console: Console,
     ended: Option<StopReason>,
+    /// The deadline that the host's timer is armed for.
+    armed: Option<u64>,
 }
 
 /// Why a guest's turn was over.
@@ -68,7 +70,7 @@ fn make_guests(boot: &BootInfo, config: &KernelConfig) -> Result<Vec<Guest>, (Ex
             vm.mmu.mem().frame_count() * 4,
             vm.eip()
         );
-        guests.push(Guest { vm, console: Console::new(many.then_some(description.name.as_str())), ended: None });
+        guests.push(Guest { vm, console: Console::new(many.then_some(description.name.as_str())), ended: None, armed: None });
     }
     Ok(guests)
 }
@@ -131,6 +133,7 @@ impl Guest {
 
     /// Runs the guest until it halts, stops, or `until` (TSC) has passed.
     fn turn(&mut self, until: u64) -> TurnEnd {
+        self.armed = None;
         self.arm(until);
         loop {
             if self.vm.devices_touched {
@@ -147,6 +150,9 @@ impl Guest {
                 return TurnEnd::Halted;
             }
             let exit = self.vm.world.run();
+            if matches!(exit, Exit::Interrupt(_)) {
+                self.armed = None;
+            }
             if let Err(reason) = self.vm.on_exit(exit) {
                 return TurnEnd::Stopped(reason);
             }
@@ -154,10 +160,12 @@ impl Guest {
         }
     }
 
-    fn arm(&self, until: u64) {
+    /// Arms the host's timer for the next thing to do. The timer is one-shot: what it was armed for counts until it fired.
+    fn arm(&mut self, until: u64) {
         let deadline = self.deadline().unwrap_or(u64::MAX).min(until);
-        if deadline != u64::MAX {
+        if deadline != u64::MAX && self.armed != Some(deadline) {
             time::arm_timer(deadline);
+            self.armed = Some(deadline);
         }
     }
 
