@@ -21,6 +21,8 @@ segments_init:
     movw %ax, %fs
     movw %ax, %gs
     movw %ax, %ss
+    xorl %eax, %eax                     # no LDT; after a reset LDTR holds something
+    lldt %ax
     movl $SEL_TSS, %eax
     ltr %ax
     xorl %ecx, %ecx

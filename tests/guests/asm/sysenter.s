@@ -1,0 +1,54 @@
+# SYSENTER from ring 3 and SYSEXIT back. The GDT's order (ring 0 code, data, ring 3 code, data) is what both want.
+
+guest_main:
+    plan 9
+    movl $0x174, %ecx
+    xorl %eax, %eax
+    xorl %edx, %edx
+    wrmsr
+    run_ring3 1f
+    expect_trap "SYSENTER with IA32_SYSENTER_CS 0", VEC_GP, 0, 1f
+    movl $0x174, %ecx
+    movl $SEL_KCODE, %eax
+    xorl %edx, %edx
+    wrmsr
+    movl $0x175, %ecx
+    movl $trap_stack_top - 256, %eax
+    wrmsr
+    movl $0x176, %ecx
+    movl $entered, %eax
+    wrmsr
+    movl $EFLAGS_IF | 2, ring3_eflags
+    movl $0xcccc, %ecx
+    movl $1f, %eax
+    call enter_ring3_flags
+    expect_trap "SYSENTER and SYSEXIT", VEC_LEAVE
+    check_eq "... the kernel was reached once", calls, $1
+    check_eq "... on its stack", seen_esp, $trap_stack_top - 256
+    check_eq "... with ECX of the caller", seen_ecx, $0xcccc
+    check_eq "... ring 3 has its code selector", trap_cs, $SEL_KCODE + 0x10 + 3
+    check_eq "... its stack selector", trap_ss, $SEL_KCODE + 0x18 + 3
+    check_eq "... its stack", trap_esp, $user_stack_top - 64
+    run_ring3 3f
+    expect_trap "SYSEXIT in ring 3", VEC_GP, 0, 3f
+    ret
+
+1:  sysenter
+2:  int $VEC_LEAVE
+3:  sysexit
+
+entered:
+    movl %esp, seen_esp
+    movl %ecx, seen_ecx
+    movl $user_stack_top - 64, %ecx
+    incl calls
+    movl $SEL_UDATA, %eax
+    movw %ax, %ds
+    movl $2b, %edx
+    sysexit
+
+.bss
+.balign 4
+calls: .space 4
+seen_esp: .space 4
+seen_ecx: .space 4

@@ -1,0 +1,7 @@
+//! Accessed and dirty bits.
+#![no_std]
+#![no_main]
+
+mod common;
+
+common::guest!("accessed-dirty");

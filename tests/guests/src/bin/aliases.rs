@@ -1,0 +1,7 @@
+//! Page tables written through aliases.
+#![no_std]
+#![no_main]
+
+mod common;
+
+common::guest!("aliases");

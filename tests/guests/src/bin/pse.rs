@@ -1,0 +1,7 @@
+//! 4 MiB pages.
+#![no_std]
+#![no_main]
+
+mod common;
+
+common::guest!("pse");
