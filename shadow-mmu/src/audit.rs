@@ -84,7 +84,7 @@ impl<G: GuestMem, T: TableMem, O: Observer> ShadowMmu<G, T, O> {
         let mut census = Census::default();
         for (index, page) in self.pool.iter() {
             if page.live {
-                census.live = census.live.saturating_add(1);
+                census.live = census.live.wrapping_add(1);
                 self.audit_page(index, page, &mut census)?;
             } else {
                 self.audit_free(page).map_err(|e| e.at(index, 0))?;
@@ -119,10 +119,10 @@ impl<G: GuestMem, T: TableMem, O: Observer> ShadowMmu<G, T, O> {
             }
             let target = self.links.target(node_of(index, slot))?;
             if role.level() == Level::L1 {
-                census.leaves = census.leaves.saturating_add(1);
+                census.leaves = census.leaves.wrapping_add(1);
                 self.audit_leaf((page, slot), spte, Gfn::new(u64::from(target))).map_err(at)?;
             } else {
-                census.tables = census.tables.saturating_add(1);
+                census.tables = census.tables.wrapping_add(1);
                 let child = self.pool.get(target)?;
                 check(child.live && spte == Spte::table(child.pfn), 7, "an entry names another table").map_err(at)?;
                 self.audit_link((page, slot), child).map_err(at)?;
@@ -186,13 +186,15 @@ impl<G: GuestMem, T: TableMem, O: Observer> ShadowMmu<G, T, O> {
         check(accessed, 3, "a leaf is present while A is clear")?;
         check(!spte.writable() || dirty, 3, "a leaf is writable while D is clear")?;
         check(!spte.writable() || !self.frames.tracked(gfn), 4, "a tracked frame is writable")?;
+        check(!spte.writable() || !rom, 2, "read-only memory is writable")?;
         let role = page.key.role;
         let leaf = Leaf {
             pfn,
             perms,
             accessed,
-            dirty,
-            writable_frame: !rom && !self.frames.tracked(gfn),
+            // An entry may be what it was before it lost its W, which was checked above.
+            dirty: true,
+            writable_frame: true,
             wp: role.wp(),
             smep: role.smep(),
         };

@@ -174,8 +174,8 @@ fn set_marks<F: GuestFormat, G: GuestMem, O: Observer>(
         }
         let marked = wanted != step.raw;
         if marked {
-            match F::cmpxchg(mem, step.entry, step.raw, wanted) {
-                Ok(()) => step.raw = wanted,
+            match mark_entry::<F, G>(mem, step.entry, step.raw, wanted) {
+                Ok(now) => step.raw = now,
                 Err(CmpxchgError::Changed) => return Err(WalkError::Retry),
                 Err(CmpxchgError::NoMemory) => {
                     return Err(WalkError::Stop(VmStop::TableOutsideMemory { gva, entry: step.entry, level }));
@@ -189,4 +189,22 @@ fn set_marks<F: GuestFormat, G: GuestMem, O: Observer>(
         number = number.wrapping_sub(1);
     }
     Ok(())
+}
+
+/// Sets the marks of `wanted` in an entry that was read as `raw`. That the entry has got other marks meanwhile is no change: a
+/// table that maps itself may be used at two levels of one walk.
+#[inline]
+fn mark_entry<F: GuestFormat, G: GuestMem>(mem: &G, entry: Gpa, raw: u64, wanted: u64) -> Result<u64, CmpxchgError> {
+    match F::cmpxchg(mem, entry, raw, wanted) {
+        Ok(()) => Ok(wanted),
+        Err(CmpxchgError::NoMemory) => Err(CmpxchgError::NoMemory),
+        Err(CmpxchgError::Changed) => {
+            let now = F::read(mem, entry).ok_or(CmpxchgError::NoMemory)?;
+            if (now ^ raw) & !(F::ACCESSED | F::DIRTY) != 0 {
+                return Err(CmpxchgError::Changed);
+            }
+            F::cmpxchg(mem, entry, now, now | wanted)?;
+            Ok(now | wanted)
+        }
+    }
 }

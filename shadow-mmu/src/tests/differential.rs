@@ -1,0 +1,154 @@
+//! Random guests: whatever they do, the machine behaves as its twin, and every invariant holds after every step.
+
+use proptest::collection::vec;
+use proptest::prelude::*;
+
+use super::machine::{Machine, SUPERVISOR, Setup};
+use super::memory::GUEST_FRAMES;
+use crate::{Access, AccessKind, Privilege, cr0, cr4};
+
+const PDES: [u32; 5] = [0, 1, 0x200, 0x201, 0x3ff];
+const PTES: [u32; 9] = [0, 1, 2, 3, 5, 0x200, 0x201, 0x3fe, 0x3ff];
+
+fn pages() -> Vec<u32> {
+    PDES.iter().flat_map(|pde| PTES.iter().map(move |pte| pde << 10 | pte)).collect()
+}
+
+#[derive(Clone, Debug)]
+enum Step {
+    /// An access to a page of the set, or a write of an entry through it.
+    Access(u32, Access, Vec<u8>),
+    Invlpg(u32),
+    Cr3(u64),
+    Paging,
+    Wp,
+    Pse,
+    Pge,
+    Watch(u64, bool),
+    /// Paging off, the tables built anew, paging on: a guest that survives.
+    Rebuild(u32),
+}
+
+fn gpte() -> impl Strategy<Value = u32> {
+    let frame = prop_oneof![8 => 1u32..8, 2 => 0..GUEST_FRAMES as u32];
+    let flags = prop_oneof![
+        6 => any::<u32>().prop_map(|n| n & 0x7f | 1),
+        2 => any::<u32>().prop_map(|n| n & 0x1ff),
+        4 => Just(0x67u32),
+        2 => Just(0x07u32),
+    ];
+    let large = prop_oneof![12 => Just(None), 3 => Just(Some(0u32)), 1 => (0u32..0x400).prop_map(Some)];
+    (frame, flags, large).prop_map(|(frame, flags, large)| match large {
+        None => frame << 12 | flags,
+        Some(middle) => middle << 12 | flags | 0x80,
+    })
+}
+
+fn address() -> impl Strategy<Value = u32> {
+    let entry = prop_oneof![4 => prop::sample::select(PDES.to_vec()), 6 => prop::sample::select(PTES.to_vec())];
+    (prop::sample::select(pages()), entry).prop_map(|(page, entry)| page << 12 | entry << 2)
+}
+
+fn access() -> impl Strategy<Value = Access> {
+    let kind = prop_oneof![
+        3 => Just(AccessKind::Read),
+        3 => Just(AccessKind::Write),
+        1 => Just(AccessKind::Fetch),
+    ];
+    let privilege = prop_oneof![Just(SUPERVISOR), Just(Privilege::User)];
+    (kind, privilege).prop_map(|(kind, privilege)| Access { kind, privilege })
+}
+
+/// A write of entries, mostly by the supervisor, mostly aligned.
+fn entry_write() -> impl Strategy<Value = Step> {
+    let bytes = prop_oneof![
+        12 => gpte().prop_map(|pte| pte.to_le_bytes().to_vec()),
+        2 => (gpte(), gpte()).prop_map(|(a, b)| [a.to_le_bytes(), b.to_le_bytes()].concat()),
+        1 => vec(any::<u8>(), 1..3),
+    ];
+    let privilege = prop_oneof![9 => Just(SUPERVISOR), 1 => Just(Privilege::User)];
+    let skew = prop_oneof![14 => Just(0u32), 1 => 1u32..4];
+    (address(), skew, bytes, privilege).prop_map(|(gva, skew, bytes, privilege)| {
+        let room = 0x1000 - bytes.len() as u32;
+        let gva = gva & !0xfff | (gva & 0xfff | skew).min(room);
+        Step::Access(gva, Access { kind: AccessKind::Write, privilege }, bytes)
+    })
+}
+
+fn step() -> impl Strategy<Value = Step> {
+    prop_oneof![
+        20 => (address(), access()).prop_map(|(gva, access)| Step::Access(gva, access, vec![0x67, 0x10, 0, 0])),
+        20 => entry_write(),
+        4 => address().prop_map(Step::Invlpg),
+        3 => (1u64..5).prop_map(Step::Cr3),
+        1 => (0..GUEST_FRAMES + 2).prop_map(Step::Cr3),
+        1 => Just(Step::Paging),
+        1 => Just(Step::Wp),
+        1 => Just(Step::Pse),
+        1 => Just(Step::Pge),
+        1 => (0u64..12, any::<bool>()).prop_map(|(frame, on)| Step::Watch(frame, on)),
+        2 => any::<u32>().prop_map(Step::Rebuild),
+    ]
+}
+
+/// Frame 1: directory. Frame 2: its first table, identity. Frame 3: second directory. Frame 4: table at 2 GiB. The directory
+/// maps itself at the top, and `variant` picks what else it holds.
+fn rebuild(machine: &mut Machine, variant: u32) {
+    machine.set_cr0(cr0::PG, false);
+    let put = |machine: &mut Machine, frame: u32, index: u32, value: u32| {
+        machine.write(frame << 12 | index << 2, SUPERVISOR, value);
+    };
+    for directory in [1, 3] {
+        put(machine, directory, 0, 2 << 12 | if variant & 1 != 0 { 0x67 } else { 0x07 });
+        put(machine, directory, 0x200, 4 << 12 | if variant & 2 != 0 { 0x67 } else { 0x03 });
+        put(machine, directory, 0x201, if variant & 4 != 0 { 4 << 12 | 0x65 } else { 2 << 12 | 0x67 });
+        put(machine, directory, 0x3ff, directory << 12 | if variant & 8 != 0 { 0x67 } else { 0x03 });
+        put(machine, directory, 1, if variant & 16 != 0 { 0xe7 } else { 0x87 | variant >> 8 & 0x66 });
+    }
+    for (n, &index) in PTES.iter().enumerate() {
+        put(machine, 2, index, (n as u32) << 12 | if variant & 32 != 0 { 0x67 } else { 0x07 });
+        put(machine, 4, index, (n as u32 % 7 + 1) << 12 | variant >> n & 0x66 | 1);
+    }
+    machine.set_cr3(if variant & 64 != 0 { 1 } else { 3 });
+    machine.set_cr0(cr0::PG, true);
+}
+
+fn run(setup: Setup, steps: Vec<Step>) {
+    let mut machine = Machine::new(setup, pages());
+    machine.flip_cr4(cr4::PSE);
+    rebuild(&mut machine, 0x1234_5678);
+    for step in steps {
+        match step {
+            Step::Access(gva, access, bytes) => {
+                machine.access(gva, access, &bytes);
+            }
+            Step::Invlpg(gva) => machine.invlpg(gva),
+            Step::Cr3(frame) => machine.set_cr3(frame),
+            Step::Paging => machine.set_cr0(cr0::PG, machine.controls.cr0 & cr0::PG == 0),
+            Step::Wp => machine.set_cr0(cr0::WP, machine.controls.cr0 & cr0::WP == 0),
+            Step::Pse => machine.flip_cr4(cr4::PSE),
+            Step::Pge => machine.flip_cr4(cr4::PGE),
+            Step::Watch(frame, on) => machine.watch(frame, on),
+            Step::Rebuild(variant) => rebuild(&mut machine, variant),
+        }
+    }
+}
+
+fn setup() -> impl Strategy<Value = Setup> {
+    let pool = prop_oneof![Just(16u64), Just(24), Just(48)];
+    (pool, any::<bool>(), any::<bool>(), any::<bool>()).prop_map(|(pool, eager, reuse, caching)| Setup {
+        pool,
+        eager,
+        reuse,
+        caching,
+    })
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig { cases: 128, max_shrink_iters: 20_000, ..ProptestConfig::default() })]
+
+    #[test]
+    fn behaves_as_its_twin(setup in setup(), steps in vec(step(), 1..120)) {
+        run(setup, steps);
+    }
+}

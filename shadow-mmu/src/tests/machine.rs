@@ -1,0 +1,232 @@
+//! The machine under test beside its twin: every step is done on both and compared.
+
+use std::collections::{HashMap, HashSet};
+
+use super::cpu::Cpu;
+use super::memory::{GUEST_FRAMES, Memory, Tables, gfn_of, table_frames};
+use super::reference::{self, Cached, Verdict};
+use crate::{
+    Access, AccessKind, Config, ControlWrite, Controls, EagerFill, Fault, FlushPlan, GuestMem, Gva, Outcome, Policy,
+    Privilege, ShadowMmu, SyncPolicy, cr0, cr4,
+};
+
+pub(super) type Mmu = ShadowMmu<Memory, Tables, ()>;
+
+/// How a machine is built.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Setup {
+    pub(super) pool: u64,
+    pub(super) eager: bool,
+    pub(super) reuse: bool,
+    /// The CPU has a TLB.
+    pub(super) caching: bool,
+}
+
+#[derive(Debug)]
+pub(super) struct Machine {
+    pub(super) mmu: Mmu,
+    pub(super) twin: Memory,
+    pub(super) controls: Controls,
+    cpu: Cpu,
+    /// Pages whose cached translations are followed.
+    pages: Vec<u32>,
+    /// What a TLB of the guest's own CPU may hold, by page.
+    permitted: HashMap<u32, HashSet<Cached>>,
+    /// PDEs that its paging-structure caches may hold, by PDE index.
+    upper: HashMap<u32, HashSet<u32>>,
+}
+
+pub(super) const SUPERVISOR: Privilege = Privilege::Supervisor;
+pub(super) const USER: Privilege = Privilege::User;
+
+pub(super) fn new_mmu(setup: Setup) -> Mmu {
+    let frames = table_frames(setup.pool);
+    let policy = Policy {
+        sync: SyncPolicy::WriteProtect,
+        eager_fill: if setup.eager { EagerFill::IfAccessed } else { EagerFill::Never },
+        reuse_detection: setup.reuse,
+    };
+    let tables = Tables::new(&frames);
+    let config = Config { policy, ..Config::new(frames, GUEST_FRAMES) };
+    ShadowMmu::new(Memory::new(), tables, (), config).expect("a good configuration")
+}
+
+impl Machine {
+    pub(super) fn new(setup: Setup, pages: Vec<u32>) -> Self {
+        let mut machine = Self {
+            mmu: new_mmu(setup),
+            twin: Memory::new(),
+            controls: Controls::default(),
+            cpu: Cpu::new(setup.caching),
+            pages,
+            permitted: HashMap::new(),
+            upper: HashMap::new(),
+        };
+        machine.load(Controls { cr0: cr0::PE | cr0::WP, ..Controls::default() }, ControlWrite::Reset);
+        machine
+    }
+
+    fn execute(&mut self, plan: FlushPlan) {
+        self.cpu.execute(self.mmu.root(), plan);
+    }
+
+    pub(super) fn load(&mut self, controls: Controls, why: ControlWrite) {
+        let plan = self.mmu.load_controls(controls, why).expect("no refusal");
+        self.controls = controls;
+        self.execute(plan);
+        self.permitted.clear();
+        self.upper.clear();
+        self.settle();
+    }
+
+    pub(super) fn set_cr3(&mut self, frame: u64) {
+        self.load(Controls { cr3: frame << 12, ..self.controls }, ControlWrite::Cr3);
+    }
+
+    pub(super) fn set_cr0(&mut self, bit: u64, on: bool) {
+        let cr0 = if on { self.controls.cr0 | bit } else { self.controls.cr0 & !bit };
+        self.load(Controls { cr0, ..self.controls }, ControlWrite::Cr0);
+    }
+
+    pub(super) fn flip_cr4(&mut self, bit: u64) {
+        assert!(bit == cr4::PSE || bit == cr4::PGE);
+        self.load(Controls { cr4: self.controls.cr4 ^ bit, ..self.controls }, ControlWrite::Cr4);
+    }
+
+    pub(super) fn invlpg(&mut self, gva: u32) {
+        let plan = self.mmu.on_invlpg(Gva::new(u64::from(gva)));
+        self.execute(plan);
+        let large = self.permitted.get(&(gva >> 12)).into_iter().flatten().any(|cached| cached.large);
+        self.permitted.remove(&(gva >> 12));
+        for (page, set) in &mut self.permitted {
+            if page >> 10 == gva >> 22 && large {
+                set.retain(|cached| !cached.large);
+            }
+        }
+        self.upper.clear();
+        self.settle();
+    }
+
+    pub(super) fn watch(&mut self, frame: u64, on: bool) {
+        if on {
+            let plan = self.mmu.watch(crate::Gfn::new(frame));
+            self.execute(plan);
+        } else {
+            self.mmu.unwatch(crate::Gfn::new(frame));
+        }
+        self.settle();
+    }
+
+    /// Remembers what a guest's CPU might cache now, compares memories and audits.
+    pub(super) fn settle(&mut self) {
+        if let Some((at, ours, twins)) = self.mmu.mem().first_difference(&self.twin) {
+            panic!("memory differs at {at:#x}: {ours:#x}, expected {twins:#x}");
+        }
+        if let Err(error) = self.mmu.audit() {
+            panic!("audit: {error}");
+        }
+        if !self.cpu.caching || !reference::paging(self.controls) {
+            return;
+        }
+        for &page in &self.pages {
+            let gva = page << 12;
+            if let Some(pde) = self.twin.read_u32(crate::Gpa::new(reference::pde_address(self.controls, gva)))
+                && pde & 0x21 == 0x21
+            {
+                self.upper.entry(gva >> 22).or_default().insert(pde);
+            }
+            for &pde in self.upper.get(&(gva >> 22)).into_iter().flatten() {
+                if let Some(cached) = reference::cacheable(&self.twin, self.controls, gva, pde) {
+                    self.permitted.entry(page).or_default().insert(cached);
+                }
+            }
+        }
+    }
+
+    fn stale_permits(&self, gva: u32, access: Access, frame: u64) -> bool {
+        let wp = self.controls.cr0 & cr0::WP != 0;
+        self.cpu.caching
+            && self
+                .permitted
+                .get(&(gva >> 12))
+                .into_iter()
+                .flatten()
+                .any(|cached| cached.frame == frame && cached.serves(access, wp))
+    }
+
+    /// One access of the guest; `bytes` are stored if it is a write. Says how it ended.
+    pub(super) fn access(&mut self, gva: u32, access: Access, bytes: &[u8]) -> Verdict {
+        let verdict = self.try_access(gva, access, bytes);
+        self.settle();
+        verdict
+    }
+
+    fn try_access(&mut self, gva: u32, access: Access, bytes: &[u8]) -> Verdict {
+        let address = Gva::new(u64::from(gva));
+        if let Some(pfn) = self.cpu.access(self.mmu.tables(), address, access) {
+            let frame = gfn_of(pfn).expect("a frame of the guest");
+            let (verdict, marked) = reference::access(&self.twin, self.controls, gva, access, false);
+            let target = frame << 12 | u64::from(gva & 0xfff);
+            let fresh = verdict == Verdict::At(target) && marked;
+            assert!(fresh || self.stale_permits(gva, access, frame), "{gva:#x} {access:?}: {target:#x}, {verdict:?}");
+            self.perform(target, access, bytes);
+            return Verdict::At(target);
+        }
+        let (expected, _) = reference::access(&self.twin, self.controls, gva, access, true);
+        let (outcome, plan) = self.mmu.on_fault(Fault { gva: address, access });
+        self.execute(plan);
+        match (outcome, expected) {
+            (Outcome::Inject(fault), Verdict::Fault(error)) => {
+                assert_eq!((fault.gva, fault.error.bits()), (address, error));
+            }
+            (Outcome::EmulateWrite(gpa), Verdict::At(target)) => {
+                assert!(gpa.raw() == target && access.is_write() && reference::is_ram(target >> 12));
+                assert!(!self.mmu.write_kind(gpa.gfn()).is_plain());
+                self.emulate(gva, access, bytes);
+            }
+            (Outcome::Mmio(gpa), Verdict::At(target)) => {
+                assert_eq!(gpa.raw(), target);
+                let frame = target >> 12;
+                assert!(!reference::is_memory(frame) || access.is_write() && !reference::is_ram(frame));
+            }
+            (Outcome::Resume, Verdict::At(target)) => {
+                let pfn = self.cpu.access(self.mmu.tables(), address, access).expect("no second fault");
+                assert_eq!(gfn_of(pfn), Some(target >> 12));
+                self.perform(target, access, bytes);
+            }
+            (Outcome::Stop(_), Verdict::Lost) => {}
+            other => panic!("{gva:#x} {access:?}: {other:?}"),
+        }
+        expected
+    }
+
+    /// The CPU does the access itself.
+    fn perform(&mut self, target: u64, access: Access, bytes: &[u8]) {
+        if access.kind == AccessKind::Write {
+            let gpa = crate::Gpa::new(target);
+            assert!(self.mmu.write_kind(gpa.gfn()).is_plain(), "I4: a write to a tracked frame went unseen");
+            self.mmu.mem().store(gpa, bytes);
+            self.twin.store(gpa, bytes);
+        }
+    }
+
+    /// The emulator does it.
+    fn emulate(&mut self, gva: u32, access: Access, bytes: &[u8]) {
+        let gpa = self.mmu.translate(Gva::new(u64::from(gva)), access).expect("it was allowed");
+        assert_eq!(self.mmu.probe(Gva::new(u64::from(gva)), access), Ok(gpa));
+        self.mmu.mem().store(gpa, bytes);
+        self.twin.store(gpa, bytes);
+        if self.mmu.write_kind(gpa.gfn()).page_table {
+            let plan = self.mmu.on_write(gpa, bytes.len());
+            self.execute(plan);
+        }
+    }
+
+    pub(super) fn read(&mut self, gva: u32, privilege: Privilege) -> Verdict {
+        self.access(gva, Access { kind: AccessKind::Read, privilege }, &[])
+    }
+
+    pub(super) fn write(&mut self, gva: u32, privilege: Privilege, value: u32) -> Verdict {
+        self.access(gva, Access { kind: AccessKind::Write, privilege }, &value.to_le_bytes())
+    }
+}

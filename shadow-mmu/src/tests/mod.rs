@@ -1,0 +1,9 @@
+//! The test bench: a small machine around the shadow MMU, a naive twin of it, and the properties they must share.
+
+mod breaks;
+mod cpu;
+mod differential;
+mod machine;
+mod memory;
+mod reference;
+mod scenarios;
