@@ -96,9 +96,9 @@ mod tests {
         assert_eq!(ending(log, ""), Ending::Shutdown);
         let log = "0p[CPU0  ] >>PANIC<< exception(): 3rd (13) exception with no resolution\n";
         assert_eq!(ending(log, ""), Ending::Reset);
-        assert!(
-            matches!(ending("", "bochs: unknown option\n"), Ending::Emulator(why) if why.contains("unknown option"))
-        );
+        let stderr =
+            "====\nBochs is exiting with the following message:\n[      ] bochsrc:3: cpu directive malformed.\n====\n";
+        assert_eq!(ending("", stderr), Ending::Emulator("bochs ended: bochsrc:3: cpu directive malformed.".into()));
     }
 
     #[test]
