@@ -109,6 +109,7 @@ pub(crate) fn evict(state: *mut State) {
 
 /// # Safety
 /// CR0.TS and EM are clear, and `area` is a world's own.
+#[inline(never)] // The build's check of the machine code knows it by its name.
 unsafe fn save_fpu(area: *mut Fpu) {
     // SAFETY: the area is 512 bytes, aligned to 16. The instruction only reads the FPU.
     unsafe { asm!("fxsave64 [{}]", in(reg) area, options(nostack, preserves_flags)) };
@@ -116,6 +117,7 @@ unsafe fn save_fpu(area: *mut Fpu) {
 
 /// # Safety
 /// CR0.TS and EM are clear, and `area` holds an image that FXSAVE or [`State::init`] made.
+#[inline(never)] // The build's check of the machine code knows it by its name.
 unsafe fn restore_fpu(area: *const Fpu) {
     // SAFETY: such an image has no reserved MXCSR bit, so it does not fault; host code uses no FPU register.
     unsafe { asm!("fxrstor64 [{}]", in(reg) area, options(readonly, nostack, preserves_flags)) };
