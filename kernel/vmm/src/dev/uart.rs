@@ -107,6 +107,8 @@ pub(super) struct Uart {
     fifos: bool,
     trigger: usize,
     received: VecDeque<u8>,
+    /// What RBR shows, without FIFOs, when nothing new came: the byte read last.
+    rbr: u8,
     overrun: bool,
     /// The transmitter-empty interrupt was not yet seen in the IIR.
     thr_interrupt: bool,
@@ -131,6 +133,7 @@ impl Uart {
             fifos: false,
             trigger: 1,
             received: VecDeque::new(),
+            rbr: 0,
             overrun: false,
             thr_interrupt: false,
             timeout: false,
@@ -270,7 +273,12 @@ impl Uart {
         if self.received.len() >= self.capacity() {
             self.next_arrival = self.next_arrival.max(now.plus(self.character_time()));
         }
-        self.received.pop_front().unwrap_or(0)
+        match self.received.pop_front() {
+            Some(byte) => self.rbr = byte,
+            None if self.fifos => return 0,
+            None => {}
+        }
+        self.rbr
     }
 
     fn read_iir(&mut self) -> u8 {

@@ -71,6 +71,7 @@ fn a_typed_byte_interrupts_until_it_is_read() {
     assert_eq!(get(&mut uart, 0), b'x');
     assert!(!uart.interrupt());
     assert_eq!((get(&mut uart, 2), get(&mut uart, 5)), (0x01, 0x60));
+    assert_eq!(get(&mut uart, 0), b'x'); // the register keeps it
 }
 
 #[test]
