@@ -1,6 +1,5 @@
 //! The trace: a ring of records, drained over COM2 when tracing is on.
 
-use alloc::boxed::Box;
 use alloc::rc::Rc;
 use core::cell::{Cell, RefCell};
 use gnomon_hw::{time, trace_port};
@@ -18,7 +17,7 @@ pub(crate) struct Tracer {
 
 struct Shared {
     on: Cell<bool>,
-    ring: RefCell<Box<Ring<CAPACITY>>>,
+    ring: RefCell<Ring>,
 }
 
 impl Tracer {
@@ -26,7 +25,7 @@ impl Tracer {
     #[must_use]
     pub(crate) fn new(on: bool) -> Self {
         let tracer =
-            Self { shared: Rc::new(Shared { on: Cell::new(on), ring: RefCell::new(Box::new(Ring::new())) }), vm: 0 };
+            Self { shared: Rc::new(Shared { on: Cell::new(on), ring: RefCell::new(Ring::new(CAPACITY)) }), vm: 0 };
         tracer.record(|| Record {
             arg: VERSION,
             a: time::tsc_hz(),
