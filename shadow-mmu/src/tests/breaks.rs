@@ -1,1 +1,165 @@
+//! Break it: each invariant is broken on purpose, and the audit must name it.
 
+use super::machine::{Machine, Mmu, SUPERVISOR, Setup, USER};
+use super::memory::{WINDOW, pfn_of};
+use crate::links::{NIL, node_of};
+use crate::pool::PageId;
+use crate::{ControlWrite, Gfn, Gpa, Level, Perms, Spte, cr0};
+
+/// Frame 1: directory, frame 2: its table, identity for the first 16 pages, all of them used.
+fn running_machine() -> Machine {
+    let setup = Setup { pool: 16, eager: true, reuse: true, caching: false };
+    let mut machine = Machine::new(setup, Vec::new());
+    machine.write(0x1000, SUPERVISOR, 0x2067);
+    for page in 0..16 {
+        machine.write(0x2000 + page * 4, SUPERVISOR, page << 12 | 0x67);
+    }
+    machine.set_cr3(1);
+    machine.set_cr0(cr0::PG, true);
+    for page in 4..16 {
+        machine.write(page << 12, USER, page);
+    }
+    machine.read(0x1000, SUPERVISOR);
+    machine
+}
+
+/// The page of `level` that is a shadow of a guest table, or glue, in the present root.
+fn page(mmu: &Mmu, level: Level) -> u32 {
+    let mut index = mmu.root.unwrap().index;
+    let mut at = Level::L4;
+    while at != level {
+        index = mmu.child(index, 0).unwrap().unwrap();
+        at = at.down().unwrap();
+    }
+    index
+}
+
+fn breaks(invariant: u8, breakage: impl FnOnce(&mut Mmu)) {
+    let mut machine = running_machine();
+    machine.mmu.audit().expect("sound before");
+    breakage(&mut machine.mmu);
+    let error = machine.mmu.audit().expect_err("the audit must see it");
+    assert_eq!(error.invariant, invariant, "{error}");
+}
+
+fn poke(mmu: &mut Mmu, level: Level, slot: usize, spte: Spte) {
+    let index = page(mmu, level);
+    let table = mmu.pool.get(index).unwrap().pfn;
+    mmu.tables.poke(table, slot, spte);
+}
+
+#[test]
+fn i1_a_leaf_maps_a_foreign_frame() {
+    breaks(1, |mmu| poke(mmu, Level::L1, 5, Spte::leaf(crate::Pfn::new(0x9999), Perms::ALL)));
+}
+
+#[test]
+fn i2_a_leaf_grants_more_than_the_guest() {
+    breaks(2, |mmu| mmu.mem().store(Gpa::new(0x2000 + 5 * 4), &0x5065u32.to_le_bytes()));
+    breaks(2, |mmu| mmu.mem().store(Gpa::new(0x2000 + 5 * 4), &0x6067u32.to_le_bytes()));
+}
+
+#[test]
+fn i3_a_leaf_is_there_before_a_and_d() {
+    breaks(3, |mmu| mmu.mem().store(Gpa::new(0x2000 + 5 * 4), &0x5047u32.to_le_bytes()));
+    breaks(3, |mmu| mmu.mem().store(Gpa::new(0x2000 + 5 * 4), &0x5027u32.to_le_bytes()));
+    breaks(3, |mmu| mmu.mem().store(Gpa::new(0x1000), &0x2047u32.to_le_bytes()));
+}
+
+#[test]
+fn i4_a_tracked_frame_is_writable() {
+    breaks(4, |mmu| poke(mmu, Level::L1, 1, Spte::leaf(pfn_of(1), Perms::ALL)));
+    breaks(4, |mmu| mmu.frames.get_mut(Gfn::new(2)).unwrap().tables = 2);
+    breaks(4, |mmu| mmu.frames.get_mut(Gfn::new(9)).unwrap().watches = 1);
+}
+
+#[test]
+fn i6_the_reverse_map_is_not_exact() {
+    breaks(6, |mmu| poke(mmu, Level::L1, 5, Spte::ABSENT));
+    breaks(6, |mmu| poke(mmu, Level::L1, 40, Spte::leaf(pfn_of(5), Perms::ALL)));
+    breaks(6, |mmu| mmu.frames.get_mut(Gfn::new(5)).unwrap().rmap = NIL);
+    breaks(6, |mmu| {
+        let other = mmu.frames.get(Gfn::new(6)).unwrap().rmap;
+        mmu.frames.get_mut(Gfn::new(5)).unwrap().rmap = other;
+    });
+}
+
+#[test]
+fn i7_parent_links_are_not_exact() {
+    breaks(7, |mmu| {
+        let index = page(mmu, Level::L1);
+        mmu.pool.get_mut(index).unwrap().parents = NIL;
+    });
+    breaks(7, |mmu| {
+        let (upper, lower) = (page(mmu, Level::L2), page(mmu, Level::L3));
+        mmu.links.corrupt(node_of(upper, 0), lower);
+    });
+}
+
+#[test]
+fn i8_the_current_root_was_given_up() {
+    breaks(8, |mmu| {
+        let PageId { index, generation } = mmu.root.unwrap();
+        mmu.root = Some(PageId { index, generation: generation.wrapping_sub(1) });
+    });
+    breaks(8, |mmu| mmu.ctx.root = Gfn::new(7));
+}
+
+#[test]
+fn i9_a_page_is_not_found_by_its_key() {
+    breaks(9, |mmu| {
+        let index = page(mmu, Level::L1);
+        let chain = mmu.frames.get(Gfn::new(2)).unwrap().pages;
+        assert_eq!(chain, index);
+        mmu.frames.get_mut(Gfn::new(2)).unwrap().pages = NIL;
+        mmu.frames.get_mut(Gfn::new(2)).unwrap().tables = 0;
+        // The frame's sptes are read-only still, so only the chain is wrong.
+    });
+}
+
+#[test]
+fn i10_a_free_table_kept_an_entry() {
+    breaks(10, |mmu| {
+        let table = mmu.pool.iter().find(|(_, page)| !page.live).unwrap().1.pfn;
+        mmu.tables.poke(table, 3, Spte::leaf(pfn_of(5), Perms::ALL));
+    });
+    breaks(10, |mmu| mmu.flush_all());
+}
+
+#[test]
+fn i11_the_window_is_not_the_same_in_every_root() {
+    let mut machine = running_machine();
+    machine.set_cr3(3);
+    machine.set_cr3(1);
+    let root = machine.mmu.root().unwrap().table;
+    machine.mmu.tables.poke(root, 300, Spte::from_raw(WINDOW.raw() | 4));
+    assert_eq!(machine.mmu.audit().expect_err("seen").invariant, 11);
+    machine.mmu.tables.poke(root, 300, WINDOW);
+    machine.mmu.audit().expect("sound again");
+    let index = machine.mmu.root.unwrap().index;
+    machine.mmu.pool.get_mut(index).unwrap().set_present(300);
+    assert_eq!(machine.mmu.audit().expect_err("seen").invariant, 11);
+}
+
+#[test]
+fn i12_the_pool_lost_a_page() {
+    breaks(12, |mmu| {
+        let mut room = mmu.pool.reserve(1).unwrap();
+        let key = crate::Key { gfn: Gfn::new(9), role: crate::Role::NONE };
+        let index = mmu.pool.take(&mut room, key).unwrap();
+        mmu.pool.get_mut(index).unwrap().live = false;
+    });
+}
+
+#[test]
+fn a_bug_stops_the_vm_and_not_the_hypervisor() {
+    let mut machine = running_machine();
+    machine.mmu.root = Some(PageId { index: 4_000, generation: 0 });
+    let access = crate::Access { kind: crate::AccessKind::Read, privilege: USER };
+    let fault = crate::Fault { gva: crate::Gva::new(0x5000), access };
+    let (outcome, plan) = machine.mmu.on_fault(fault);
+    assert!(matches!(outcome, crate::Outcome::Stop(crate::VmStop::Internal { .. })), "{outcome:?}");
+    assert!(plan.is_none());
+    let controls = machine.controls;
+    assert!(machine.mmu.load_controls(controls, ControlWrite::Cr3).is_ok());
+}

@@ -132,6 +132,11 @@ fn run(setup: Setup, steps: Vec<Step>) {
             Step::Rebuild(variant) => rebuild(&mut machine, variant),
         }
     }
+    if std::env::var("COV").is_ok() {
+        for (n, v) in machine.mmu.counters().iter() {
+            eprintln!("COV {n} {v}");
+        }
+    }
 }
 
 fn setup() -> impl Strategy<Value = Setup> {
@@ -144,8 +149,13 @@ fn setup() -> impl Strategy<Value = Setup> {
     })
 }
 
+/// How many random guests: PROPTEST_CASES, or as many as take a few seconds.
+fn cases() -> u32 {
+    std::env::var("PROPTEST_CASES").ok().and_then(|n| n.parse().ok()).unwrap_or(48)
+}
+
 proptest! {
-    #![proptest_config(ProptestConfig { cases: 128, max_shrink_iters: 20_000, ..ProptestConfig::default() })]
+    #![proptest_config(ProptestConfig { cases: cases(), max_shrink_iters: 20_000, ..ProptestConfig::default() })]
 
     #[test]
     fn behaves_as_its_twin(setup in setup(), steps in vec(step(), 1..120)) {
