@@ -21,9 +21,9 @@ const LIMIT: Duration = Duration::from_secs(120);
 /// A machine that tests run on.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum Host {
-    /// QEMU with its own loader.
+    /// QEMU with its own loader, and instructions as clock.
     Qemu,
-    /// QEMU with GRUB.
+    /// QEMU with GRUB, and the real time as clock.
     QemuGrub,
     /// Bochs with GRUB.
     Bochs,
@@ -49,7 +49,8 @@ impl Host {
             boot: if self == Self::Qemu { Boot::Kernel } else { Boot::Grub },
             memory_mib: memory >> 20,
             cpu: None,
-            icount: false,
+            // Time that follows instructions keeps timer tests independent of how busy the testing machine is.
+            icount: self == Self::Qemu,
             timeout: Some(LIMIT),
             trace: false,
         }

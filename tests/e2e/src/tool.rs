@@ -160,7 +160,11 @@ fn refused_words() -> anyhow::Result<()> {
 
 /// One line says what is missing and which model has it.
 fn missing_cpu_feature() -> anyhow::Result<()> {
-    Place::new()?.expect(&["run", "timer", "--cpu", "pentium3", "--boot", "grub", "--timeout", "60"], 2, &["-cpu"])
+    Place::new()?.expect(
+        &["run", "timer", "--cpu", "pentium3", "--boot", "grub", "--timeout", "60"],
+        2,
+        &["long mode", "code=0x12"],
+    )
 }
 
 fn guest_status() -> anyhow::Result<()> {
