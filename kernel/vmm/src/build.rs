@@ -2,10 +2,10 @@
 
 use alloc::vec::Vec;
 use core::fmt;
+use gnomon_hw::SegReg;
 use gnomon_hw::World;
 use gnomon_hw::frames::{self, Owner, VmId};
 use gnomon_hw::tables::HostTables;
-use gnomon_hw::SegReg;
 use gnomon_trace::{Counters, Kind, Reason, Record};
 use shadow_mmu::{Config, ControlWrite, Gpa, Pfn, ShadowMmu};
 

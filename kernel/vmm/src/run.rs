@@ -70,7 +70,12 @@ fn make_guests(boot: &BootInfo, config: &KernelConfig) -> Result<Vec<Guest>, (Ex
             vm.mmu.mem().frame_count() * 4,
             vm.eip()
         );
-        guests.push(Guest { vm, console: Console::new(many.then_some(description.name.as_str())), ended: None, armed: None });
+        guests.push(Guest {
+            vm,
+            console: Console::new(many.then_some(description.name.as_str())),
+            ended: None,
+            armed: None,
+        });
     }
     Ok(guests)
 }

@@ -2,8 +2,9 @@
 //!
 //! The CPU runs the guest on *live* tables owned by `gnomon-hw`. An entry of the guest's GDT or LDT is installed there when a load
 //! of it first faults: privilege level 0 becomes 1, code loses L, system descriptors never go in. From then on loads are native.
-//! The page that holds the entry is watched like a page table; a write to it, or a new mapping behind it, takes the entry out
-//! again, and the next load brings in what then stands there.
+//! The page that holds the entry is watched like a page table. The first write to it *opens* the page: the guest may write freely,
+//! and its entries are suspended, but for those in CS and SS. The next load that misses a suspended entry closes the page again
+//! and compares. So a kernel that keeps data beside its GDT pays two exits for a change of habit, not one for every write.
 //!
 //! Two rules keep it exact:
 //! * While the guest kernel runs, entries that lead to user code are live but not present, so that every return to user mode traps.
@@ -25,6 +26,8 @@ const PAGE_MASK: u32 = 0xfff;
 pub(crate) struct LiveTables {
     entries: Vec<Entry>,
     watched: Vec<Watched>,
+    /// Whether any watched page is open.
+    any_open: bool,
     /// Whether user code descriptors are present: true while the guest's user code runs.
     user_open: bool,
     /// Visible CS and SS while the real ones name cache slots.
@@ -37,12 +40,16 @@ struct Entry {
     index: u16,
     live: Descriptor,
     leads_to_user: bool,
+    /// Taken out of the live table while its page is open.
+    suspended: bool,
 }
 
 #[derive(Clone, Copy)]
 struct Watched {
     page: u32,
     gfn: Gfn,
+    /// The guest may write the page at the moment.
+    open: bool,
 }
 
 #[derive(Clone, Copy)]
@@ -111,7 +118,7 @@ impl Vm {
     #[must_use]
     pub(crate) fn is_live(&self, selector: Selector) -> bool {
         let (table, index) = (table_of(selector), selector.index());
-        self.live.entries.iter().any(|entry| entry.index == index && entry.table == table)
+        self.live.entries.iter().any(|entry| entry.index == index && entry.table == table && !entry.suspended)
     }
 
     /// Brings the live entry of a selector in line with the guest's table.
@@ -119,6 +126,12 @@ impl Vm {
     /// # Errors
     /// A page fault on the table.
     pub(crate) fn sync_selector(&mut self, selector: Selector) -> Emulated<Sync> {
+        if self.live.any_open {
+            self.close_descriptor_pages();
+            if self.is_live(selector) {
+                return Ok(Sync::Changed);
+            }
+        }
         match self.read_descriptor(selector)? {
             Some(raw) => self.install(selector, raw),
             None => Ok(Sync::Same),
@@ -132,22 +145,38 @@ impl Vm {
         if !raw.present() || index >= guest_entries(table) {
             return Ok(Sync::Same);
         }
-        let known = self.live.entries.iter().any(|e| e.index == index && e.table == table && e.live == live);
-        if known {
-            return Ok(Sync::Same);
+        let known = self.live.entries.iter().position(|e| e.index == index && e.table == table && e.live == live);
+        if let Some(known) = known {
+            return Ok(self.resume_entry(known));
         }
         if !raw.is_accessed() {
             self.write_descriptor_type(selector, raw.accessed())?;
         }
         self.remove_entry(table, index);
         self.watch_descriptor(table, index);
-        let entry = Entry { table, index, live, leads_to_user: raw.leads_to_user() };
+        let entry = Entry { table, index, live, leads_to_user: raw.leads_to_user(), suspended: false };
         self.live.entries.push(entry);
         self.put_live(entry);
         Ok(Sync::Changed)
     }
 
+    /// Puts a suspended entry back that still is what the guest's table says.
+    fn resume_entry(&mut self, at: usize) -> Sync {
+        match self.live.entries.get_mut(at) {
+            Some(entry) if entry.suspended => {
+                entry.suspended = false;
+                let entry = *entry;
+                self.put_live(entry);
+                Sync::Changed
+            }
+            _ => Sync::Same,
+        }
+    }
+
     fn put_live(&mut self, entry: Entry) {
+        if entry.suspended {
+            return;
+        }
         let raw = if entry.leads_to_user && !self.live.user_open { entry.live.hidden() } else { entry.live };
         // The gate refuses only what `to_live` never makes; a refusal leaves the entry empty, which is safe.
         let _ = self.world.set_descriptor(entry.table, entry.index, raw.0);
@@ -162,7 +191,7 @@ impl Vm {
             if let Some(gfn) = self.frame_behind(page) {
                 let plan = self.mmu.watch(gfn);
                 self.flush(plan);
-                self.live.watched.push(Watched { page, gfn });
+                self.live.watched.push(Watched { page, gfn, open: false });
             }
         }
     }
@@ -236,6 +265,9 @@ impl Vm {
         if selector.index() >= guest_entries(table) || self.world.descriptor(table, selector.index()) != live.0 {
             self.use_slot(reg, selector, live);
         }
+        if self.live.any_open {
+            self.suspend_entries();
+        }
         Ok(())
     }
 
@@ -286,8 +318,11 @@ impl Vm {
             self.remove_entry(entry.table, entry.index);
         }
         while let Some(watched) = self.live.watched.pop() {
-            self.mmu.unwatch(watched.gfn);
+            if !watched.open {
+                self.mmu.unwatch(watched.gfn);
+            }
         }
+        self.live.any_open = false;
     }
 
     /// Linear addresses may mean other frames now: entries whose page moved go.
@@ -295,6 +330,70 @@ impl Vm {
         let moved = self.live.watched.iter().any(|watched| self.frame_behind(watched.page) != Some(watched.gfn));
         if moved {
             self.forget_descriptors();
+        }
+    }
+
+    /// Lets the guest write a watched frame; its entries are suspended until a load asks for one.
+    pub(crate) fn open_descriptor_page(&mut self, gfn: Gfn) {
+        for at in 0..self.live.watched.len() {
+            if let Some(watched) = self.live.watched.get_mut(at)
+                && watched.gfn == gfn
+                && !watched.open
+            {
+                watched.open = true;
+                self.live.any_open = true;
+                self.mmu.unwatch(gfn);
+            }
+        }
+        self.suspend_entries();
+    }
+
+    /// Takes the entries in open pages out of the live tables, but for those that CS and SS need at the next entry.
+    fn suspend_entries(&mut self) {
+        let loaded = [SegReg::Cs, SegReg::Ss].map(|reg| Selector(real_selector(&self.world, reg)));
+        for at in 0..self.live.entries.len() {
+            let Some(&entry) = self.live.entries.get(at) else { continue };
+            let in_use = loaded.iter().any(|s| s.index() == entry.index && table_of(*s) == entry.table);
+            if entry.suspended || in_use || !self.in_open_page(entry) {
+                continue;
+            }
+            let _ = self.world.set_descriptor(entry.table, entry.index, 0);
+            if let Some(entry) = self.live.entries.get_mut(at) {
+                entry.suspended = true;
+            }
+        }
+    }
+
+    fn in_open_page(&self, entry: Entry) -> bool {
+        let Some(address) = self.descriptor_address(entry.table, entry.index) else { return false };
+        let pages = [address & !PAGE_MASK, address.wrapping_add(7) & !PAGE_MASK];
+        self.live.watched.iter().any(|watched| watched.open && pages.contains(&watched.page))
+    }
+
+    /// Watches open pages again. Entries that are still what they were come back, the others go.
+    fn close_descriptor_pages(&mut self) {
+        self.live.any_open = false;
+        for at in 0..self.live.watched.len() {
+            let Some(&Watched { page, gfn, open: true }) = self.live.watched.get(at) else { continue };
+            if self.frame_behind(page) != Some(gfn) {
+                self.forget_descriptors();
+                return;
+            }
+            let plan = self.mmu.watch(gfn);
+            self.flush(plan);
+            if let Some(watched) = self.live.watched.get_mut(at) {
+                watched.open = false;
+            }
+        }
+        let entries = self.live.entries.clone();
+        for (at, entry) in entries.iter().enumerate().rev() {
+            let selector = Selector(entry.index << 3 | if entry.table == Table::Ldt { 4 } else { 0 });
+            let now = self.read_descriptor(selector).ok().flatten().and_then(Descriptor::to_live);
+            if now == Some(entry.live) {
+                self.resume_entry(at);
+            } else {
+                self.remove_entry(entry.table, entry.index);
+            }
         }
     }
 

@@ -41,10 +41,17 @@ impl Vm {
     /// A write that is allowed, into a frame that is tracked.
     fn on_tracked_write(&mut self, fault: Fault, gpa: Gpa) -> Emulated<()> {
         let table = self.mmu.write_kind(gpa.gfn()).page_table;
+        if !table {
+            self.count(Reason::TrackedWrite);
+            self.open_descriptor_page(gpa.gfn());
+            let (_, plan) = self.mmu.on_fault(fault);
+            self.flush(plan);
+            return Ok(());
+        }
         match self.emulate_access() {
             Err(Trap::Stop(StopReason::Unemulated)) => self.step_over(fault),
             done => {
-                self.count(if table { Reason::PtWrite } else { Reason::TrackedWrite });
+                self.count(Reason::PtWrite);
                 done
             }
         }

@@ -21,9 +21,7 @@ impl Vm {
                 self.begin_step();
                 Ok(())
             }
-            Outcome::Inject(fault) => {
-                Err(Exception::page_fault(fault.error.bits(), fault.gva.raw() as u32).into())
-            }
+            Outcome::Inject(fault) => Err(Exception::page_fault(fault.error.bits(), fault.gva.raw() as u32).into()),
             Outcome::EmulateWrite(_) | Outcome::Mmio(_) => Err(StopReason::Unemulated.into()),
             Outcome::Stop(stop) => Err(mmu_stop(stop).into()),
         }
