@@ -66,8 +66,8 @@ pub fn init(info: &BootInfo) -> Result<features::Features, Missing> {
     frames::init(info);
     paging::init(info);
     world::init();
-    irq::init();
     time::init();
+    irq::init();
     Ok(features)
 }
 

@@ -34,8 +34,11 @@ pub fn tsc_hz() -> u64 {
     HZ.load(Ordering::Relaxed)
 }
 
-/// Measures the TSC's frequency: channel 2 counts down 10 ms in mode 0.
+/// Stops the periodic timer that the firmware left running on channel 0, and measures the TSC's frequency: channel 2 counts
+/// down 10 ms in mode 0.
 pub(crate) fn init() {
+    // Expires while the measurement runs, before the interrupt controllers listen; after that channel 0 is silent.
+    arm_timer(0);
     // SAFETY: timer and speaker ports have no effect on memory. Channel 2 is the speaker's, which stays off (bit 1).
     let ticks = unsafe {
         let system = inb(SYSTEM) & !3;
