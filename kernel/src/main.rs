@@ -13,7 +13,7 @@ use gnomon_hw::power::{self, ExitCode};
 #[global_allocator]
 static HEAP: Heap = Heap::new();
 
-/// The command-line word that runs the self-test instead of guests.
+/// The command-line word that runs the self-test instead of guests, alone or as `selftest=panic`, `selftest=overflow`.
 const SELFTEST: &str = "selftest";
 
 /// Called by the boot code, on the boot stack, with the loader's memory still in place.
@@ -31,8 +31,10 @@ fn gnomon_kernel_main(info: Result<BootInfo, BootError>) -> ! {
     }
     let memory = gnomon_hw::frames::stats();
     log::info!("Gnomon {}, loaded by {}, {} KiB free", env!("CARGO_PKG_VERSION"), info.loader_name, memory.free * 4);
-    if info.command_line.split(' ').any(|word| word == SELFTEST) {
-        selftest::run();
+    for (key, how) in info.command_line.split(' ').map(|word| word.split_once('=').unwrap_or((word, ""))) {
+        if key == SELFTEST {
+            selftest::run(how);
+        }
     }
     let (code, reason) = gnomon_vmm::run(&info);
     power::exit(code, reason)

@@ -91,7 +91,8 @@ unsafe impl GlobalAlloc for Heap {
             }
             None => {
                 let first = Pfn::new((place as u64 - WINDOW_BASE) >> 12);
-                (0..layout.size().div_ceil(PAGE_SIZE) as u64).for_each(|i| frames::free(first.add(i)));
+                // SAFETY: `alloc` took these frames for this place, and the caller gives them back.
+                unsafe { frames::free_host(first, layout.size().div_ceil(PAGE_SIZE)) };
             }
         }
     }

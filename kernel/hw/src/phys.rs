@@ -24,15 +24,21 @@ pub(crate) const fn frame<T>(pfn: Pfn) -> *mut T {
     window(pfn.raw() << 12)
 }
 
-/// The bytes of a boot module. They belong to the kernel for ever: module frames are reserved.
+/// The bytes of a boot module, which never change: its frames are reserved. Empty for a range that is not all reserved frames
+/// of memory the kernel knows, so no made-up module shows anything that is used.
 #[must_use]
 pub fn module_bytes(module: &Module) -> &'static [u8] {
-    if module.end > WINDOW_SIZE || module.end <= module.start {
+    let page = PAGE_SIZE as u64;
+    let frames = module.start / page..module.end.min(WINDOW_SIZE).div_ceil(page);
+    let reserved = frames::with(|table| {
+        frames.clone().all(|f| table.get(f).is_some_and(|f| f.owner == Tag::new(Owner::Reserved)))
+    });
+    if !reserved || module.end > WINDOW_SIZE || module.end <= module.start {
         return &[];
     }
     let len = (module.end - module.start) as usize;
-    // SAFETY: `frames::init` reserved the module's frames before anything was allocated, so nothing ever writes them, and the
-    // window shows memory below WINDOW_SIZE.
+    // SAFETY: the frames are in the frame table, so the window shows them, and reserved, so nothing ever writes them. The loader
+    // put the module there before the kernel ran.
     unsafe { core::slice::from_raw_parts(window(module.start), len) }
 }
 

@@ -27,7 +27,7 @@ pub(crate) fn with<R>(f: impl FnOnce(&mut FrameTable) -> R) -> R {
 }
 
 /// Builds the table from the loader's memory map. The first MiB, the kernel, boot modules and everything the map does not
-/// call usable are reserved, whatever order the map's entries come in. The table itself goes into usable memory.
+/// call usable belong to no guest, whatever order the map's entries come in. The table itself goes into usable memory.
 ///
 /// # Panics
 /// If no usable memory has room for the table: a machine that small cannot hold the kernel either.
@@ -45,9 +45,10 @@ pub fn init(info: &BootInfo) {
     for region in info.memory.iter().filter(|r| r.kind == MemoryKind::Reserved) {
         mark(table, outwards(Range { start: region.start, end: region.end }), Owner::Reserved);
     }
-    for range in taken(info) {
-        mark(table, outwards(range), Owner::Reserved);
+    for module in &*info.modules {
+        mark(table, outwards(Range { start: module.start, end: module.end }), Owner::Reserved);
     }
+    mark(table, outwards(info.image.all), Owner::Host);
     mark(table, place, Owner::Host);
     let built = FrameTable::new(table);
     with(|frames| *frames = built);
@@ -112,14 +113,26 @@ pub fn alloc_contiguous(count: usize, owner: Owner) -> Option<Pfn> {
     with(|frames| frames.alloc_contiguous(count, owner)).map(Pfn::new)
 }
 
-/// Gives a frame back. A frame that shadow entries still name is kept, with an error in the log: a bug of the caller that must
-/// not become a hole in the isolation.
+/// Gives a frame of a guest or a shadow table back. A frame that shadow entries still name, and one that is the host's or
+/// nobody's, is kept, with an error in the log: a bug of the caller that must not become a hole in the isolation.
 pub fn free(frame: Pfn) {
-    if with(|frames| frames.free(frame.raw())) {
+    let allowed = matches!(owner(frame), Owner::Guest(_) | Owner::Table(_));
+    if allowed && with(|frames| frames.free(frame.raw())) {
         cpu::deactivate();
     } else {
-        log::error!("frame {frame} cannot be freed: it is still mapped, or nobody's");
+        log::error!("frame {frame} cannot be freed: it is still mapped, or not a guest's");
     }
+}
+
+/// Gives frames of the host back.
+///
+/// # Safety
+/// The frames came from [`alloc_contiguous`] for `Owner::Host`, and nothing refers to their memory any more.
+pub(crate) unsafe fn free_host(first: Pfn, count: usize) {
+    (0..count as u64).for_each(|i| {
+        with(|frames| frames.free(first.raw() + i));
+    });
+    cpu::deactivate();
 }
 
 /// Gives back all memory and tables of `vm`. Its world can no longer run guest code until it gets a new root.

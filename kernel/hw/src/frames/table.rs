@@ -9,9 +9,9 @@ pub struct VmId(pub u8);
 pub enum Owner {
     /// Nobody: can be allocated.
     Free,
-    /// Not ours to use: firmware, devices, holes, the kernel's image, boot modules.
+    /// Not ours to use: firmware, devices, holes, boot modules.
     Reserved,
-    /// The hypervisor.
+    /// The hypervisor: its image, tables and heap.
     Host,
     /// Memory of this guest.
     Guest(VmId),
