@@ -12,7 +12,7 @@ use crate::{GUESTS, Guest, to_elf32};
 const TARGET: &str = "x86_64-unknown-linux-gnu";
 
 /// Packages with guests in them.
-const PACKAGES: [&str; 1] = ["gnomon-guests"];
+const PACKAGES: [&str; 2] = ["gnomon-guests", "gnomon-demo"];
 
 /// Builds every guest and writes `NAME.elf`, a 32-bit multiboot1 kernel, into `out_dir`; cargo's own files go into
 /// `out_dir/cargo`. Files that are already right are left alone. `workspace` is the repository's root.

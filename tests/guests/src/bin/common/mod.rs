@@ -9,6 +9,7 @@ macro_rules! guest {
             include_str!(concat!(env!("CARGO_MANIFEST_DIR"), "/asm/runtime/start.s")),
             include_str!(concat!(env!("CARGO_MANIFEST_DIR"), "/asm/runtime/serial.s")),
             include_str!(concat!(env!("CARGO_MANIFEST_DIR"), "/asm/runtime/tap.s")),
+            include_str!(concat!(env!("CARGO_MANIFEST_DIR"), "/asm/runtime/arguments.s")),
             include_str!(concat!(env!("CARGO_MANIFEST_DIR"), "/asm/runtime/traps.s")),
             include_str!(concat!(env!("CARGO_MANIFEST_DIR"), "/asm/runtime/paging.s")),
             include_str!(concat!(env!("CARGO_MANIFEST_DIR"), "/asm/runtime/interrupts.s")),
