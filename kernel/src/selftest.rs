@@ -7,7 +7,7 @@ use gnomon_hw::frames::{self, Owner};
 use gnomon_hw::power::{self, ExitCode};
 use gnomon_hw::{Exit, Irq, RefusedDescriptor, SegReg, Table, VmId, idle, time};
 use guest::{CODE, DATA, Guest, READ_ONLY, RING1_CODE, UNMAPPED};
-use shadow_mmu::{Perms, Pfn, Spte, TableMem};
+use shadow_mmu::{FlushPlan, Gva, Perms, Pfn, Spte, TableMem};
 
 const CLI: u8 = 0xfa;
 
@@ -42,6 +42,7 @@ pub(crate) fn run(how: &str) -> ! {
             foreign_frames(&mut results, &mut first, &second);
             linear(&mut results, &mut first);
             two_worlds(&mut results, &mut first, &mut second);
+            costs(&mut first);
             endings(&mut results, first, second);
         }
         _ => results.check("build two guests", false),
@@ -52,6 +53,9 @@ pub(crate) fn run(how: &str) -> ! {
 
 /// Recurses into the page below the stack.
 fn overflow(depth: u64) -> u64 {
+    if depth == u64::MAX {
+        return depth;
+    }
     let here = core::hint::black_box([depth; 64]);
     core::hint::black_box(overflow(depth + 1)) + here[0]
 }
@@ -213,15 +217,40 @@ fn two_worlds(results: &mut Results, first: &mut Guest, second: &mut Guest) {
     results.check("and so do the other's", zero);
     results.check("segment registers stay with their world", first.world.segment(SegReg::Gs) == gs && gs != 0);
     results.check("the other world has its own", second.world.segment(SegReg::Gs) == 0);
+}
 
+/// Prints what the hot paths cost in ticks of the TSC; under `-icount shift=0` these are instructions.
+fn costs(guest: &mut Guest) {
+    guest.run(&[CLI]);
+    cost("a round trip by CLI", || {
+        guest.world.run();
+    });
+    let l1 = guest.table_frames[3];
+    let leaf = Spte::leaf(guest.code, Perms::new(false, false, true));
+    cost("storing a shadow entry", || {
+        let _ = core::hint::black_box(guest.tables.store(l1, 1, leaf));
+    });
+    cost("loading a word of a guest frame", || {
+        let _ = core::hint::black_box(guest.window.load_u32(guest.code, 8));
+    });
+    let mut word = [0; 4];
+    cost("reading a word by linear address", || {
+        let _ = core::hint::black_box(guest.world.read_linear(DATA, &mut word));
+    });
+    cost("invalidating a page", || guest.world.flush(FlushPlan::page(Gva::new(DATA.into()))));
+    cost("a round trip with a new CR3", || {
+        guest.world.flush(FlushPlan::ALL);
+        guest.world.run();
+    });
+}
+
+fn cost(what: &str, mut operation: impl FnMut()) {
     const ROUNDS: u64 = 1000;
-    first.run(&[CLI]);
     let start = time::tsc();
     for _ in 0..ROUNDS {
-        first.world.run();
+        operation();
     }
-    let ticks = (time::tsc() - start) / ROUNDS;
-    log::info!("a round trip by CLI takes {ticks} ticks of the TSC (with -icount shift=0: instructions)");
+    log::info!("{what}: {} ticks", (time::tsc() - start) / ROUNDS);
 }
 
 /// 1.0 as the FPU stores it; the kernel is built without floats.

@@ -66,6 +66,10 @@ pub(crate) extern "C" fn host_exception(frame: &mut GuestContext) {
 fn die(frame: &GuestContext) -> ! {
     report::begin();
     log::error!("host fault: vector {} error {:#x}", frame.vector, frame.error);
+    // SAFETY: reading CR2 at CPL 0 changes nothing.
+    if report::in_guard(unsafe { x86::controlregs::cr2() } as u64) {
+        log::error!("the host's stack overflowed");
+    }
     report::registers(frame);
     report::backtrace(frame.rip, frame.gpr[5]);
     power::exit(ExitCode::Host, "host fault")

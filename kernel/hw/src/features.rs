@@ -21,7 +21,7 @@ pub struct Missing(&'static str);
 
 impl fmt::Display for Missing {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "CPU: no {}; use QEMU with -cpu max (or any 64-bit model) or Bochs with model=tigerlake", self.0)
+        write!(f, "CPU: {} missing; use QEMU with -cpu max (or any 64-bit model) or Bochs with model=tigerlake", self.0)
     }
 }
 
@@ -37,7 +37,7 @@ pub fn check() -> Result<Features, Missing> {
         (basic.edx >> 4, "time stamp counter (TSC)"),
         (basic.edx >> 8, "CMPXCHG8B (CX8)"),
         (basic.edx >> 24, "FXSAVE and FXRSTOR (FXSR)"),
-        (extended.edx >> 20, "no-execute pages (NX)"),
+        (extended.edx >> 20, "execute disable (NX)"),
     ];
     if let Some((_, name)) = needed.iter().find(|(bit, _)| bit & 1 == 0) {
         return Err(Missing(name));

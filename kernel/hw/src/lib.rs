@@ -61,7 +61,7 @@ pub fn init(info: &BootInfo) -> Result<features::Features, Missing> {
     let features = features::check()?;
     gdt::init();
     idt::init();
-    report::set_stack(info.image.all);
+    report::set_stack(&info.image);
     enable_no_execute();
     frames::init(info);
     paging::init(info);

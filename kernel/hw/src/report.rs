@@ -7,7 +7,7 @@ use core::arch::asm;
 use core::fmt;
 use core::sync::atomic::{AtomicU32, Ordering};
 use gnomon_boot::symbols::Table;
-use gnomon_boot::{Range, WINDOW_BASE};
+use gnomon_boot::{KernelImage, Range, WINDOW_BASE};
 use rustc_demangle::demangle;
 
 /// The deepest call chain printed.
@@ -16,6 +16,7 @@ const MAX_FRAMES: usize = 24;
 static REPORTS: AtomicU32 = AtomicU32::new(0);
 static SYMBOLS: SingleCpu<Option<Table<'static>>> = SingleCpu::new(None);
 static STACK: SingleCpu<Range> = SingleCpu::new(Range { start: 0, end: 0 });
+static GUARD: SingleCpu<Range> = SingleCpu::new(Range { start: 0, end: 0 });
 
 /// Gives the reports names for addresses. Without a table, addresses are printed bare.
 pub fn set_symbols(table: Option<Table<'static>>) {
@@ -24,9 +25,19 @@ pub fn set_symbols(table: Option<Table<'static>>) {
 }
 
 /// Tells where the kernel's image is, for the stack in it: frame pointers are followed only there.
-pub(crate) fn set_stack(image: Range) {
+pub(crate) fn set_stack(image: &KernelImage) {
+    let at = |range: Range| Range { start: range.start + WINDOW_BASE, end: range.end + WINDOW_BASE };
+    // SAFETY: the closures do not reach the cells again.
+    unsafe {
+        STACK.with(|stack| *stack = at(image.all));
+        GUARD.with(|guard| *guard = at(image.stack_guard));
+    }
+}
+
+/// Is `address` in the page below the stack, which only an overflow reaches?
+pub(crate) fn in_guard(address: u64) -> bool {
     // SAFETY: the closure does not reach the cell again.
-    unsafe { STACK.with(|stack| *stack = Range { start: image.start + WINDOW_BASE, end: image.end + WINDOW_BASE }) };
+    unsafe { GUARD.with(|guard| guard.start <= address && address < guard.end) }
 }
 
 /// Begins a report. A fault within a report ends at once: it would repeat itself.

@@ -1,4 +1,4 @@
-//! The last gate of paging: shadow tables in real frames. Every store is checked by [`gate`] against the owners of
+//! The last gate of paging: shadow tables in real frames. Every store is checked by the rules in `gate` against the owners of
 //! the frames, so that a bug in safe code cannot map the host's or another guest's memory.
 
 use crate::frames::{self, VmId};

@@ -24,7 +24,7 @@ pub(super) struct Guest {
     /// Root, L3, L2, L1.
     pub(super) table_frames: [Pfn; 4],
     pub(super) code: Pfn,
-    window: GuestWindow,
+    pub(super) window: GuestWindow,
 }
 
 impl Guest {
