@@ -1,18 +1,18 @@
 //! The fault path: walk, decide, link tables, fill one leaf. Owns I12 for faults: bounded work, no loop.
 
 use crate::access::Access;
-use crate::addr::{Gva, Level};
+use crate::addr::{Gva, Level, Pfn};
 use crate::controls::PagingMode;
 use crate::counters::Counter;
 use crate::event::Observer;
 use crate::flush::FlushPlan;
-use crate::mem::{GfnKind, GuestMem, TableMem};
+use crate::mem::{GuestMem, TableMem, backing};
 use crate::mmu::{Fault, Outcome, ShadowMmu};
 use crate::pool::Reservation;
 use crate::propagate::{Cause, Leaf, propagate};
 use crate::pte::{Flat, GuestFormat, Legacy32};
 use crate::role::Key;
-use crate::stop::VmStop;
+use crate::stop::{Broken, Trouble, VmStop};
 use crate::table::Stored;
 use crate::walk::{Mark, Walk, WalkError, walk};
 
@@ -48,22 +48,38 @@ impl<G: GuestMem, T: TableMem, O: Observer> ShadowMmu<G, T, O> {
         let Some(frame) = self.frames.find(walk.gfn) else {
             return Ok(self.mmio(&walk, gva));
         };
-        let (tracked, watched) = (frame.tracked(), frame.watches != 0);
-        let (pfn, rom) = match self.mem.kind(walk.gfn) {
-            GfnKind::Ram(pfn) => (pfn, false),
-            GfnKind::Rom(pfn) if !access.is_write() => (pfn, true),
-            GfnKind::Rom(_) | GfnKind::Mmio | GfnKind::Hole => return Ok(self.mmio(&walk, gva)),
+        let gives_up = self.policy.reuse_detection && access.is_user() && frame.watches == 0;
+        if frame.tracked() && access.is_write() && !gives_up {
+            // No memory but RAM is ever tracked, see `backing`.
+            self.counters.add(Counter::TrackedWrite);
+            return Ok(Outcome::EmulateWrite(walk.gpa(gva)));
+        }
+        let Some((pfn, rom)) = backing(self.mem.kind(walk.gfn)) else {
+            return Ok(self.mmio(&walk, gva));
         };
-        if tracked && access.is_write() {
-            if watched || !access.is_user() || !self.policy.reuse_detection {
-                self.counters.add(Counter::TrackedWrite);
-                return Ok(Outcome::EmulateWrite(walk.gpa(gva)));
-            }
+        if rom && access.is_write() {
+            return Ok(self.mmio(&walk, gva));
+        }
+        match self.fill::<F>(&walk, (gva, access), (pfn, rom)) {
+            Ok(outcome) => Ok(outcome),
+            Err(trouble) => Err(self.stop(trouble)),
+        }
+    }
+
+    /// Completes the shadow for a walk that allows its access to memory `pfn`.
+    #[inline]
+    fn fill<F: GuestFormat>(
+        &mut self,
+        walk: &Walk,
+        (gva, access): (Gva, Access),
+        (pfn, rom): (Pfn, bool),
+    ) -> Result<Outcome, Trouble> {
+        if access.is_write() && self.frames.tracked(walk.gfn) {
             // User code does not write live page tables: data by now. Linking below may track it again; see the end.
             self.unshadow(walk.gfn)?;
         }
         let mut room = self.reserve(MAX_NEW_PAGES)?;
-        let page = self.link_path::<F>(&walk, gva, &mut room)?;
+        let page = self.link_path::<F>(walk, gva, &mut room)?;
         let leaf = Leaf {
             pfn,
             perms: walk.perms,
@@ -85,9 +101,12 @@ impl<G: GuestMem, T: TableMem, O: Observer> ShadowMmu<G, T, O> {
     }
 
     #[inline]
-    fn check_fault(&self, gva: Gva) -> Result<(), VmStop> {
+    pub(crate) fn check_fault(&self, gva: Gva) -> Result<(), VmStop> {
         if let Some(stop) = self.stopped {
             return Err(stop);
+        }
+        if self.root.is_none() {
+            return Err(VmStop::NoRoot);
         }
         if gva.raw() >> 32 != 0 {
             return Err(VmStop::AddressTooWide(gva));
@@ -102,20 +121,42 @@ impl<G: GuestMem, T: TableMem, O: Observer> ShadowMmu<G, T, O> {
     }
 
     /// Links the tables from the root down to the L1 page for `gva`, and returns it.
+    ///
+    /// Upper links that are there are right: glue never changes, and guest tables above the leaves are always followed. Only a
+    /// large page's link can lag behind, when this walk has set its D bit.
     #[inline]
     pub(crate) fn link_path<F: GuestFormat>(
         &mut self,
         walk: &Walk,
         gva: Gva,
         room: &mut Reservation,
-    ) -> Result<u32, VmStop> {
-        let mut page = self.root.ok_or(VmStop::NoRoot)?.index;
-        for level in [Level::L4, Level::L3, Level::L2] {
-            let Some(below) = level.down() else { break };
-            let key = self.key_on_path::<F>(walk, gva, below);
-            page = self.link((page, gva.slot(level)), key, gva, room)?;
-        }
-        Ok(page)
+    ) -> Result<u32, Trouble> {
+        let root = self.root.ok_or(Broken(8))?.index;
+        let directory = match self.child(root, gva.slot(Level::L4))? {
+            Some(upper) => self.child(upper, gva.slot(Level::L3))?,
+            None => None,
+        };
+        let directory = match directory {
+            Some(directory) => directory,
+            None => self.link_directory::<F>(root, walk, gva, room)?,
+        };
+        let key = self.key_on_path::<F>(walk, gva, Level::L1);
+        self.link((directory, gva.slot(Level::L2)), key, gva, room)
+    }
+
+    /// Links the upper levels down to the L2 page for `gva`.
+    #[cold]
+    fn link_directory<F: GuestFormat>(
+        &mut self,
+        root: u32,
+        walk: &Walk,
+        gva: Gva,
+        room: &mut Reservation,
+    ) -> Result<u32, Trouble> {
+        let key = self.key_on_path::<F>(walk, gva, Level::L3);
+        let upper = self.link((root, gva.slot(Level::L4)), key, gva, room)?;
+        let key = self.key_on_path::<F>(walk, gva, Level::L2);
+        self.link((upper, gva.slot(Level::L3)), key, gva, room)
     }
 
     /// Which shadow page of `level` a walk needs.
@@ -126,7 +167,7 @@ impl<G: GuestMem, T: TableMem, O: Observer> ShadowMmu<G, T, O> {
         }
         match walk.step(level) {
             Some(step) if level.number() <= F::LEVELS => {
-                Key::table::<F>(&self.ctx, level, gva, (step.table, step.inherited))
+                Key::table::<F>(&self.ctx, level, gva, (step.table(), step.inherited()))
             }
             _ => Key::glue(&self.ctx, level),
         }

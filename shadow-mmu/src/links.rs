@@ -98,7 +98,6 @@ impl Links {
         } else {
             self.get_mut(prev)?.next = next;
         }
-        *self.get_mut(node)? = Node { next: NIL, prev: NIL, target: NIL };
         Ok(())
     }
 

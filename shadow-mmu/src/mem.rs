@@ -19,6 +19,16 @@ pub enum GfnKind {
     Hole,
 }
 
+/// The frame of the host behind a guest frame, and whether it is read-only memory.
+#[inline]
+pub(crate) fn backing(kind: GfnKind) -> Option<(Pfn, bool)> {
+    match kind {
+        GfnKind::Ram(pfn) => Some((pfn, false)),
+        GfnKind::Rom(pfn) => Some((pfn, true)),
+        GfnKind::Mmio | GfnKind::Hole => None,
+    }
+}
+
 /// Why a compare-exchange of a guest entry did not happen.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum CmpxchgError {

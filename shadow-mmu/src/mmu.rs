@@ -16,7 +16,7 @@ use crate::open::{MAX_OPEN, Opened};
 use crate::policy::Policy;
 use crate::pool::{PageId, Pool};
 use crate::pte::{Flat, Legacy32};
-use crate::stop::{Broken, VmStop};
+use crate::stop::{Broken, Trouble, VmStop};
 use crate::walk::{Mark, Walk, WalkError, walk};
 
 /// How many times a walk begins again when guest entries change under it. I12.
@@ -343,19 +343,20 @@ impl<G: GuestMem, T: TableMem, O: Observer> ShadowMmu<G, T, O> {
 
     /// Keeps a failure for the next fault.
     #[cold]
-    pub(crate) fn remember(&mut self, stop: VmStop) {
+    pub(crate) fn remember(&mut self, trouble: Trouble) {
+        let stop = self.stop(trouble);
         self.stopped.get_or_insert(stop);
     }
 
     /// Watches writes to a frame for the caller's own reasons. Watches are counted.
     pub fn watch(&mut self, gfn: Gfn) -> FlushPlan {
-        if let Err(broken) = self.add_watch(gfn) {
-            self.remember(broken);
+        if let Err(trouble) = self.add_watch(gfn) {
+            self.remember(trouble);
         }
         self.take_plan()
     }
 
-    fn add_watch(&mut self, gfn: Gfn) -> Result<(), VmStop> {
+    fn add_watch(&mut self, gfn: Gfn) -> Result<(), Trouble> {
         if self.frames.find(gfn).is_none() {
             return Ok(());
         }

@@ -4,7 +4,7 @@
 //! not hold for the opened frames; nothing but that instruction runs. At the close every table in them is read again.
 
 use crate::access::Access;
-use crate::addr::{Gfn, Gva, Level, PAGE_SIZE};
+use crate::addr::{Gfn, Gva, Level, PAGE_SIZE, Pfn};
 use crate::controls::PagingMode;
 use crate::event::Observer;
 use crate::fill::MAX_NEW_PAGES;
@@ -14,8 +14,8 @@ use crate::mmu::{Fault, Outcome, ShadowMmu};
 use crate::pool::PageId;
 use crate::propagate::{Cause, Leaf, propagate};
 use crate::pte::{Flat, GuestFormat, Legacy32};
-use crate::stop::VmStop;
-use crate::walk::{Mark, WalkError, walk};
+use crate::stop::{Trouble, VmStop};
+use crate::walk::{Mark, Walk, WalkError, walk};
 
 /// Frames that one instruction can write: two operands, each across a page border.
 pub(crate) const MAX_OPEN: usize = 4;
@@ -44,6 +44,7 @@ impl<G: GuestMem, T: TableMem, O: Observer> ShadowMmu<G, T, O> {
     }
 
     fn open_as<F: GuestFormat>(&mut self, gva: Gva, access: Access) -> Result<Outcome, VmStop> {
+        self.check_fault(gva)?;
         let walk = match walk::<F, G, O>(&self.mem, &self.ctx, (gva, access), Mark::Set, &mut self.observer) {
             Ok(walk) => walk,
             Err(WalkError::Fault(fault)) => return Ok(Outcome::Inject(fault)),
@@ -54,8 +55,26 @@ impl<G: GuestMem, T: TableMem, O: Observer> ShadowMmu<G, T, O> {
         else {
             return Ok(Outcome::EmulateWrite(walk.gpa(gva)));
         };
+        match self.open_leaf::<F>(&walk, (gva, access), pfn) {
+            Ok(opened) => {
+                if let Some(place) = self.opened.get_mut(place) {
+                    *place = Some(opened);
+                }
+                self.plan = self.plan.join(FlushPlan::page(gva));
+                Ok(Outcome::Resume)
+            }
+            Err(trouble) => Err(self.stop(trouble)),
+        }
+    }
+
+    fn open_leaf<F: GuestFormat>(
+        &mut self,
+        walk: &Walk,
+        (gva, access): (Gva, Access),
+        pfn: Pfn,
+    ) -> Result<Opened, Trouble> {
         let mut room = self.reserve(MAX_NEW_PAGES)?;
-        let page = self.link_path::<F>(&walk, gva, &mut room)?;
+        let page = self.link_path::<F>(walk, gva, &mut room)?;
         let leaf = Leaf {
             pfn,
             perms: walk.perms,
@@ -67,12 +86,7 @@ impl<G: GuestMem, T: TableMem, O: Observer> ShadowMmu<G, T, O> {
         };
         let slot = gva.slot(Level::L1);
         self.set_leaf((page, slot), walk.gfn, propagate(leaf, Cause::Access(access)), gva)?;
-        let opened = Opened { page: self.pool.id(page)?, slot, gfn: walk.gfn, gva };
-        if let Some(place) = self.opened.get_mut(place) {
-            *place = Some(opened);
-        }
-        self.plan = self.plan.join(FlushPlan::page(gva));
-        Ok(Outcome::Resume)
+        Ok(Opened { page: self.pool.id(page)?, slot, gfn: walk.gfn, gva })
     }
 
     /// Is any frame open?
@@ -87,15 +101,15 @@ impl<G: GuestMem, T: TableMem, O: Observer> ShadowMmu<G, T, O> {
     pub fn close(&mut self, mut written: impl FnMut(Gfn)) -> FlushPlan {
         for place in 0..MAX_OPEN {
             let Some(opened) = self.opened.get_mut(place).and_then(Option::take) else { continue };
-            if let Err(stop) = self.close_one(opened) {
-                self.remember(stop);
+            if let Err(trouble) = self.close_one(opened) {
+                self.remember(trouble);
             }
             written(opened.gfn);
         }
         self.take_plan()
     }
 
-    fn close_one(&mut self, opened: Opened) -> Result<(), VmStop> {
+    fn close_one(&mut self, opened: Opened) -> Result<(), Trouble> {
         let Opened { page, slot, gfn, gva } = opened;
         if self.pool.checked(page).is_some_and(|page| page.has(slot)) {
             let spte = self.load(page.index, slot)?;

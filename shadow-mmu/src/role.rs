@@ -80,6 +80,13 @@ impl Role {
         }
     }
 
+    /// Its entries are leaves.
+    #[must_use]
+    #[inline]
+    pub const fn is_leaf_table(self) -> bool {
+        self.0 & 7 == 1
+    }
+
     /// Which part of a guest table of more than 512 entries.
     #[must_use]
     #[inline]
@@ -147,7 +154,7 @@ impl Role {
     #[must_use]
     #[inline]
     pub const fn is_root(self) -> bool {
-        self.glue() && self.level().number() == Level::L4.number()
+        self.0 & (GLUE | 7) == GLUE | Level::L4.number() as u32
     }
 
     /// The context in which the entries of a page with this role mean something, whatever mode is on now.

@@ -11,7 +11,7 @@ use crate::flush::FlushPlan;
 use crate::mem::{GuestMem, TableMem};
 use crate::mmu::ShadowMmu;
 use crate::role::Key;
-use crate::stop::VmStop;
+use crate::stop::Trouble;
 
 impl<G: GuestMem, T: TableMem, O: Observer> ShadowMmu<G, T, O> {
     /// The guest's control registers change to `controls` by a write of `why`.
@@ -29,8 +29,8 @@ impl<G: GuestMem, T: TableMem, O: Observer> ShadowMmu<G, T, O> {
             ControlWrite::Cr4 => (controls.cr4 ^ self.controls.cr4) & cr4::FLUSHING != 0,
             ControlWrite::Cr0 | ControlWrite::Efer => false,
         };
-        if changed && let Err(stop) = self.switch(ctx) {
-            return Err(ControlFault::Stop(stop));
+        if changed && let Err(trouble) = self.switch(ctx) {
+            return Err(ControlFault::Stop(self.stop(trouble)));
         }
         self.ctx = ctx;
         self.controls = controls;
@@ -41,7 +41,7 @@ impl<G: GuestMem, T: TableMem, O: Observer> ShadowMmu<G, T, O> {
     }
 
     /// Makes the root of `ctx` the current one.
-    fn switch(&mut self, ctx: PagingCtx) -> Result<(), VmStop> {
+    fn switch(&mut self, ctx: PagingCtx) -> Result<(), Trouble> {
         let key = if self.frames.find(ctx.root).is_some() { Key::glue(&ctx, Level::L4) } else { Key::void(&ctx) };
         let index = match self.find(key)? {
             Some(index) => {
@@ -60,13 +60,13 @@ impl<G: GuestMem, T: TableMem, O: Observer> ShadowMmu<G, T, O> {
 
     /// I8: the old root stays pinned until the new one exists. I11: the last gate puts the hypervisor's window into it.
     #[cold]
-    fn make_root(&mut self, key: Key) -> Result<u32, VmStop> {
+    fn make_root(&mut self, key: Key) -> Result<u32, Trouble> {
         let mut room = self.reserve(1)?;
         let index = self.make(key, &mut room)?;
         let table = self.pool.get(index)?.pfn;
         match self.tables.make_root(table) {
             Ok(()) => Ok(index),
-            Err(_) => Err(VmStop::Refused { table, index: 0 }),
+            Err(_) => Err(Trouble::Refused { page: index, slot: 0 }),
         }
     }
 }

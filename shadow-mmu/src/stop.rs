@@ -50,13 +50,29 @@ impl fmt::Display for VmStop {
     }
 }
 
-/// An invariant does not hold. Internal; becomes [`VmStop::Internal`].
+/// An invariant does not hold; the number is that of [`VmStop::Internal`].
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct Broken(pub(crate) u8);
 
-impl From<Broken> for VmStop {
-    #[cold]
+/// Why a change of the tables failed: a [`VmStop`] in the making, small enough for a register on the hot paths.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Trouble {
+    /// An invariant does not hold.
+    Broken(u8),
+    /// The last gate refused this entry of this page.
+    Refused {
+        /// The page's number in the pool.
+        page: u32,
+        /// The entry.
+        slot: u16,
+    },
+}
+
+impl From<Broken> for Trouble {
+    #[inline]
     fn from(broken: Broken) -> Self {
-        Self::Internal { invariant: broken.0 }
+        Self::Broken(broken.0)
     }
 }
+
+const _: () = assert!(size_of::<Result<(), Trouble>>() <= 8, "fits a register");

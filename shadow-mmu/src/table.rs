@@ -1,6 +1,6 @@
 //! Changes of shadow tables: every store of an entry is here, with the bookkeeping that keeps I4, I6, I7, I9 and I10 true.
 
-use crate::addr::{Gfn, Gpa, Gva, Level};
+use crate::addr::{Gfn, Gva, Level, Pfn};
 use crate::controls::PagingMode;
 use crate::counters::Counter;
 use crate::event::{Event, Observer};
@@ -10,7 +10,7 @@ use crate::mmu::ShadowMmu;
 use crate::pool::Reservation;
 use crate::pte::{Legacy32, Spte, ratio_shift};
 use crate::role::Key;
-use crate::stop::{Broken, VmStop};
+use crate::stop::{Broken, Trouble, VmStop};
 
 /// Pages taken back at once when the pool is empty, so that one flush serves several reuses.
 const EVICTION_BATCH: u32 = 8;
@@ -29,29 +29,23 @@ pub(crate) enum Stored {
 impl<G: GuestMem, T: TableMem, O: Observer> ShadowMmu<G, T, O> {
     /// Stores one entry through the last gate.
     #[inline]
-    pub(crate) fn store(&mut self, page: u32, slot: usize, spte: Spte) -> Result<(), VmStop> {
+    pub(crate) fn store(&mut self, page: u32, slot: usize, spte: Spte) -> Result<(), Trouble> {
         let table = self.pool.get(page)?.pfn;
+        self.store_in((page, table), slot, spte)
+    }
+
+    #[inline]
+    fn store_in(&mut self, (page, table): (u32, Pfn), slot: usize, spte: Spte) -> Result<(), Trouble> {
         match self.tables.store(table, slot, spte) {
             Ok(()) => Ok(()),
-            Err(_) => Err(VmStop::Refused { table, index: slot as u16 }),
+            Err(_) => Err(Trouble::Refused { page, slot: slot as u16 }),
         }
     }
 
-    /// The entry, and where it is.
+    /// The entry as the CPU reads it.
     #[inline]
     pub(crate) fn load(&self, page: u32, slot: usize) -> Result<Spte, Broken> {
         Ok(self.tables.load(self.pool.get(page)?.pfn, slot))
-    }
-
-    #[inline]
-    fn report_fill(&mut self, page: u32, slot: usize, gva: Gva, spte: Spte) -> Result<(), Broken> {
-        let (level, leaf, entry) = {
-            let page = self.pool.get(page)?;
-            let level = page.key.role.level();
-            (level, level.number() == 1, page.pfn.base().add((slot as u64) << 3))
-        };
-        self.observer.event(Event::Fill { level, leaf, gva, entry, spte });
-        Ok(())
     }
 
     /// Makes entry `slot` of L1 page `page` map `gfn` by `spte`, which is present.
@@ -62,50 +56,53 @@ impl<G: GuestMem, T: TableMem, O: Observer> ShadowMmu<G, T, O> {
         gfn: Gfn,
         spte: Spte,
         gva: Gva,
-    ) -> Result<Stored, VmStop> {
+    ) -> Result<Stored, Trouble> {
         let node = node_of(page, slot);
         let target = gfn.raw() as u32;
+        let place = self.pool.get_mut(page)?;
+        let table = place.pfn;
         let mut stored = Stored::New;
-        if self.pool.get(page)?.has(slot) {
-            let old = self.load(page, slot)?;
+        if place.has(slot) {
+            let old = self.tables.load(table, slot);
             let old_target = self.links.target(node)?;
-            if old == spte && old_target == target {
+            let moved = old_target != target;
+            if old == spte && !moved {
                 return Ok(Stored::Same);
             }
             stored = Stored::Changed;
-            let moved = old_target != target;
-            let epoch = self.epoch;
-            let old_frame = self.frames.get_mut(Gfn::new(u64::from(old_target)))?;
-            if old.writable() && (moved || !spte.writable()) {
-                // I4, I10: the TLB may keep the right until somebody asks.
-                old_frame.stale_epoch = epoch;
-            }
-            if moved {
-                self.links.remove(&mut old_frame.rmap, node)?;
-                self.links.insert(&mut self.frames.get_mut(gfn)?.rmap, node, target)?;
+            if moved || old.writable() && !spte.writable() {
+                let epoch = self.epoch;
+                let old_frame = self.frames.get_mut(Gfn::new(u64::from(old_target)))?;
+                if old.writable() {
+                    // I4, I10: the TLB may keep the right until somebody asks.
+                    old_frame.stale_epoch = epoch;
+                }
+                if moved {
+                    self.links.remove(&mut old_frame.rmap, node)?;
+                    self.links.insert(&mut self.frames.get_mut(gfn)?.rmap, node, target)?;
+                }
             }
         } else {
+            place.set_present(slot);
             self.links.insert(&mut self.frames.get_mut(gfn)?.rmap, node, target)?;
-            self.pool.get_mut(page)?.set_present(slot);
         }
-        self.store(page, slot, spte)?;
-        self.report_fill(page, slot, gva, spte)?;
+        self.store_in((page, table), slot, spte)?;
+        let entry = table.base().add((slot as u64) << 3);
+        self.observer.event(Event::Fill { level: Level::L1, leaf: true, gva, entry, spte });
         Ok(stored)
     }
 
     /// Clears a present entry. What the TLB knows of it may stay until the guest flushes; the stamps remember it.
     #[inline]
-    pub(crate) fn zap(&mut self, page: u32, slot: usize) -> Result<(), VmStop> {
+    pub(crate) fn zap(&mut self, page: u32, slot: usize) -> Result<(), Trouble> {
         let node = node_of(page, slot);
-        let old = self.load(page, slot)?;
         let target = self.links.target(node)?;
-        let (level, entry) = {
-            let page = self.pool.get_mut(page)?;
-            page.set_absent(slot);
-            (page.key.role.level(), page.pfn.base().add((slot as u64) << 3))
-        };
-        self.store(page, slot, Spte::ABSENT)?;
-        if level.number() == 1 {
+        let place = self.pool.get_mut(page)?;
+        place.set_absent(slot);
+        let (role, table) = (place.key.role, place.pfn);
+        let old = self.tables.load(table, slot);
+        self.store_in((page, table), slot, Spte::ABSENT)?;
+        if role.is_leaf_table() {
             let epoch = self.epoch;
             let frame = self.frames.get_mut(Gfn::new(u64::from(target)))?;
             if old.writable() {
@@ -120,7 +117,8 @@ impl<G: GuestMem, T: TableMem, O: Observer> ShadowMmu<G, T, O> {
             self.links.remove(&mut child.parents, node)?;
         }
         self.counters.add(Counter::SpteZapped);
-        self.observer.event(Event::Zap { level, entry, spte: old });
+        let entry = table.base().add((slot as u64) << 3);
+        self.observer.event(Event::Zap { level: role.level(), entry, spte: old });
         Ok(())
     }
 
@@ -141,7 +139,7 @@ impl<G: GuestMem, T: TableMem, O: Observer> ShadowMmu<G, T, O> {
         key: Key,
         gva: Gva,
         room: &mut Reservation,
-    ) -> Result<u32, VmStop> {
+    ) -> Result<u32, Trouble> {
         if let Some(child) = self.child(page, slot)? {
             if self.pool.get(child)?.key == key {
                 return Ok(child);
@@ -159,7 +157,7 @@ impl<G: GuestMem, T: TableMem, O: Observer> ShadowMmu<G, T, O> {
         key: Key,
         gva: Gva,
         room: &mut Reservation,
-    ) -> Result<u32, VmStop> {
+    ) -> Result<u32, Trouble> {
         self.pool.touch(page)?;
         let child = match self.find(key)? {
             Some(child) => {
@@ -171,9 +169,12 @@ impl<G: GuestMem, T: TableMem, O: Observer> ShadowMmu<G, T, O> {
         let node = node_of(page, slot);
         self.links.insert(&mut self.pool.get_mut(child)?.parents, node, child)?;
         let spte = Spte::table(self.pool.get(child)?.pfn);
-        self.pool.get_mut(page)?.set_present(slot);
-        self.store(page, slot, spte)?;
-        self.report_fill(page, slot, gva, spte)?;
+        let place = self.pool.get_mut(page)?;
+        place.set_present(slot);
+        let (level, table) = (place.key.role.level(), place.pfn);
+        self.store_in((page, table), slot, spte)?;
+        let entry = table.base().add((slot as u64) << 3);
+        self.observer.event(Event::Fill { level, leaf: false, gva, entry, spte });
         Ok(child)
     }
 
@@ -192,7 +193,7 @@ impl<G: GuestMem, T: TableMem, O: Observer> ShadowMmu<G, T, O> {
     }
 
     /// Makes the page of a key. The frame of a guest table is tracked from here on.
-    pub(crate) fn make(&mut self, key: Key, room: &mut Reservation) -> Result<u32, VmStop> {
+    pub(crate) fn make(&mut self, key: Key, room: &mut Reservation) -> Result<u32, Trouble> {
         let index = self.pool.take(room, key)?;
         let frame = self.frames.get_mut(key.gfn)?;
         let first = core::mem::replace(&mut frame.pages, index);
@@ -218,7 +219,7 @@ impl<G: GuestMem, T: TableMem, O: Observer> ShadowMmu<G, T, O> {
     }
 
     /// Gives up a page: its entries, the entries that name it, and its place in the pool.
-    pub(crate) fn zap_page(&mut self, index: u32) -> Result<(), VmStop> {
+    pub(crate) fn zap_page(&mut self, index: u32) -> Result<(), Trouble> {
         while let Some(slot) = self.pool.get(index)?.first_present() {
             self.zap(index, slot)?;
         }
@@ -233,7 +234,7 @@ impl<G: GuestMem, T: TableMem, O: Observer> ShadowMmu<G, T, O> {
         self.unchain(key.gfn, index)?;
         let table = self.pool.get(index)?.pfn;
         if key.role.is_root() && self.tables.retire_root(table).is_err() {
-            return Err(VmStop::Refused { table, index: 0 });
+            return Err(Trouble::Refused { page: index, slot: 0 });
         }
         self.pool.give(index, self.epoch)?;
         self.counters.add(Counter::TableFreed);
@@ -270,7 +271,7 @@ impl<G: GuestMem, T: TableMem, O: Observer> ShadowMmu<G, T, O> {
     }
 
     /// Gives up every shadow of a guest table. Its frame is plain again, unless it is watched.
-    pub(crate) fn unshadow(&mut self, gfn: Gfn) -> Result<(), VmStop> {
+    pub(crate) fn unshadow(&mut self, gfn: Gfn) -> Result<(), Trouble> {
         self.counters.add(Counter::TableReused);
         let mut index = self.frames.get(gfn)?.pages;
         while index != NIL {
@@ -286,7 +287,7 @@ impl<G: GuestMem, T: TableMem, O: Observer> ShadowMmu<G, T, O> {
 
     /// I4: no entry, and no TLB entry, may grant writes to `gfn` from here on.
     #[cold]
-    pub(crate) fn begin_tracking(&mut self, gfn: Gfn, level: Option<Level>) -> Result<(), VmStop> {
+    pub(crate) fn begin_tracking(&mut self, gfn: Gfn, level: Option<Level>) -> Result<(), Trouble> {
         let frame = self.frames.get(gfn)?;
         let stale = frame.stale_epoch == self.epoch;
         let mut node = frame.rmap;
@@ -310,7 +311,7 @@ impl<G: GuestMem, T: TableMem, O: Observer> ShadowMmu<G, T, O> {
 
     /// Room for `count` pages; old pages are given up for it if need be. The current root stays.
     #[inline]
-    pub(crate) fn reserve(&mut self, count: u32) -> Result<Reservation, VmStop> {
+    pub(crate) fn reserve(&mut self, count: u32) -> Result<Reservation, Trouble> {
         match self.pool.reserve(count) {
             Some(room) => Ok(room),
             None => self.evict(count),
@@ -318,7 +319,7 @@ impl<G: GuestMem, T: TableMem, O: Observer> ShadowMmu<G, T, O> {
     }
 
     #[cold]
-    fn evict(&mut self, count: u32) -> Result<Reservation, VmStop> {
+    fn evict(&mut self, count: u32) -> Result<Reservation, Trouble> {
         let pinned = self.root.map_or(NIL, |root| root.index);
         self.touch_root_path(pinned)?;
         let wanted = count.max(EVICTION_BATCH.min((self.pool.len() / 2) as u32));
@@ -378,9 +379,15 @@ impl<G: GuestMem, T: TableMem, O: Observer> ShadowMmu<G, T, O> {
         Ok(false)
     }
 
-    /// Where an entry of a guest frame lies.
-    #[inline]
-    pub(crate) const fn byte_of(gfn: Gfn, offset: u64) -> Gpa {
-        gfn.base().add(offset)
+    /// The reason to stop that a trouble means.
+    #[cold]
+    pub(crate) fn stop(&self, trouble: Trouble) -> VmStop {
+        match trouble {
+            Trouble::Broken(invariant) => VmStop::Internal { invariant },
+            Trouble::Refused { page, slot } => match self.pool.get(page) {
+                Ok(page) => VmStop::Refused { table: page.pfn, index: slot },
+                Err(Broken(invariant)) => VmStop::Internal { invariant },
+            },
+        }
     }
 }

@@ -23,20 +23,34 @@ pub(crate) enum Mark {
     Leave,
 }
 
-/// One entry that a walk used.
+/// A guest table that a walk used, with the rights gathered above it, in one word: `gfn << 3 | perms`.
 #[derive(Clone, Copy, Debug)]
-pub(crate) struct Step {
-    /// The table it is in.
-    pub(crate) table: Gfn,
-    /// Where it is.
-    pub(crate) entry: Gpa,
-    /// What it is, after A and D were set.
-    pub(crate) raw: u64,
-    /// Rights gathered above the table it is in.
-    pub(crate) inherited: Perms,
+#[repr(transparent)]
+pub(crate) struct Step(u64);
+
+impl Step {
+    const NONE: Self = Self(0);
+
+    #[inline]
+    const fn new(table: Gfn, inherited: Perms) -> Self {
+        Self(table.raw() << 3 | inherited.bits() as u64)
+    }
+
+    /// The table's frame.
+    #[inline]
+    pub(crate) const fn table(self) -> Gfn {
+        Gfn::new(self.0 >> 3)
+    }
+
+    /// Rights of the levels above.
+    #[inline]
+    pub(crate) const fn inherited(self) -> Perms {
+        Perms::from_bits(self.0 as u8)
+    }
 }
 
-const NO_STEP: Step = Step { table: Gfn::new(0), entry: Gpa::new(0), raw: 0, inherited: Perms::ALL };
+/// The raw entries of a walk, by level.
+type Raws = [u64; MAX_GUEST_LEVELS];
 
 /// A complete walk that allows its access.
 #[derive(Clone, Copy, Debug)]
@@ -69,7 +83,7 @@ impl Walk {
     #[inline]
     pub(crate) fn flat(gva: Gva) -> Self {
         Self {
-            steps: [NO_STEP; MAX_GUEST_LEVELS],
+            steps: [Step::NONE; MAX_GUEST_LEVELS],
             leaf: Level::L5 as u8,
             gfn: Gpa::new(gva.raw()).gfn(),
             perms: Perms::ALL,
@@ -85,8 +99,8 @@ impl Walk {
 
     /// The step at a level.
     #[inline]
-    pub(crate) fn step(&self, level: Level) -> Option<&Step> {
-        self.steps.get(usize::from(level.number()).wrapping_sub(1))
+    pub(crate) fn step(&self, level: Level) -> Option<Step> {
+        self.steps.get(usize::from(level.number()).wrapping_sub(1)).copied()
     }
 }
 
@@ -102,19 +116,25 @@ pub(crate) fn walk<F: GuestFormat, G: GuestMem, O: Observer>(
     if F::LEVELS == 0 {
         return Ok(Walk::flat(gva));
     }
-    let mut walk = descend::<F, G>(mem, ctx, gva, access)?;
+    let mut raws: Raws = [0; MAX_GUEST_LEVELS];
+    let mut walk = descend::<F, G>(mem, ctx, (gva, access), &mut raws)?;
     if !ctx.allows(walk.perms, access) {
         return Err(WalkError::Fault(ctx.fault(gva, access, PfErr::PRESENT)));
     }
     if mark == Mark::Set {
-        set_marks::<F, G, O>(mem, &mut walk, (gva, access), observer)?;
+        set_marks::<F, G, O>(mem, (&mut walk, &mut raws), (gva, access), observer)?;
     }
     Ok(walk)
 }
 
 /// Reads the entries from the top down to the leaf.
 #[inline]
-fn descend<F: GuestFormat, G: GuestMem>(mem: &G, ctx: &PagingCtx, gva: Gva, access: Access) -> Result<Walk, WalkError> {
+fn descend<F: GuestFormat, G: GuestMem>(
+    mem: &G,
+    ctx: &PagingCtx,
+    (gva, access): (Gva, Access),
+    raws: &mut Raws,
+) -> Result<Walk, WalkError> {
     let mut walk = Walk::flat(gva);
     let mut table = ctx.root;
     let mut number = F::LEVELS;
@@ -123,8 +143,10 @@ fn descend<F: GuestFormat, G: GuestMem>(mem: &G, ctx: &PagingCtx, gva: Gva, acce
         let Some(raw) = F::read(mem, entry) else {
             return Err(WalkError::Stop(VmStop::TableOutsideMemory { gva, entry, level }));
         };
-        if let Some(step) = walk.steps.get_mut(usize::from(number).wrapping_sub(1)) {
-            *step = Step { table, entry, raw, inherited: walk.perms };
+        let place = usize::from(number).wrapping_sub(1);
+        if let (Some(step), Some(kept)) = (walk.steps.get_mut(place), raws.get_mut(place)) {
+            *step = Step::new(table, walk.perms);
+            *kept = raw;
         }
         match F::decode(raw, level, ctx) {
             GuestPte::Absent => return Err(WalkError::Fault(ctx.fault(gva, access, PfErr::empty()))),
@@ -159,30 +181,32 @@ pub(crate) fn frame_in_leaf<F: GuestFormat>(page: Gfn, level: Level, gva: Gva) -
 #[inline]
 fn set_marks<F: GuestFormat, G: GuestMem, O: Observer>(
     mem: &G,
-    walk: &mut Walk,
+    (walk, raws): (&mut Walk, &mut Raws),
     (gva, access): (Gva, Access),
     observer: &mut O,
 ) -> Result<(), WalkError> {
     let leaf = walk.leaf;
     let mut number = F::LEVELS;
     while let Some(level) = Level::from_number(number) {
-        let Some(step) = walk.steps.get_mut(usize::from(number).wrapping_sub(1)) else { break };
-        let mut wanted = step.raw | F::ACCESSED;
+        let place = usize::from(number).wrapping_sub(1);
+        let (Some(step), Some(raw)) = (walk.steps.get(place), raws.get_mut(place)) else { break };
+        let entry = entry_gpa::<F>(step.table(), level, gva);
+        let mut wanted = *raw | F::ACCESSED;
         if number == leaf && access.is_write() {
             wanted |= F::DIRTY;
             walk.dirty = true;
         }
-        let marked = wanted != step.raw;
+        let marked = wanted != *raw;
         if marked {
-            match mark_entry::<F, G>(mem, step.entry, step.raw, wanted) {
-                Ok(now) => step.raw = now,
+            match mark_entry::<F, G>(mem, entry, *raw, wanted) {
+                Ok(now) => *raw = now,
                 Err(CmpxchgError::Changed) => return Err(WalkError::Retry),
                 Err(CmpxchgError::NoMemory) => {
-                    return Err(WalkError::Stop(VmStop::TableOutsideMemory { gva, entry: step.entry, level }));
+                    return Err(WalkError::Stop(VmStop::TableOutsideMemory { gva, entry, level }));
                 }
             }
         }
-        observer.event(Event::Walk { level, marked, gva, entry: step.entry, gpte: step.raw });
+        observer.event(Event::Walk { level, marked, gva, entry, gpte: *raw });
         if number == leaf {
             break;
         }

@@ -6,13 +6,13 @@ use crate::counters::Counter;
 use crate::event::{Event, Observer};
 use crate::flush::FlushPlan;
 use crate::links::NIL;
-use crate::mem::{GfnKind, GuestMem, TableMem};
+use crate::mem::{GuestMem, TableMem, backing};
 use crate::mmu::ShadowMmu;
 use crate::policy::EagerFill;
 use crate::propagate::{Cause, Leaf, propagate};
 use crate::pte::{GuestFormat, GuestPte, Legacy32, frame_index, ratio_shift};
 use crate::role::{Key, Role};
-use crate::stop::VmStop;
+use crate::stop::Trouble;
 use crate::table::Stored;
 use crate::walk::frame_in_leaf;
 
@@ -33,14 +33,14 @@ impl<G: GuestMem, T: TableMem, O: Observer> ShadowMmu<G, T, O> {
         let gfn = gpa.gfn();
         if self.frames.find(gfn).is_some_and(|frame| frame.tables != 0)
             && len != 0
-            && let Err(stop) = self.follow_write(gpa, len, before)
+            && let Err(trouble) = self.follow_write(gpa, len, before)
         {
-            self.remember(stop);
+            self.remember(trouble);
         }
         self.take_plan()
     }
 
-    pub(crate) fn follow_write(&mut self, gpa: Gpa, len: usize, before: Option<u64>) -> Result<(), VmStop> {
+    pub(crate) fn follow_write(&mut self, gpa: Gpa, len: usize, before: Option<u64>) -> Result<(), Trouble> {
         let gfn = gpa.gfn();
         let odd = len < 4 || gpa.offset() & 3 != 0;
         if odd && self.policy.reuse_detection {
@@ -90,22 +90,38 @@ impl<G: GuestMem, T: TableMem, O: Observer> ShadowMmu<G, T, O> {
         role: Role,
         gfn: Gfn,
         (first, last): (u64, u64),
-    ) -> Result<(), VmStop> {
-        let level = role.level();
-        let ratio = ratio_shift::<F>(level);
+    ) -> Result<(), Trouble> {
+        if !role.is_leaf_table() {
+            return self.follow_upper::<F>(page, role, gfn, (first, last));
+        }
+        for index in first >> F::ENTRY_SHIFT..=last >> F::ENTRY_SHIFT {
+            if index >> 9 == u64::from(role.quadrant()) {
+                let entry = gfn.base().add(index << F::ENTRY_SHIFT);
+                self.follow_leaf::<F>((page, (index & 511) as usize), role, entry)?;
+            }
+        }
+        Ok(())
+    }
+
+    /// The same in a table above the leaves, where one guest entry may be several shadow entries.
+    #[inline(never)]
+    fn follow_upper<F: GuestFormat>(
+        &mut self,
+        page: u32,
+        role: Role,
+        gfn: Gfn,
+        (first, last): (u64, u64),
+    ) -> Result<(), Trouble> {
+        let ratio = ratio_shift::<F>(role.level());
         for index in first >> F::ENTRY_SHIFT..=last >> F::ENTRY_SHIFT {
             let slots = index << ratio;
             if slots >> 9 != u64::from(role.quadrant()) {
                 continue;
             }
+            let entry = gfn.base().add(index << F::ENTRY_SHIFT);
             let slot = (slots & 511) as usize;
-            let entry = Self::byte_of(gfn, index << F::ENTRY_SHIFT);
-            if level == Level::L1 {
-                self.follow_leaf::<F>((page, slot), role, entry)?;
-            } else {
-                for slot in slot..slot.saturating_add(1 << ratio) {
-                    self.follow_table::<F>((page, slot), role, entry)?;
-                }
+            for slot in slot..slot.saturating_add(1 << ratio) {
+                self.follow_table::<F>((page, slot), role, entry)?;
             }
         }
         Ok(())
@@ -118,7 +134,7 @@ impl<G: GuestMem, T: TableMem, O: Observer> ShadowMmu<G, T, O> {
         (page, slot): (u32, usize),
         role: Role,
         entry: Gpa,
-    ) -> Result<(), VmStop> {
+    ) -> Result<(), Trouble> {
         let present = self.pool.get(page)?.has(slot);
         if !present && self.policy.eager_fill == EagerFill::Never {
             return Ok(());
@@ -156,23 +172,13 @@ impl<G: GuestMem, T: TableMem, O: Observer> ShadowMmu<G, T, O> {
         (page, slot): (u32, usize),
         role: Role,
         entry: Gpa,
-    ) -> Result<(), VmStop> {
+    ) -> Result<(), Trouble> {
         let Some(child) = self.child(page, slot)? else { return Ok(()) };
         let ctx = role.ctx(&self.ctx);
         let gva = frame_index(role.level(), role.quadrant(), slot);
         let raw = F::read(&self.mem, entry).unwrap_or(0);
         let wanted = child_key::<F>(&ctx, role, gva, F::decode(raw, role.level(), &ctx));
         if wanted == Some(self.pool.get(child)?.key) { Ok(()) } else { self.zap(page, slot) }
-    }
-}
-
-/// The frame of the host behind a guest frame, and whether it is read-only memory.
-#[inline]
-fn backing(kind: GfnKind) -> Option<(crate::Pfn, bool)> {
-    match kind {
-        GfnKind::Ram(pfn) => Some((pfn, false)),
-        GfnKind::Rom(pfn) => Some((pfn, true)),
-        GfnKind::Mmio | GfnKind::Hole => None,
     }
 }
 

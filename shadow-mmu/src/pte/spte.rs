@@ -54,17 +54,10 @@ impl Spte {
     #[must_use]
     #[inline]
     pub const fn leaf(pfn: Pfn, perms: Perms) -> Self {
-        let mut raw = pfn.base().raw() & FRAME | PRESENT | ACCESSED;
-        if perms.user() {
-            raw |= USER;
-        }
-        if perms.write() {
-            raw |= WRITABLE | DIRTY;
-        }
-        if !perms.execute() {
-            raw |= NO_EXECUTE;
-        }
-        Self(raw)
+        // Shifts instead of branches: this is on every hot path.
+        let write = perms.write() as u64;
+        let rights = (perms.user() as u64) << 2 | write << 1 | write << 6 | (!perms.execute() as u64) << 63;
+        Self(pfn.base().raw() & FRAME | PRESENT | ACCESSED | rights)
     }
 
     /// The same entry without the right to write.
@@ -134,3 +127,7 @@ impl fmt::LowerHex for Spte {
         fmt::LowerHex::fmt(&self.0, f)
     }
 }
+
+const _: () = assert!(Spte::leaf(Pfn::new(0), Perms::ALL).0 == PRESENT | WRITABLE | USER | ACCESSED | DIRTY);
+const _: () =
+    assert!(Spte::leaf(Pfn::new(0), Perms::new(true, false, false)).0 == PRESENT | USER | ACCESSED | NO_EXECUTE);

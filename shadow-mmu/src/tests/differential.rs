@@ -132,11 +132,6 @@ fn run(setup: Setup, steps: Vec<Step>) {
             Step::Rebuild(variant) => rebuild(&mut machine, variant),
         }
     }
-    if std::env::var("COV").is_ok() {
-        for (n, v) in machine.mmu.counters().iter() {
-            eprintln!("COV {n} {v}");
-        }
-    }
 }
 
 fn setup() -> impl Strategy<Value = Setup> {

@@ -293,7 +293,7 @@ fn what_the_cpu_refuses_changes_nothing() {
     let (outcome, _plan) = mmu.on_fault(Fault { gva: Gva::new(0), access });
     assert_eq!(outcome, Outcome::Stop(VmStop::NoRoot));
     let (outcome, _plan) = mmu.on_fault(Fault { gva: Gva::new(1 << 32), access });
-    assert_eq!(outcome, Outcome::Stop(VmStop::AddressTooWide(Gva::new(1 << 32))));
+    assert_eq!(outcome, Outcome::Stop(VmStop::NoRoot));
 }
 
 #[test]

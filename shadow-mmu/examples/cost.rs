@@ -1,0 +1,174 @@
+//! Runs one hot path many times, for counting its instructions from outside:
+//!
+//! ```text
+//! cargo build --release -p shadow-mmu --example cost
+//! valgrind --tool=none ... or: perf stat -e instructions:u target/release/examples/cost <path> <times>
+//! ```
+//!
+//! The cost of a path is the difference between two runs, divided by the difference of their `times`. Memory and tables are
+//! plain arrays, so that what is counted is the library and little else.
+
+use std::cell::Cell;
+use std::process::ExitCode;
+
+use shadow_mmu::{
+    Access, AccessKind, CmpxchgError, Config, ControlWrite, Controls, Fault, Gfn, GfnKind, Gpa, GuestMem, Gva, Pfn,
+    Privilege, Refused, ShadowMmu, Spte, TableMem, cr0,
+};
+
+const GUEST_FRAMES: u64 = 1024;
+const TABLE_FRAMES: u64 = 64;
+
+struct Memory(Vec<Cell<u32>>);
+
+impl Memory {
+    fn cell(&self, gpa: Gpa) -> Option<&Cell<u32>> {
+        self.0.get((gpa.raw() / 4) as usize)
+    }
+
+    fn put(&self, gpa: u64, value: u32) {
+        if let Some(cell) = self.cell(Gpa::new(gpa)) {
+            cell.set(value);
+        }
+    }
+}
+
+impl GuestMem for Memory {
+    fn kind(&self, gfn: Gfn) -> GfnKind {
+        if gfn.raw() < GUEST_FRAMES { GfnKind::Ram(Pfn::new(gfn.raw() + 0x1000)) } else { GfnKind::Hole }
+    }
+
+    fn read_u32(&self, gpa: Gpa) -> Option<u32> {
+        self.cell(gpa).map(Cell::get)
+    }
+
+    fn read_u64(&self, _gpa: Gpa) -> Option<u64> {
+        None
+    }
+
+    fn cmpxchg_u32(&self, gpa: Gpa, old: u32, new: u32) -> Result<(), CmpxchgError> {
+        let cell = self.cell(gpa).ok_or(CmpxchgError::NoMemory)?;
+        if cell.replace(new) == old { Ok(()) } else { Err(CmpxchgError::Changed) }
+    }
+
+    fn cmpxchg_u64(&self, _gpa: Gpa, _old: u64, _new: u64) -> Result<(), CmpxchgError> {
+        Err(CmpxchgError::NoMemory)
+    }
+}
+
+struct Tables(Vec<[Spte; 512]>);
+
+impl TableMem for Tables {
+    fn load(&self, table: Pfn, index: usize) -> Spte {
+        self.0.get(table.raw() as usize).and_then(|entries| entries.get(index)).copied().unwrap_or_default()
+    }
+
+    fn store(&mut self, table: Pfn, index: usize, spte: Spte) -> Result<(), Refused> {
+        let entries = self.0.get_mut(table.raw() as usize).ok_or(Refused)?;
+        *entries.get_mut(index).ok_or(Refused)? = spte;
+        Ok(())
+    }
+
+    fn clear(&mut self, table: Pfn) {
+        if let Some(entries) = self.0.get_mut(table.raw() as usize) {
+            entries.fill(Spte::ABSENT);
+        }
+    }
+
+    fn make_root(&mut self, table: Pfn) -> Result<(), Refused> {
+        self.clear(table);
+        Ok(())
+    }
+
+    fn retire_root(&mut self, table: Pfn) -> Result<(), Refused> {
+        self.clear(table);
+        Ok(())
+    }
+}
+
+type Mmu = ShadowMmu<Memory, Tables, ()>;
+
+/// Directories in frames 1 and 3, one table in frame 2: 512 pages from frame 16 on.
+fn machine() -> Mmu {
+    let memory = Memory(vec![Cell::new(0); GUEST_FRAMES as usize * 1024]);
+    memory.put(0x1000, 0x2067);
+    memory.put(0x3000, 0x2067);
+    for page in 0..512u32 {
+        memory.put(0x2000 + u64::from(page) * 4, (page + 16) << 12 | 0x67);
+    }
+    let tables = Tables(vec![[Spte::ABSENT; 512]; TABLE_FRAMES as usize]);
+    let config = Config::new((0..TABLE_FRAMES).map(Pfn::new).collect(), GUEST_FRAMES);
+    let mut mmu = ShadowMmu::new(memory, tables, (), config).expect("a good configuration");
+    load(&mut mmu, 1, ControlWrite::Reset);
+    touch(&mut mmu, 0, AccessKind::Write);
+    mmu
+}
+
+fn load(mmu: &mut Mmu, frame: u64, why: ControlWrite) {
+    let controls = Controls { cr0: cr0::PE | cr0::WP | cr0::PG, cr3: frame << 12, ..Controls::default() };
+    let _plan = mmu.load_controls(controls, why).expect("no refusal");
+}
+
+fn touch(mmu: &mut Mmu, page: u64, kind: AccessKind) {
+    let fault = Fault { gva: Gva::new(page << 12), access: Access { kind, privilege: Privilege::Supervisor } };
+    let _outcome = mmu.on_fault(std::hint::black_box(fault));
+}
+
+fn write(mmu: &mut Mmu, page: u64, gpte: u32) {
+    let gpa = Gpa::new(0x2000 + page * 4);
+    mmu.mem().put(gpa.raw(), gpte);
+    let _plan = mmu.on_write(std::hint::black_box(gpa), 4);
+}
+
+fn main() -> ExitCode {
+    let mut arguments = std::env::args().skip(1);
+    let path = arguments.next().unwrap_or_default();
+    let times: u64 = arguments.next().and_then(|n| n.parse().ok()).unwrap_or(1000);
+    let mut mmu = machine();
+    for n in 0..times {
+        let page = 1 + n % 500;
+        let frame = (n % 700 + 20) as u32;
+        match path.as_str() {
+            // A present entry gets another frame.
+            "ptemod" => write(&mut mmu, page, frame << 12 | 0x67),
+            // An entry appears without A and goes again: nothing was shadowed.
+            "ptenew" => write(&mut mmu, page, frame << 12 | 7),
+            // A hidden fault: zap by a write, fill by a fault. The write's cost is `ptezap`.
+            "hidden" => {
+                mmu.mem().put(0x2000 + page * 4, (page as u32 + 16) << 12 | 0x67);
+                touch(&mut mmu, page, AccessKind::Write);
+                write(&mut mmu, page, 0);
+            }
+            // Makes and clears a present entry by writes.
+            "ptezap" => {
+                write(&mut mmu, page, frame << 12 | 0x67);
+                write(&mut mmu, page, 0);
+            }
+            "cr3" => load(&mut mmu, 1 + 2 * (n & 1), ControlWrite::Cr3),
+            "nothing" => {
+                std::hint::black_box(frame);
+            }
+            "cr3same" => load(&mut mmu, 1, ControlWrite::Cr3),
+            "invlpg" => {
+                let _plan = mmu.on_invlpg(std::hint::black_box(Gva::new(page << 12)));
+            }
+            // A write fault on a tracked table, up to the answer "emulate".
+            "trap" => {
+                mmu.mem().put(0x27fc, 0x2067);
+                touch(&mut mmu, 511, AccessKind::Write);
+            }
+            "true" => {
+                let fault = Fault {
+                    gva: Gva::new(0x40_0000),
+                    access: Access { kind: AccessKind::Read, privilege: Privilege::User },
+                };
+                let _outcome = mmu.on_fault(std::hint::black_box(fault));
+            }
+            _ => {
+                eprintln!("usage: cost ptemod|ptenew|hidden|ptezap|cr3|cr3same|invlpg|trap|true [times]");
+                return ExitCode::FAILURE;
+            }
+        }
+    }
+    ExitCode::SUCCESS
+}
