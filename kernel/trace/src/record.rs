@@ -81,6 +81,8 @@ kinds! {
     Table = 21 "table",
     /// Records were lost because the ring was full and nobody drained it: `a` = how many.
     Lost = 22 "lost",
+    /// The ring was full, and the guest waited while it was sent: `a` = TSC ticks that this took, which no exit is to blame for.
+    Drained = 23 "drained",
 }
 
 /// One trace record, 40 bytes. What the fields mean depends on [`Kind`].

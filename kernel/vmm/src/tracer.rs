@@ -57,7 +57,11 @@ impl Tracer {
             ring.is_full()
         };
         if full {
+            let start = time::tsc();
             self.drain();
+            let spent = time::tsc().wrapping_sub(start);
+            let drained = Record { tsc: start, vm: self.vm, a: spent, ..Record::new(Kind::Drained) };
+            self.shared.ring.borrow_mut().push(drained);
         }
     }
 
