@@ -21,12 +21,12 @@ pub(super) fn frame(format: Format, entry: u64) -> u64 {
     entry & if format == Format::Guest32 { FRAME_32 } else { FRAME_64 }
 }
 
-/// The entry's bits: `present, writable, user`, or `not present`.
+/// The bits of an entry: `writable, user, accessed`; `present` if it is that alone; `not present`; `empty`.
 pub(super) fn rights(format: Format, level: u8, entry: u64) -> String {
     if entry & PRESENT == 0 {
         return if entry == 0 { "empty".into() } else { "not present".into() };
     }
-    let mut words = vec!["present"];
+    let mut words = Vec::new();
     words.extend(BITS.iter().filter(|(bit, _)| entry & bit != 0).map(|(_, word)| *word));
     if level > 1 && entry & LARGE != 0 {
         words.push("large");
@@ -34,14 +34,14 @@ pub(super) fn rights(format: Format, level: u8, entry: u64) -> String {
     if format == Format::Shadow && entry & NO_EXECUTE != 0 {
         words.push("no-execute");
     }
-    words.join(", ")
+    if words.is_empty() { "present".into() } else { words.join(", ") }
 }
 
 /// The entry as a number, as wide as it is.
 pub(super) fn bits(format: Format, entry: u64) -> String {
     match format {
         Format::Guest32 => format!("{entry:#010x}"),
-        Format::Shadow => format!("{entry:#018x}"),
+        Format::Shadow => format!("{entry:#012x}"),
     }
 }
 
@@ -51,10 +51,11 @@ mod tests {
 
     #[test]
     fn entries_in_words() {
-        assert_eq!(rights(Format::Guest32, 1, 0x0020_5067), "present, writable, user, accessed, dirty");
-        assert_eq!(rights(Format::Guest32, 2, 0x83), "present, writable, large");
+        assert_eq!(rights(Format::Guest32, 1, 0x0020_5067), "writable, user, accessed, dirty");
+        assert_eq!(rights(Format::Guest32, 2, 0x83), "writable, large");
         assert_eq!(rights(Format::Guest32, 1, 0), "empty");
-        assert_eq!(rights(Format::Shadow, 1, 0x8000_0000_0010_0001), "present, no-execute");
+        assert_eq!(rights(Format::Guest32, 1, 1), "present");
+        assert_eq!(rights(Format::Shadow, 1, 0x8000_0000_0010_0001), "no-execute");
         assert_eq!(frame(Format::Shadow, 0x8000_0000_0010_0fff), 0x10_0000);
         assert_eq!(frame(Format::Guest32, 0x0020_5067), 0x20_5000);
         assert_eq!(bits(Format::Guest32, 0x67), "0x00000067");

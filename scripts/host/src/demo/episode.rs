@@ -27,10 +27,11 @@ impl Episode {
         self.exit.map(|exit| exit.flags)
     }
 
-    /// Time stamps between exit and resume.
+    /// Time stamps between exit and resume, without those spent on sending the trace.
     pub(super) fn cost(&self) -> u64 {
         let start = self.exit.as_ref().or(self.body.first()).map(|record| record.tsc);
-        start.zip(self.resume).map_or(0, |(start, resume)| resume.tsc.saturating_sub(start))
+        let all = start.zip(self.resume).map_or(0, |(start, resume)| resume.tsc.saturating_sub(start));
+        all.saturating_sub(self.of_kind(Kind::Drained).map(|record| record.a).sum())
     }
 
     /// The records of this kind.
@@ -81,6 +82,7 @@ mod tests {
             Record { code: Reason::Io as u8, ..record(Kind::Resume, 10) },
             record(Kind::Exit, 110),
             record(Kind::Ring, 120),
+            Record { a: 30, ..record(Kind::Drained, 121) },
             Record { code: reason, ..record(Kind::Resume, 150) },
             record(Kind::Exit, 200),
             record(Kind::VmStop, 210),
@@ -88,7 +90,7 @@ mod tests {
         let episodes = cut(&records, 1);
         assert_eq!(episodes.len(), 3);
         assert_eq!((episodes[0].reason(), episodes[0].before), (None, None), "no exit, no reason");
-        assert_eq!((episodes[1].reason(), episodes[1].cost(), episodes[1].before), (Some(Reason::Iret), 40, Some(100)));
+        assert_eq!((episodes[1].reason(), episodes[1].cost(), episodes[1].before), (Some(Reason::Iret), 10, Some(100)));
         assert_eq!(episodes[1].of_kind(Kind::Ring).count(), 1);
         assert!(episodes[2].resume.is_none());
         assert!(cut(&records, 2).is_empty());

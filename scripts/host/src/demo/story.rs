@@ -103,7 +103,7 @@ impl Step<'_> {
         if let Some(trap) = self.teller.trap(episode) {
             self.line("trap", &trap)?;
         }
-        let why = episode.reason().map_or("", explain);
+        let why = Teller::why(episode);
         if !why.is_empty() {
             self.line("why", why)?;
         }
@@ -148,7 +148,7 @@ fn ending(out: &mut String, episodes: &[Episode], options: &Options) -> fmt::Res
     writeln!(out, "   {}", sum_up(episodes.iter()))?;
     let guest: u64 = episodes.iter().skip(1).filter_map(|episode| episode.before).sum();
     writeln!(out, "   {} instructions of the guest's own in between.", grouped(guest))?;
-    writeln!(out, "   (Instructions are time stamps: one each. Writing the trace is part of Gnomon's share.)")
+    writeln!(out, "   (Instructions are time stamps, one each. Gnomon's include making the trace, but not sending it.)")
 }
 
 /// `12 exits (8 io, 3 cli, 1 sti), 4,711 instructions in Gnomon`.
@@ -167,24 +167,6 @@ fn sum_up<'a>(episodes: impl Iterator<Item = &'a Episode>) -> String {
     let list: Vec<String> = reasons.iter().map(|(reason, count)| format!("{count} {}", reason.name())).collect();
     let word = if total == 1 { "exit" } else { "exits" };
     format!("{total} {word} ({}), {} instructions in Gnomon", list.join(", "), grouped(cost))
-}
-
-/// Why an exit of this kind happens at all.
-fn explain(reason: Reason) -> &'static str {
-    match reason {
-        Reason::SoftInterrupt => "the IDT that the CPU uses is Gnomon's, so the guest's own gate has to be emulated",
-        Reason::PtWrite => "Gnomon keeps the guest's page tables read-only, to see every change",
-        Reason::Iret => {
-            "a return to another ring changes what the guest may do, so Gnomon makes it fault and does it itself"
-        }
-        Reason::HiddenFault => {
-            "only the shadow lacks the page, the guest's own tables allow it: the guest never learns of this"
-        }
-        Reason::TrueFault => "the guest's tables forbid the access, so the fault is the guest's to handle",
-        Reason::WriteCr3 => "CR3 is privileged: ring 1 may not load it",
-        Reason::Invlpg => "INVLPG is privileged: ring 1 may not run it",
-        _ => "",
-    }
 }
 
 /// `1234567` as `1,234,567`.

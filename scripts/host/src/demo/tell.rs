@@ -37,9 +37,13 @@ impl Teller<'_> {
         }
     }
 
-    /// Where the guest was: the function's name, or the address.
+    /// The function that the guest was in, or the address.
     pub(super) fn place(&self, exit: &Record) -> String {
-        self.names.describe(exit.vm, exit.a).unwrap_or_else(|| format!("{:#010x}", exit.a))
+        // After an INT, EIP is behind the instruction, which may be the function's last.
+        let address = if is_gate(exit.code) { exit.a.saturating_sub(1) } else { exit.a };
+        let symbol = self.names.describe(exit.vm, address);
+        symbol
+            .map_or_else(|| format!("{:#010x}", exit.a), |name| name.split("+0x").next().unwrap_or_default().to_owned())
     }
 
     /// One line that says what the guest did.
@@ -48,15 +52,45 @@ impl Teller<'_> {
         let who = if exit.flags == 3 { "The process" } else { "The kernel" };
         let place = self.place(exit);
         match episode.reason() {
-            Some(Reason::SoftInterrupt) => format!("{who} asks for a service: INT in {place}"),
+            Some(Reason::SoftInterrupt) => format!("{who} asks for a service: INT {:#x} in {place}", exit.code),
             Some(Reason::PtWrite) => format!("{who} writes a page-table entry in {place}"),
             Some(Reason::Iret) => format!("{who} returns by IRET in {place}"),
-            Some(Reason::HiddenFault) => format!("{who} touches {:#010x} in {place}", exit.b),
+            Some(Reason::TrackedWrite) => format!("{who} writes beside its descriptor tables in {place}"),
+            Some(Reason::HiddenFault) if misses_right(exit) => {
+                format!("{who} writes to {:#010x} in {place}, for the first time", exit.b)
+            }
+            Some(Reason::HiddenFault) => format!("{who} touches {:#010x} in {place}, for the first time", exit.b),
             Some(Reason::TrueFault) => {
                 format!("{who} touches {:#010x} in {place}, and its own tables forbid it", exit.b)
             }
             Some(reason) => format!("{who} causes the exit `{}` in {place}", reason.name()),
             None => format!("{who} leaves for the last time in {place}"),
+        }
+    }
+
+    /// Why there was an exit at all.
+    pub(super) fn why(episode: &Episode) -> &'static str {
+        match episode.reason() {
+            Some(Reason::SoftInterrupt) => {
+                "the CPU's IDT is Gnomon's, so it has to do what the guest's own gate asks for"
+            }
+            Some(Reason::PtWrite) => "Gnomon keeps the guest's page tables read-only, to see every change",
+            Some(Reason::TrackedWrite) => {
+                "Gnomon keeps a checked copy of the guest's segment descriptors, and wants to know when they may have changed"
+            }
+            Some(Reason::Iret) => {
+                "a return to another ring changes what the guest may do: Gnomon makes it fault, and does it itself"
+            }
+            Some(Reason::HiddenFault) if episode.exit.as_ref().is_some_and(misses_right) => {
+                "the guest's tables allow it, but its dirty bit was clear: the shadow is read-only until the first write"
+            }
+            Some(Reason::HiddenFault) => {
+                "the guest's own tables allow it, only the shadow lacks the page: the guest never learns"
+            }
+            Some(Reason::TrueFault) => "the guest's tables forbid the access, so the fault is the guest's to handle",
+            Some(Reason::WriteCr3) => "CR3 is privileged: ring 1 may not load it",
+            Some(Reason::Invlpg) => "INVLPG is privileged: ring 1 may not run it",
+            _ => "",
         }
     }
 
@@ -81,7 +115,10 @@ impl Teller<'_> {
     /// What the hypervisor did, a line each.
     pub(super) fn actions(&self, episode: &Episode) -> Vec<String> {
         let mut lines: Vec<String> = episode.body.iter().filter_map(|record| self.action(record)).collect();
-        lines.extend(self.tables(episode));
+        // The walk of a page-table write is that of the table's own address, which is beside the point.
+        if episode.reason() != Some(Reason::PtWrite) {
+            lines.extend(self.tables(episode));
+        }
         lines
     }
 
@@ -121,15 +158,14 @@ impl Teller<'_> {
 
     fn pt_write(&self, record: &Record) -> String {
         let Record { code, flags, a, b, c, .. } = *record;
-        let before = if flags == 1 { entry::bits(Format::Guest32, b) } else { "?".into() };
+        let before = if flags == 1 { format!("{} becomes ", entry::bits(Format::Guest32, b)) } else { String::new() };
         let after = entry::bits(Format::Guest32, c);
         let rights = entry::rights(Format::Guest32, code, c);
-        let guest = format!("guest PTE, level {code}, at GPA {a:#010x}: {before} becomes {after} ({rights})");
-        let mut text = self.style.guest(&guest);
+        let mut text = self.style.guest(&format!("guest  L{code} at GPA {a:#010x}: {before}{after}  {rights}"));
         if code == 1
             && let Some(hpa) = self.shadows.get(&a)
         {
-            let note = format!("shadow PTE, level 1, at HPA {hpa:#010x}: filled when the page is touched");
+            let note = format!("shadow L1 at HPA {hpa:#010x}: stays empty until somebody touches the page");
             let _ = write!(text, "\n{}", self.style.shadow(&note));
         }
         text
@@ -139,15 +175,13 @@ impl Teller<'_> {
     fn tables(&self, episode: &Episode) -> Vec<String> {
         let mut lines = Vec::new();
         for level in (1..=5).rev() {
-            let walks = episode.of_kind(Kind::Walk).filter(|walk| walk.code == level);
-            lines.extend(walks.last().map(|walk| {
-                let set = if walk.flags == 1 { "; Gnomon set accessed/dirty, as the CPU would" } else { "" };
-                self.style.guest(&format!("guest  {}{set}", side(Format::Guest32, "GPA", walk)))
-            }));
-            let fills = episode.of_kind(Kind::Fill).filter(|fill| fill.code == level);
-            lines.extend(
-                fills.last().map(|fill| self.style.shadow(&format!("shadow {}", side(Format::Shadow, "HPA", fill)))),
-            );
+            let walk = episode.of_kind(Kind::Walk).filter(|walk| walk.code == level).last();
+            let fill = episode.of_kind(Kind::Fill).filter(|fill| fill.code == level).last();
+            lines.extend(walk.map(|walk| self.style.guest(&format!("guest  {}", side(Format::Guest32, "GPA", walk)))));
+            lines.extend(fill.map(|fill| self.style.shadow(&format!("shadow {}", side(Format::Shadow, "HPA", fill)))));
+        }
+        if episode.of_kind(Kind::Walk).any(|walk| walk.flags == 1) {
+            lines.push("sets the guest's accessed and dirty bits, as the CPU would have".into());
         }
         lines
     }
@@ -179,6 +213,16 @@ fn side(format: Format, space: &str, record: &Record) -> String {
 fn ring_change(from: u8, to: u8) -> String {
     let real = |ring: u8| if ring == 0 { 1 } else { ring };
     format!("switches the guest from ring {} to ring {}", real(from), real(to))
+}
+
+/// Vectors whose gates are open to the guest: EIP is behind the instruction.
+fn is_gate(vector: u8) -> bool {
+    matches!(vector, 3 | 4 | 0x80)
+}
+
+/// A page fault of a write through a shadow entry that is present.
+fn misses_right(exit: &Record) -> bool {
+    exit.code == 14 && exit.arg & 3 == 3
 }
 
 /// The error code of a page fault in words.

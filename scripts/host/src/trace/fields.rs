@@ -78,6 +78,7 @@ pub fn fields(record: &Record) -> Vec<Field> {
             ("shadow_hpa", Hex(b)),
         ],
         Kind::Lost => vec![("records", Number(a))],
+        Kind::Drained => vec![("ticks", Number(a))],
     }
 }
 
