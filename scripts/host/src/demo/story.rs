@@ -66,7 +66,7 @@ fn prologue(out: &mut String, episodes: &[Episode], options: &Options) -> fmt::R
     if let Some(root) = roots.last() {
         writeln!(out, "   It believes CR3 is {:#x}; the CPU runs on the shadow root at HPA {:#x}.", root.b, root.c)?;
     }
-    writeln!(out, "   {}", sum_up(episodes.iter()))?;
+    writeln!(out, "   {}.", sum_up(episodes.iter()))?;
     writeln!(out)
 }
 
@@ -100,7 +100,7 @@ impl Step<'_> {
 
     fn tell(&mut self, episode: &Episode) -> fmt::Result {
         self.title(&self.teller.headline(episode))?;
-        if let Some(trap) = self.teller.trap(episode) {
+        for trap in self.teller.trap(episode) {
             self.line("trap", &trap)?;
         }
         let why = Teller::why(episode);
@@ -145,20 +145,20 @@ impl Step<'_> {
 /// What it all cost.
 fn ending(out: &mut String, episodes: &[Episode], options: &Options) -> fmt::Result {
     writeln!(out, "{}", options.style.title("From the call to the page"))?;
-    writeln!(out, "   {}", sum_up(episodes.iter()))?;
+    writeln!(out, "   {}.", sum_up(episodes.iter()))?;
     let guest: u64 = episodes.iter().skip(1).filter_map(|episode| episode.before).sum();
     writeln!(out, "   {} instructions of the guest's own in between.", grouped(guest))?;
     writeln!(out, "   (Instructions are time stamps, one each. Gnomon's include making the trace, but not sending it.)")
 }
 
-/// `12 exits (8 io, 3 cli, 1 sti), 4,711 instructions in Gnomon`.
+/// `12 exits, 4,711 instructions in Gnomon (8 io, 3 cli, 1 sti)`.
 fn sum_up<'a>(episodes: impl Iterator<Item = &'a Episode>) -> String {
     let (mut total, mut cost) = (0, 0);
     let mut counters = gnomon_trace::Counters::new();
     for episode in episodes {
-        cost += episode.cost();
         if let Some(reason) = episode.reason() {
             total += 1;
+            cost += episode.cost();
             counters.add(reason);
         }
     }
@@ -166,7 +166,10 @@ fn sum_up<'a>(episodes: impl Iterator<Item = &'a Episode>) -> String {
     reasons.sort_by_key(|&(_, count)| std::cmp::Reverse(count));
     let list: Vec<String> = reasons.iter().map(|(reason, count)| format!("{count} {}", reason.name())).collect();
     let word = if total == 1 { "exit" } else { "exits" };
-    format!("{total} {word} ({}), {} instructions in Gnomon", list.join(", "), grouped(cost))
+    let list = list.join(", ");
+    // Long lists get a line of their own.
+    let gap = if list.len() > 60 { "\n   " } else { " " };
+    format!("{total} {word}, {} instructions in Gnomon{gap}({list})", grouped(cost))
 }
 
 /// `1234567` as `1,234,567`.

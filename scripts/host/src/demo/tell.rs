@@ -94,22 +94,20 @@ impl Teller<'_> {
         }
     }
 
-    /// Ring, trap, and what the CPU reported.
-    pub(super) fn trap(&self, episode: &Episode) -> Option<String> {
-        let exit = episode.exit?;
+    /// Ring, trap, and what the CPU reported, a line each.
+    pub(super) fn trap(&self, episode: &Episode) -> Vec<String> {
+        let Some(exit) = episode.exit else { return Vec::new() };
         let ring = if exit.flags == 3 { "ring 3" } else { "ring 1 (the guest believes: ring 0)" };
-        let mut text = format!("{ring} at {}: {}", self.address(exit.vm, exit.a), vector(exit.code));
+        let mut text = format!("{} in {ring} at {}", vector(exit.code), self.address(exit.vm, exit.a));
         match exit.code {
-            14 => {
-                let _ = write!(text, " on {}, {}", self.address(exit.vm, exit.b), fault_bits(exit.arg));
-            }
+            14 => return vec![text, format!("{} to {}", fault_bits(exit.arg), self.address(exit.vm, exit.b))],
             // The selector or vector that the CPU refused; 0 says nothing.
             10..=13 if exit.arg != 0 => {
                 let _ = write!(text, ", error code {:#x}", exit.arg);
             }
             _ => {}
         }
-        Some(text)
+        vec![text]
     }
 
     /// What the hypervisor did, a line each.
@@ -199,15 +197,11 @@ impl Teller<'_> {
 }
 
 fn side(format: Format, space: &str, record: &Record) -> String {
-    let Record { code, b, c, .. } = *record;
-    let bits = entry::bits(format, c);
-    let leaf = code == 1 || (format == Format::Shadow && record.flags == 1);
+    let Record { code, flags, b, c, .. } = *record;
+    let leaf = code == 1 || (format == Format::Shadow && flags == 1);
     let target = if leaf { "page" } else { "table" };
-    let frame = entry::frame(format, c);
-    format!(
-        "L{code} at {space} {b:#010x}: {bits:<18}  {target} {space} {frame:#010x}, {}",
-        entry::rights(format, code, c)
-    )
+    let (bits, frame, rights) = (entry::bits(format, c), entry::frame(format, c), entry::rights(format, code, c));
+    format!("L{code} at {space} {b:#010x}: {bits}  {target} at {space} {frame:#010x}, {rights}")
 }
 
 fn ring_change(from: u8, to: u8) -> String {
@@ -230,9 +224,9 @@ fn fault_bits(error: u32) -> String {
     let kind = match error & (1 << 1 | 1 << 4) {
         0 => "a read",
         2 => "a write",
-        _ => "a fetch",
+        _ => "an instruction fetch",
     };
     let who = if error & 1 << 2 != 0 { "user" } else { "supervisor" };
-    let why = if error & 1 != 0 { "the shadow entry lacks the right" } else { "the shadow entry is not present" };
-    format!("{kind} by {who} code: {why}")
+    let why = if error & 1 != 0 { "the shadow entry is too weak" } else { "no shadow entry" };
+    format!("{why} for {kind} by {who} code")
 }

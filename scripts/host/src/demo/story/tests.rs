@@ -58,19 +58,20 @@ fn the_story_is_told_in_order() {
         "200 instructions in ring 3",
         "2 The process asks for a service: INT 0x80 in sbrk",
         "switches the guest from ring 3 to ring 1",
-        "... 2 exits (2 io), 180 instructions in Gnomon",
+        "... 2 exits, 180 instructions in Gnomon (2 io)",
         "3 The kernel writes a page-table entry in map_page",
         "guest  L1 at GPA 0x00103020: 0x00000000 becomes 0x00205007  writable, user",
         "shadow L1 at HPA 0x007f8048: stays empty",
         "1 exit, 2,000 instructions",
         "4 The kernel returns by IRET",
         "5 The process touches 0x00009000",
-        "a write by user code: the shadow entry is not present",
+        "no shadow entry for a write by user code to 0x00009000",
         "guest  L1 at GPA 0x00103020: 0x00205067  page at GPA 0x00205000, writable, user, accessed, dirty",
         "shadow L1 at HPA 0x007f8048: 0x0003f81007  page at HPA 0x03f81000",
         "sets the guest's accessed and dirty bits",
         "6 The process goes on",
-        "6 exits (2 io, 1 hidden-fault, 1 pt-write, 1 iret, 1 soft-interrupt)",
+        "6 exits, 2,450 instructions in Gnomon",
+        "(2 io, 1 hidden-fault, 1 pt-write, 1 iret, 1 soft-interrupt)",
     ];
     let mut rest = text.as_str();
     for part in parts {
