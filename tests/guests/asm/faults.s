@@ -3,25 +3,6 @@
 .set SEL_ABSENT_DATA, SEL_FREE
 .set HOLE, 0x40000000                   # not mapped
 
-.macro fault text, vector, error, instruction:vararg
-    try .Lafter_\@
-.Lat_\@:
-    \instruction
-    nop
-.Lafter_\@:
-    expect_trap "\text", \vector, \error, .Lat_\@
-.endm
-
-.macro fault3 text, vector, error, instruction:vararg
-    .pushsection .text.ring3
-.Lring3_\@:
-    \instruction
-    int $VEC_LEAVE
-    .popsection
-    run_ring3 .Lring3_\@
-    expect_trap "\text", \vector, \error, .Lring3_\@
-.endm
-
 guest_main:
     plan 57
     movl $PTE_W | PTE_U, %edx

@@ -1,16 +1,5 @@
 # Privileged instructions: in ring 0 they do what the manual says, in ring 3 they raise #GP(0) at their own address.
 
-# faults3 "text", instruction: one result for an instruction in ring 3.
-.macro faults3 text:req, instruction:vararg
-    .pushsection .text.ring3
-.Lring3_\@:
-    \instruction
-    int $VEC_LEAVE
-    .popsection
-    run_ring3 .Lring3_\@
-    expect_trap "\text", VEC_GP, 0, .Lring3_\@
-.endm
-
 guest_main:
     plan 69
     call control_registers
@@ -281,38 +270,38 @@ interrupt_flag:
     ret
 
 from_ring3:
-    faults3 "ring 3: CLI", cli
-    faults3 "ring 3: STI", sti
-    faults3 "ring 3: HLT", hlt
-    faults3 "ring 3: IN", inb $0x80, %al
-    faults3 "ring 3: IN DX", inl %dx, %eax
-    faults3 "ring 3: OUT", outb %al, $0x80
-    faults3 "ring 3: INS", insb
-    faults3 "ring 3: OUTS", outsb
-    faults3 "ring 3: LGDT", lgdt gdt_pointer
-    faults3 "ring 3: LIDT", lidt idt_pointer
-    faults3 "ring 3: LLDT", lldt %ax
-    faults3 "ring 3: LTR", ltr %ax
-    faults3 "ring 3: LMSW", lmsw %ax
-    faults3 "ring 3: CLTS", clts
-    faults3 "ring 3: read CR0", movl %cr0, %eax
-    faults3 "ring 3: write CR0", movl %eax, %cr0
-    faults3 "ring 3: read CR2", movl %cr2, %eax
-    faults3 "ring 3: write CR2", movl %eax, %cr2
-    faults3 "ring 3: read CR3", movl %cr3, %eax
-    faults3 "ring 3: write CR3", movl %eax, %cr3
-    faults3 "ring 3: read CR4", movl %cr4, %eax
-    faults3 "ring 3: write CR4", movl %eax, %cr4
-    faults3 "ring 3: read DR7", movl %dr7, %eax
-    faults3 "ring 3: write DR0", movl %eax, %dr0
-    faults3 "ring 3: INVLPG", invlpg scratch
-    faults3 "ring 3: WBINVD", wbinvd
-    faults3 "ring 3: RDMSR", rdmsr
-    faults3 "ring 3: WRMSR", wrmsr
+    fault3 "ring 3: CLI", VEC_GP, 0, cli
+    fault3 "ring 3: STI", VEC_GP, 0, sti
+    fault3 "ring 3: HLT", VEC_GP, 0, hlt
+    fault3 "ring 3: IN", VEC_GP, 0, inb $0x80, %al
+    fault3 "ring 3: IN DX", VEC_GP, 0, inl %dx, %eax
+    fault3 "ring 3: OUT", VEC_GP, 0, outb %al, $0x80
+    fault3 "ring 3: INS", VEC_GP, 0, insb
+    fault3 "ring 3: OUTS", VEC_GP, 0, outsb
+    fault3 "ring 3: LGDT", VEC_GP, 0, lgdt gdt_pointer
+    fault3 "ring 3: LIDT", VEC_GP, 0, lidt idt_pointer
+    fault3 "ring 3: LLDT", VEC_GP, 0, lldt %ax
+    fault3 "ring 3: LTR", VEC_GP, 0, ltr %ax
+    fault3 "ring 3: LMSW", VEC_GP, 0, lmsw %ax
+    fault3 "ring 3: CLTS", VEC_GP, 0, clts
+    fault3 "ring 3: read CR0", VEC_GP, 0, movl %cr0, %eax
+    fault3 "ring 3: write CR0", VEC_GP, 0, movl %eax, %cr0
+    fault3 "ring 3: read CR2", VEC_GP, 0, movl %cr2, %eax
+    fault3 "ring 3: write CR2", VEC_GP, 0, movl %eax, %cr2
+    fault3 "ring 3: read CR3", VEC_GP, 0, movl %cr3, %eax
+    fault3 "ring 3: write CR3", VEC_GP, 0, movl %eax, %cr3
+    fault3 "ring 3: read CR4", VEC_GP, 0, movl %cr4, %eax
+    fault3 "ring 3: write CR4", VEC_GP, 0, movl %eax, %cr4
+    fault3 "ring 3: read DR7", VEC_GP, 0, movl %dr7, %eax
+    fault3 "ring 3: write DR0", VEC_GP, 0, movl %eax, %dr0
+    fault3 "ring 3: INVLPG", VEC_GP, 0, invlpg scratch
+    fault3 "ring 3: WBINVD", VEC_GP, 0, wbinvd
+    fault3 "ring 3: RDMSR", VEC_GP, 0, rdmsr
+    fault3 "ring 3: WRMSR", VEC_GP, 0, wrmsr
     movl %cr4, %eax
     orl $CR4_TSD, %eax
     movl %eax, %cr4
-    faults3 "ring 3: RDTSC with CR4.TSD", rdtsc
+    fault3 "ring 3: RDTSC with CR4.TSD", VEC_GP, 0, rdtsc
     movl %cr4, %eax
     andl $~CR4_TSD, %eax
     movl %eax, %cr4

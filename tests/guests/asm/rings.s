@@ -3,13 +3,7 @@
 .set SEL_GATE3, SEL_FREE + 0x00         # call gate, DPL 3, two parameters
 .set SEL_GATE0, SEL_FREE + 0x08         # call gate, DPL 0
 .set SEL_CONF,  SEL_FREE + 0x10         # conforming code, DPL 0
-.set SEL_LDT,   SEL_FREE + 0x18
-.set SEL_ABSENT_CODE, SEL_FREE + 0x20   # ring 3 code, not present
-.set SEL_ABSENT_DATA, SEL_FREE + 0x28   # ring 0 data, not present
-.set SEL_READ_ONLY, SEL_FREE + 0x30     # ring 0 data, read-only
-.set SEL_EXECUTE, SEL_FREE + 0x38       # ring 0 code, execute-only
-.set LDT_CODE, 0x0f                     # in the LDT: ring 3 code
-.set LDT_DATA, 0x17                     # ... and data, based at `scratch`
+.set SEL_ABSENT_CODE, SEL_FREE + 0x18   # ring 3 code, not present
 .set VEC_TEST, 0x50
 
 # set_gate selector, type byte, function, parameters: a call gate to ring 0.
@@ -22,29 +16,8 @@
     movw $(\type << 8) | \parameters, gdt + \selector + 4
 .endm
 
-# refused "text", vector, error, instruction: the instruction, in ring 0, faults at its own address.
-.macro refused text, vector, error, instruction:vararg
-    try .Lafter_\@
-.Lat_\@:
-    \instruction
-    nop
-.Lafter_\@:
-    expect_trap "\text", \vector, \error, .Lat_\@
-.endm
-
-# refused3: the same in ring 3. Registers are those of ring 0, except EAX.
-.macro refused3 text, vector, error, instruction:vararg
-    .pushsection .text.ring3
-.Lring3_\@:
-    \instruction
-    int $VEC_LEAVE
-    .popsection
-    run_ring3 .Lring3_\@
-    expect_trap "\text", \vector, \error, .Lring3_\@
-.endm
-
 guest_main:
-    plan 85
+    plan 63
     call make_descriptors
     call pic_init
     hook VEC_UD, note_if
@@ -55,25 +28,14 @@ guest_main:
     call call_gates
     call far_transfers
     call returns
-    call nulling
-    call local_table
-    call segment_loads
     ret
 
 make_descriptors:
     movl $descriptors, %esi
     movl $gdt + SEL_FREE, %edi
-    movl $16, %ecx
+    movl $8, %ecx
     rep
     movsl
-    movl $local, %eax
-    movw %ax, gdt + SEL_LDT + 2
-    shrl $16, %eax
-    movb %al, gdt + SEL_LDT + 4
-    movl $scratch, %eax
-    movw %ax, local + 0x10 + 2
-    shrl $16, %eax
-    movb %al, local + 0x10 + 4
     set_gate SEL_GATE3, 0xec, gate_target, 2
     set_gate SEL_GATE0, 0x8c, gate_target_plain, 0
     ret
@@ -132,20 +94,20 @@ interrupt_gates:
     int $VEC_TEST
     check_eq "... or with IF=0, as it was", gate_if, $0
 
-    refused3 "ring 3: INT through a gate of DPL 0", VEC_GP, VEC_TEST * 8 + 2, int $VEC_TEST
+    fault3 "ring 3: INT through a gate of DPL 0", VEC_GP, VEC_TEST * 8 + 2, int $VEC_TEST
     movl $VEC_TEST, %eax
     movl $0x6e, %edx
     call gate_type
-    refused3 "ring 3: INT through a gate that is not present", VEC_NP, VEC_TEST * 8 + 2, int $VEC_TEST
-    refused "ring 0: INT through a gate that is not present", VEC_NP, VEC_TEST * 8 + 2, int $VEC_TEST
+    fault3 "ring 3: INT through a gate that is not present", VEC_NP, VEC_TEST * 8 + 2, int $VEC_TEST
+    fault "ring 0: INT through a gate that is not present", VEC_NP, VEC_TEST * 8 + 2, int $VEC_TEST
     movl $VEC_TEST, %eax
     movl $0x0e, %edx
     call gate_type
-    refused3 "ring 3: DPL is checked before presence", VEC_GP, VEC_TEST * 8 + 2, int $VEC_TEST
+    fault3 "ring 3: DPL is checked before presence", VEC_GP, VEC_TEST * 8 + 2, int $VEC_TEST
     movl $VEC_TEST, %eax
     movl $0x82, %edx
     call gate_type
-    refused "ring 0: INT through something that is no gate", VEC_GP, VEC_TEST * 8 + 2, int $VEC_TEST
+    fault "ring 0: INT through something that is no gate", VEC_GP, VEC_TEST * 8 + 2, int $VEC_TEST
 
     movl $VEC_TEST, %eax
     movl $0xee, %edx
@@ -204,11 +166,11 @@ call_gates:
     check_eq "... the old SS was pushed", seen_ss, $SEL_UDATA
     check_eq "... the old ESP was pushed", seen_esp, $user_stack_top - 8
     check_eq "... and RETF 8 has dropped both parameters", trap_esp, $user_stack_top
-    refused3 "call gate of DPL 0 from ring 3", VEC_GP, SEL_GATE0, lcall $SEL_GATE0 + 3, $0
+    fault3 "call gate of DPL 0 from ring 3", VEC_GP, SEL_GATE0, lcall $SEL_GATE0 + 3, $0
     andb $0x7f, gdt + SEL_GATE3 + 5
-    refused3 "call gate that is not present", VEC_NP, SEL_GATE3, lcall $SEL_GATE3 + 3, $0
+    fault3 "call gate that is not present", VEC_NP, SEL_GATE3, lcall $SEL_GATE3 + 3, $0
     orb $0x80, gdt + SEL_GATE3 + 5
-    refused3 "a JMP through a call gate does not change the ring", VEC_GP, SEL_KCODE, ljmp $SEL_GATE3 + 3, $0
+    fault3 "a JMP through a call gate does not change the ring", VEC_GP, SEL_KCODE, ljmp $SEL_GATE3 + 3, $0
     movl $0, seen_calls
     lcall $SEL_GATE0, $0
     check_eq "call gate within ring 0", seen_calls, $1
@@ -240,13 +202,13 @@ far_transfers:
     check_eq "... and keeps the caller's ring", trap_cs, $SEL_CONF + 3
     run_ring3 7f
     expect_trap "... which is not privileged", VEC_GP, 0, 8f
-    refused3 "ring 3: far jump to ring 0 code", VEC_GP, SEL_KCODE, ljmp $SEL_KCODE, $gate_target_plain
-    refused3 "ring 3: far call to ring 0 code", VEC_GP, SEL_KCODE, lcall $SEL_KCODE, $gate_target_plain
-    refused3 "ring 3: far jump to a data segment", VEC_GP, SEL_UDATA & ~3, ljmp $SEL_UDATA, $0
-    refused3 "ring 3: far jump to absent code", VEC_NP, SEL_ABSENT_CODE, ljmp $SEL_ABSENT_CODE + 3, $0
-    refused3 "ring 3: far jump to selector 0", VEC_GP, 0, ljmp $0, $0
-    refused "ring 0: far jump behind the GDT", VEC_GP, 0x1000, ljmp $0x1000, $0
-    refused "ring 0: far jump to ring 3 code", VEC_GP, SEL_UCODE & ~3, ljmp $SEL_UCODE & ~3, $0
+    fault3 "ring 3: far jump to ring 0 code", VEC_GP, SEL_KCODE, ljmp $SEL_KCODE, $gate_target_plain
+    fault3 "ring 3: far call to ring 0 code", VEC_GP, SEL_KCODE, lcall $SEL_KCODE, $gate_target_plain
+    fault3 "ring 3: far jump to a data segment", VEC_GP, SEL_UDATA & ~3, ljmp $SEL_UDATA, $0
+    fault3 "ring 3: far jump to absent code", VEC_NP, SEL_ABSENT_CODE, ljmp $SEL_ABSENT_CODE + 3, $0
+    fault3 "ring 3: far jump to selector 0", VEC_GP, 0, ljmp $0, $0
+    fault "ring 0: far jump behind the GDT", VEC_GP, 0x1000, ljmp $0x1000, $0
+    fault "ring 0: far jump to ring 3 code", VEC_GP, SEL_UCODE & ~3, ljmp $SEL_UCODE & ~3, $0
     ret
 2:  xorl %ecx, %ecx
     ljmp $SEL_UCODE, $3f
@@ -262,21 +224,6 @@ far_transfers:
 7:  ljmp $SEL_CONF + 3, $8f
 8:  cli
     int $VEC_LEAVE
-
-# Pushes what IRET and RETF want; `cs`, `ss`: selectors.
-.macro push_outer cs, ss, eip
-    pushl $\ss
-    pushl $user_stack_top - 16
-    pushl $\cs
-    pushl $\eip
-.endm
-.macro push_outer_flags cs, ss, eip, flags=2
-    pushl $\ss
-    pushl $user_stack_top - 16
-    pushl $\flags
-    pushl $\cs
-    pushl $\eip
-.endm
 
 returns:
     pushl $EFLAGS_IF | 2
@@ -360,114 +307,17 @@ returns:
     iretl
 1:  int $VEC_LEAVE
 
-# A return to ring 3 empties data segment registers that ring 3 may not use.
-nulling:
-    movl $SEL_KDATA, %eax
-    movw %ax, %fs
-    movl $SEL_UDATA, %eax
-    movw %ax, %gs
-    try 1f
-    push_outer_flags SEL_UCODE, SEL_UDATA, read_segments
-    iretl
-1:  check_eq "IRET to ring 3 empties DS of ring 0", trap_ecx, $0
-    check_eq "... and FS", trap_ebx, $0
-    check_eq "... but not GS of ring 3", trap_edx, $SEL_UDATA
-    movl $SEL_KDATA, %eax
-    movw %ax, %fs
-    try 1f
-    push_outer SEL_UCODE, SEL_UDATA, read_segments
-    lretl
-1:  check_eq "RETF to ring 3 empties DS of ring 0", trap_ecx, $0
-    check_eq "... and FS", trap_ebx, $0
-    check_eq "... but not GS of ring 3", trap_edx, $SEL_UDATA
-    movl $SEL_KDATA, %eax
-    movw %ax, %fs
-    movw %ax, %gs
-    ret
-read_segments:
-    movl %ds, %ecx
-    movl %fs, %ebx
-    movl %gs, %edx
-    int $VEC_LEAVE
-
-local_table:
-    movl $SEL_LDT, %eax
-    lldt %ax
-    movl $0x4c445421, scratch
-    try 1f
-    push_outer_flags LDT_CODE, SEL_UDATA, 2f
-    movl $SEL_UDATA, %eax
-    movw %ax, %ds
-    movw %ax, %es
-    iretl
-1:  expect_trap "ring 3 runs code of the LDT", VEC_LEAVE
-    check_eq "... with its selector", trap_cs, $LDT_CODE
-    check_eq "... which reaches data of the LDT", trap_ebx, $0x4c445421
-    check_eq "... and is interrupted and resumed", trap_ecx, $7
-    xorl %eax, %eax
-    lldt %ax
-    movl $SEL_KDATA, %eax
-    movw %ax, %gs
-    ret
-2:  movl $LDT_DATA, %eax
-    movw %ax, %gs
-    movl %gs:0, %ebx
-    movl $6, %ecx
-    int $VEC_TEST
-    incl %ecx
-    int $VEC_LEAVE
-
-segment_loads:
-    movl $SEL_ABSENT_DATA, %ebx
-    movl $SEL_READ_ONLY, %esi
-    movl $SEL_EXECUTE, %edi
-    refused "MOV DS, absent", VEC_NP, SEL_ABSENT_DATA, movw %bx, %ds
-    refused "MOV SS, absent", VEC_SS, SEL_ABSENT_DATA, movw %bx, %ss
-    refused "MOV SS, read-only", VEC_GP, SEL_READ_ONLY, movw %si, %ss
-    refused "MOV ES, execute-only code", VEC_GP, SEL_EXECUTE, movw %di, %es
-    movl $0x1003, %ebx
-    xorl %esi, %esi
-    refused "MOV FS, behind the GDT", VEC_GP, 0x1000, movw %bx, %fs
-    refused "MOV SS, 0", VEC_GP, 0, movw %si, %ss
-    refused "MOV DS, a TSS", VEC_GP, SEL_TSS, movw load_tss, %ds
-    movl $SEL_KDATA, %ebx
-    movl $SEL_KDATA + 3, %esi
-    refused3 "ring 3: MOV DS, ring 0 data", VEC_GP, SEL_KDATA, movw %bx, %ds
-    refused3 "ring 3: the same with RPL 3", VEC_GP, SEL_KDATA, movw %si, %ds
-    refused3 "ring 3: MOV SS, ring 0 data", VEC_GP, SEL_KDATA, movw %bx, %ss
-    refused3 "ring 3: LES, ring 0 data", VEC_GP, SEL_KDATA, les far_data, %eax
-    movl %esp, own_stack
-    xorl %eax, %eax
-    lss own_stack, %esp
-    movl %esp, %eax
-    check_eq "LSS with the right selector", %eax, own_stack
-    ret
-
 .data
 .balign 8
 descriptors:
     .quad 0                             # call gates: made by set_gate
     .quad 0
     .quad 0x00cf9e000000ffff            # conforming code
-    .quad 0x0000820000000017            # LDT: three descriptors
     .quad 0x00cf7a000000ffff            # absent ring 3 code
-    .quad 0x00cf12000000ffff            # absent ring 0 data
-    .quad 0x00cf90000000ffff            # read-only ring 0 data
-    .quad 0x00cf98000000ffff            # execute-only ring 0 code
-local:
-    .quad 0
-    .quad 0x00cffa000000ffff
-    .quad 0x0040f2000000000f
 far_pointer: .long gate_target_plain
     .word SEL_KCODE
-far_data: .long 0
-    .word SEL_KDATA
-own_stack: .long 0
-    .word SEL_KDATA
-load_tss: .word SEL_TSS
 .bss
 .balign 4
-scratch: .space 16
 seen_eip: .space 4
 seen_cs: .space 4
 seen_if: .space 4

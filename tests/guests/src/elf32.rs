@@ -20,8 +20,10 @@ const PAGE: usize = 4096;
 
 const PT_LOAD: u32 = 1;
 const SHF_ALLOC: u64 = 2;
+const SHT_PROGBITS: u32 = 1;
 const SHT_SYMTAB: u32 = 2;
 const SHT_STRTAB: u32 = 3;
+const SHT_NOBITS: u32 = 8;
 const SHN_ABS: u16 = 0xfff1;
 
 /// Converts a static 64-bit executable whose addresses all lie below 4 GiB. Loadable segments, allocated sections and
@@ -125,10 +127,12 @@ impl Image {
             if flags & SHF_ALLOC == 0 {
                 continue;
             }
+            // A section of any other type would be in the 64-bit format: it is but bytes here.
+            let kind = if header.sh_type(endian).0 == SHT_NOBITS { SHT_NOBITS } else { SHT_PROGBITS };
             let address = narrow(section.address())?;
             self.sections.push([
                 put_name(&mut self.section_names, section.name_bytes()?)?,
-                header.sh_type(endian).0,
+                kind,
                 narrow(flags)?,
                 address,
                 self.offset_of(address),
@@ -201,5 +205,52 @@ impl Image {
         put_halves(&mut header, &[SECTION_HEADER as u16, count, count - 1]);
         self.bytes[..FILE_HEADER].copy_from_slice(&header);
         Ok(self.bytes)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use object::read::elf::ElfFile32;
+    use object::{Endianness, Object as _, ObjectSection as _, ObjectSegment as _, ObjectSymbol as _};
+
+    use super::{Elf64, to_elf32};
+
+    type Elf32<'a> = ElfFile32<'a, Endianness>;
+
+    /// The test's own program is a 64-bit ELF file linked near 0, hence a fit example.
+    fn example() -> Vec<u8> {
+        std::env::current_exe().and_then(std::fs::read).expect("a running program can read its own file")
+    }
+
+    #[test]
+    fn segments_keep_addresses_and_bytes() {
+        let elf64 = example();
+        let elf32 = to_elf32(&elf64).expect("the example converts");
+        let (old, new) = (Elf64::parse(&*elf64).expect("64-bit"), Elf32::parse(&*elf32).expect("32-bit"));
+        assert_eq!(old.entry(), new.entry());
+        let summary = |address, size, data: &[u8]| (address, size, data.to_vec());
+        let before: Vec<_> =
+            old.segments().map(|s| summary(s.address(), s.size(), s.data().expect("in the file"))).collect();
+        let after: Vec<_> =
+            new.segments().map(|s| summary(s.address(), s.size(), s.data().expect("in the file"))).collect();
+        assert!(!before.is_empty());
+        assert!(before == after, "segments differ");
+    }
+
+    #[test]
+    fn symbols_keep_names_and_sections() {
+        let elf64 = example();
+        let elf32 = to_elf32(&elf64).expect("the example converts");
+        let new = Elf32::parse(&*elf32).expect("32-bit");
+        let main = new.symbols().find(|symbol| symbol.name() == Ok("main")).expect("main has a symbol");
+        let section = main.section_index().and_then(|index| new.section_by_index(index).ok()).expect("in a section");
+        assert_eq!(section.name(), Ok(".text"));
+        assert!((section.address()..section.address() + section.size()).contains(&main.address()));
+    }
+
+    #[test]
+    fn other_files_are_refused_with_a_reason() {
+        let error = to_elf32(b"no ELF file at all").expect_err("refused");
+        assert_eq!(error.to_string(), "not a 64-bit ELF file");
     }
 }

@@ -86,6 +86,7 @@ const HOSTILE: &[&str] = &[
 pub const GUESTS: &[Guest] = &[
     tap("privileged", "privileged instructions work in ring 0 and fault in ring 3"),
     tap("rings", "gates, far transfers and IRET between rings"),
+    tap("segments", "segment loads, what a return to an outer ring empties, the LDT"),
     tap("faults", "vectors, error codes and addresses of exceptions, nested ones, double faults"),
     tap("iopl", "IOPL and the I/O permission bitmap"),
     tap("syscalls", "system calls by INT 0x80, and ring 3 seen from the kernel"),
@@ -113,3 +114,37 @@ pub const GUESTS: &[Guest] = &[
     Guest { kind: Kind::Bench, ..tap("bench-exits", "cost of privileged operations, by RDTSC") },
     Guest { kind: Kind::Demo, ..tap("demo", "a tiny Unix: malloc, brk, a new page table entry") },
 ];
+
+#[cfg(test)]
+mod tests {
+    use std::fs;
+    use std::path::Path;
+
+    use super::{GUESTS, Kind};
+
+    #[test]
+    fn every_source_is_listed_once() {
+        let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("asm");
+        let mut sources: Vec<String> = fs::read_dir(folder)
+            .expect("the folder of sources")
+            .filter_map(|entry| entry.expect("readable").file_name().to_str()?.strip_suffix(".s").map(str::to_owned))
+            .collect();
+        sources.sort();
+        let mut listed: Vec<_> = GUESTS.iter().filter(|g| g.kind != Kind::Demo).map(|g| g.name.to_owned()).collect();
+        listed.sort();
+        assert_eq!(sources, listed);
+    }
+
+    #[test]
+    fn every_case_of_hostile_is_listed() {
+        let source = Path::new(env!("CARGO_MANIFEST_DIR")).join("asm/hostile.s");
+        let source = fs::read_to_string(source).expect("the source");
+        let in_source: Vec<_> = source
+            .lines()
+            .filter_map(|line| line.trim().strip_prefix("a_case "))
+            .filter_map(|rest| rest.split_once(',').map(|(name, _)| format!("case={name}")))
+            .collect();
+        let hostile = GUESTS.iter().find(|guest| guest.name == "hostile").expect("listed");
+        assert_eq!(in_source, hostile.command_lines);
+    }
+}

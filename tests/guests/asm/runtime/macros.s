@@ -124,6 +124,43 @@
     expect_trap "\text", NONE
 .endm
 
+# fault "text", vector, error, instruction: the instruction, in ring 0, faults at its own address. EBX, ESI, EDI and EBP
+# may hold its operands.
+.macro fault text:req, vector:req, error:req, instruction:vararg
+    try .Lafter_\@
+.Lat_\@:
+    \instruction
+    nop
+.Lafter_\@:
+    expect_trap "\text", \vector, \error, .Lat_\@
+.endm
+
+# fault3: the same in ring 3.
+.macro fault3 text:req, vector:req, error:req, instruction:vararg
+    .pushsection .text.ring3
+.Lring3_\@:
+    \instruction
+    int $VEC_LEAVE
+    .popsection
+    run_ring3 .Lring3_\@
+    expect_trap "\text", \vector, \error, .Lring3_\@
+.endm
+
+# Pushes what RETF and IRET to ring 3 take from the stack. The new stack pointer is user_stack_top - 16.
+.macro push_outer cs:req, ss:req, eip:req
+    pushl $\ss
+    pushl $user_stack_top - 16
+    pushl $\cs
+    pushl $\eip
+.endm
+.macro push_outer_flags cs:req, ss:req, eip:req, flags=2
+    pushl $\ss
+    pushl $user_stack_top - 16
+    pushl $\flags
+    pushl $\cs
+    pushl $\eip
+.endm
+
 # run_ring3 label: runs the code there in ring 3 until it traps; what happened is in trap_*.
 .macro run_ring3 entry:req
     movl $\entry, %eax

@@ -4,4 +4,4 @@
 
 mod common;
 
-common::guest!("io");
+common::guest!("io", "io/strings");

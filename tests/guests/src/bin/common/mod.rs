@@ -1,8 +1,9 @@
 //! What every micro-guest is made of: the runtime in `asm/runtime` and its own file in `asm`.
 
-/// Assembles one guest: `guest!("timer")` is the runtime and `asm/timer.s`, which defines `guest_main`.
+/// Assembles one guest: `guest!("timer")` is the runtime and `asm/timer.s`, which defines `guest_main`. Further files of
+/// a large guest follow its first one.
 macro_rules! guest {
-    ($name:literal) => {
+    ($($file:literal),+) => {
         core::arch::global_asm!(
             ".code32",
             include_str!(concat!(env!("CARGO_MANIFEST_DIR"), "/asm/runtime/macros.s")),
@@ -14,7 +15,7 @@ macro_rules! guest {
             include_str!(concat!(env!("CARGO_MANIFEST_DIR"), "/asm/runtime/paging.s")),
             include_str!(concat!(env!("CARGO_MANIFEST_DIR"), "/asm/runtime/interrupts.s")),
             ".text",
-            include_str!(concat!(env!("CARGO_MANIFEST_DIR"), "/asm/", $name, ".s")),
+            $(include_str!(concat!(env!("CARGO_MANIFEST_DIR"), "/asm/", $file, ".s")),)+
             ".text",
             ".code64",
             options(att_syntax, raw)

@@ -1,0 +1,140 @@
+# Segment registers: loads that are refused, what a return to an outer ring empties, segments of the LDT.
+
+.set SEL_LDT, SEL_FREE + 0x00
+.set SEL_ABSENT_DATA, SEL_FREE + 0x08   # ring 0 data, not present
+.set SEL_READ_ONLY, SEL_FREE + 0x10     # ring 0 data, read-only
+.set SEL_EXECUTE, SEL_FREE + 0x18       # ring 0 code, execute-only
+.set LDT_CODE, 0x0f                     # in the LDT: ring 3 code
+.set LDT_DATA, 0x17                     # ... and data, based at `scratch`
+.set VEC_TEST, 0x50
+
+guest_main:
+    plan 22
+    movl $descriptors, %esi
+    movl $gdt + SEL_FREE, %edi
+    movl $8, %ecx
+    rep
+    movsl
+    movl $local, %eax
+    movw %ax, gdt + SEL_LDT + 2
+    shrl $16, %eax
+    movb %al, gdt + SEL_LDT + 4
+    movl $scratch, %eax
+    movw %ax, local + 0x10 + 2
+    shrl $16, %eax
+    movb %al, local + 0x10 + 4
+    movl $VEC_TEST, %eax
+    movl $plain_handler, %edx
+    call gate_set
+    movl $0xee, %edx
+    call gate_type
+    call nulling
+    call local_table
+    call segment_loads
+    ret
+
+plain_handler:
+    iretl
+
+# A return to ring 3 empties data segment registers that ring 3 may not use.
+nulling:
+    movl $SEL_KDATA, %eax
+    movw %ax, %fs
+    movl $SEL_UDATA, %eax
+    movw %ax, %gs
+    try 1f
+    push_outer_flags SEL_UCODE, SEL_UDATA, read_segments
+    iretl
+1:  check_eq "IRET to ring 3 empties DS of ring 0", trap_ecx, $0
+    check_eq "... and FS", trap_ebx, $0
+    check_eq "... but not GS of ring 3", trap_edx, $SEL_UDATA
+    movl $SEL_KDATA, %eax
+    movw %ax, %fs
+    try 1f
+    push_outer SEL_UCODE, SEL_UDATA, read_segments
+    lretl
+1:  check_eq "RETF to ring 3 empties DS of ring 0", trap_ecx, $0
+    check_eq "... and FS", trap_ebx, $0
+    check_eq "... but not GS of ring 3", trap_edx, $SEL_UDATA
+    movl $SEL_KDATA, %eax
+    movw %ax, %fs
+    movw %ax, %gs
+    ret
+read_segments:
+    movl %ds, %ecx
+    movl %fs, %ebx
+    movl %gs, %edx
+    int $VEC_LEAVE
+
+local_table:
+    movl $SEL_LDT, %eax
+    lldt %ax
+    movl $0x4c445421, scratch
+    try 1f
+    push_outer_flags LDT_CODE, SEL_UDATA, 2f
+    movl $SEL_UDATA, %eax
+    movw %ax, %ds
+    movw %ax, %es
+    iretl
+1:  expect_trap "ring 3 runs code of the LDT", VEC_LEAVE
+    check_eq "... with its selector", trap_cs, $LDT_CODE
+    check_eq "... which reaches data of the LDT", trap_ebx, $0x4c445421
+    check_eq "... and is interrupted and resumed", trap_ecx, $7
+    xorl %eax, %eax
+    lldt %ax
+    movl $SEL_KDATA, %eax
+    movw %ax, %gs
+    ret
+2:  movl $LDT_DATA, %eax
+    movw %ax, %gs
+    movl %gs:0, %ebx
+    movl $6, %ecx
+    int $VEC_TEST
+    incl %ecx
+    int $VEC_LEAVE
+
+segment_loads:
+    movl $SEL_ABSENT_DATA, %ebx
+    movl $SEL_READ_ONLY, %esi
+    movl $SEL_EXECUTE, %edi
+    fault "MOV DS, absent", VEC_NP, SEL_ABSENT_DATA, movw %bx, %ds
+    fault "MOV SS, absent", VEC_SS, SEL_ABSENT_DATA, movw %bx, %ss
+    fault "MOV SS, read-only", VEC_GP, SEL_READ_ONLY, movw %si, %ss
+    fault "MOV ES, execute-only code", VEC_GP, SEL_EXECUTE, movw %di, %es
+    movl $0x1003, %ebx
+    xorl %esi, %esi
+    fault "MOV FS, behind the GDT", VEC_GP, 0x1000, movw %bx, %fs
+    fault "MOV SS, 0", VEC_GP, 0, movw %si, %ss
+    fault "MOV DS, a TSS", VEC_GP, SEL_TSS, movw load_tss, %ds
+    movl $SEL_KDATA, %ebx
+    movl $SEL_KDATA + 3, %esi
+    fault3 "ring 3: MOV DS, ring 0 data", VEC_GP, SEL_KDATA, movw %bx, %ds
+    fault3 "ring 3: the same with RPL 3", VEC_GP, SEL_KDATA, movw %si, %ds
+    fault3 "ring 3: MOV SS, ring 0 data", VEC_GP, SEL_KDATA, movw %bx, %ss
+    fault3 "ring 3: LES, ring 0 data", VEC_GP, SEL_KDATA, les far_data, %eax
+    movl %esp, own_stack
+    xorl %eax, %eax
+    lss own_stack, %esp
+    movl %esp, %eax
+    check_eq "LSS with the right selector", %eax, own_stack
+    ret
+
+.data
+.balign 8
+descriptors:
+    .quad 0x0000820000000017            # LDT: three descriptors
+    .quad 0x00cf12000000ffff            # absent ring 0 data
+    .quad 0x00cf90000000ffff            # read-only ring 0 data
+    .quad 0x00cf98000000ffff            # execute-only ring 0 code
+local:
+    .quad 0
+    .quad 0x00cffa000000ffff
+    .quad 0x0040f2000000000f
+far_data: .long 0
+    .word SEL_KDATA
+own_stack: .long 0
+    .word SEL_KDATA
+load_tss: .word SEL_TSS
+.bss
+.balign 4
+scratch: .space 16
