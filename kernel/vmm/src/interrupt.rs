@@ -22,6 +22,8 @@ impl Vm {
         }
         self.vcpu.interrupt_shadow = None;
         let vector = self.bus.acknowledge();
+        // The next timer tick may have a deadline only now that this one is taken.
+        self.devices_touched = true;
         self.deliver(Event { vector, error: None, cr2: None, source: Source::External })
     }
 
