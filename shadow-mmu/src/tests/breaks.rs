@@ -8,7 +8,7 @@ use crate::{ControlWrite, Gfn, Gpa, Level, Perms, Spte, cr0};
 
 /// Frame 1: directory, frame 2: its table, identity for the first 16 pages, all of them used.
 fn running_machine() -> Machine {
-    let setup = Setup { pool: 16, eager: true, reuse: true, caching: false };
+    let setup = Setup { pool: 16, eager: true, reuse: true, caching: false, stepping: false };
     let mut machine = Machine::new(setup, Vec::new());
     machine.write(0x1000, SUPERVISOR, 0x2067);
     for page in 0..16 {

@@ -136,12 +136,8 @@ fn run(setup: Setup, steps: Vec<Step>) {
 
 fn setup() -> impl Strategy<Value = Setup> {
     let pool = prop_oneof![Just(16u64), Just(24), Just(48)];
-    (pool, any::<bool>(), any::<bool>(), any::<bool>()).prop_map(|(pool, eager, reuse, caching)| Setup {
-        pool,
-        eager,
-        reuse,
-        caching,
-    })
+    (pool, any::<bool>(), any::<bool>(), any::<bool>(), prop::bool::weighted(0.3))
+        .prop_map(|(pool, eager, reuse, caching, stepping)| Setup { pool, eager, reuse, caching, stepping })
 }
 
 /// How many random guests: PROPTEST_CASES, or as many as take a few seconds.

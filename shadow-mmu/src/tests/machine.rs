@@ -20,6 +20,8 @@ pub(super) struct Setup {
     pub(super) reuse: bool,
     /// The CPU has a TLB.
     pub(super) caching: bool,
+    /// The emulator knows nothing: each caught write is stepped over an opened frame.
+    pub(super) stepping: bool,
 }
 
 #[derive(Debug)]
@@ -28,6 +30,7 @@ pub(super) struct Machine {
     pub(super) twin: Memory,
     pub(super) controls: Controls,
     cpu: Cpu,
+    stepping: bool,
     /// Pages whose cached translations are followed.
     pages: Vec<u32>,
     /// What a TLB of the guest's own CPU may hold, by page.
@@ -58,6 +61,7 @@ impl Machine {
             twin: Memory::new(),
             controls: Controls::default(),
             cpu: Cpu::new(setup.caching),
+            stepping: setup.stepping,
             pages,
             permitted: HashMap::new(),
             upper: HashMap::new(),
@@ -182,7 +186,11 @@ impl Machine {
             (Outcome::EmulateWrite(gpa), Verdict::At(target)) => {
                 assert!(gpa.raw() == target && access.is_write() && reference::is_ram(target >> 12));
                 assert!(!self.mmu.write_kind(gpa.gfn()).is_plain());
-                self.emulate(gva, access, bytes);
+                if self.stepping {
+                    self.step_over(gva, access, bytes);
+                } else {
+                    self.emulate(gva, access, bytes);
+                }
             }
             (Outcome::Mmio(gpa), Verdict::At(target)) => {
                 assert_eq!(gpa.raw(), target);
@@ -220,6 +228,25 @@ impl Machine {
             let plan = self.mmu.on_write(gpa, bytes.len());
             self.execute(plan);
         }
+    }
+
+    /// The CPU does it while the frame is open.
+    fn step_over(&mut self, gva: u32, access: Access, bytes: &[u8]) {
+        let address = Gva::new(u64::from(gva));
+        let (outcome, plan) = self.mmu.open(Fault { gva: address, access });
+        assert_eq!(outcome, Outcome::Resume);
+        assert!(self.mmu.is_open());
+        self.execute(plan);
+        let pfn = self.cpu.access(self.mmu.tables(), address, access).expect("open");
+        let frame = gfn_of(pfn).expect("a frame of the guest");
+        let target = crate::Gpa::new(frame << 12 | u64::from(gva & 0xfff));
+        self.mmu.mem().store(target, bytes);
+        self.twin.store(target, bytes);
+        let mut written = Vec::new();
+        let plan = self.mmu.close(|gfn| written.push(gfn.raw()));
+        assert_eq!(written, [frame]);
+        assert!(!self.mmu.is_open());
+        self.execute(plan);
     }
 
     pub(super) fn read(&mut self, gva: u32, privilege: Privilege) -> Verdict {

@@ -8,7 +8,7 @@ use crate::{
     Outcome, PfErr, ShadowMmu, TranslateError, VmStop, cr0, cr4,
 };
 
-const SETUP: Setup = Setup { pool: 24, eager: true, reuse: true, caching: true };
+const SETUP: Setup = Setup { pool: 24, eager: true, reuse: true, caching: true, stepping: false };
 const LEAF_TABLE: u32 = 0x2000;
 
 fn pages() -> Vec<u32> {
