@@ -217,6 +217,14 @@ fn two_worlds(results: &mut Results, first: &mut Guest, second: &mut Guest) {
     results.check("and so do the other's", zero);
     results.check("segment registers stay with their world", first.world.segment(SegReg::Gs) == gs && gs != 0);
     results.check("the other world has its own", second.world.segment(SegReg::Gs) == 0);
+
+    // MOV EAX, GS:[DATA]; CLI. Without its hidden part, GS would be null: a #GP at the first instruction, at least on Bochs.
+    let dropped = first.world.set_descriptor(Table::Ldt, 1, 0).is_ok();
+    second.run(&[CLI]);
+    let exit = first.run(&[0x65, 0xa1, a, b, c, d, CLI]);
+    let whole = exit == Exit::Vector(13) && first.world.context().rip == u64::from(CODE) + 6;
+    let same = first.world.segment(SegReg::Gs) == gs;
+    results.check("a segment register outlives its descriptor, also over a switch of worlds", dropped && whole && same);
 }
 
 /// Prints what the hot paths cost in ticks of the TSC; under `-icount shift=0` these are instructions.

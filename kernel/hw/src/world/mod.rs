@@ -4,6 +4,7 @@
 //! It stays resident over exits, which therefore save general registers only. A resident world is *active* while its root is in
 //! CR3 with nothing stale in the TLB; only an active world is entered.
 
+mod hidden;
 mod linear;
 mod resident;
 mod segment;
@@ -140,20 +141,17 @@ impl World {
     }
 
     fn write_entry(&mut self, table: Table, index: u16, raw: u64) {
-        // SAFETY: callers checked the index and passed the entry through the gate.
-        unsafe { self.entry(table, index).write_volatile(raw) };
+        let selectors = self.data_selectors();
+        let entry = self.entry(table, index);
+        // SAFETY: callers checked the index. The CPU may change the accessed bit, hence volatile.
+        let old = unsafe { entry.read_volatile() };
+        let raw = self.state_mut().hidden.replaced(&selectors, (table, index), old, raw);
+        // SAFETY: callers passed the entry through the gate; `replaced` changes at most the accessed bit.
+        unsafe { entry.write_volatile(raw) };
     }
 
     fn entry(&self, table: Table, index: u16) -> *mut u64 {
-        let state = self.state.as_ptr();
-        // SAFETY: these are places within the state; no reference is made.
-        let first = unsafe {
-            match table {
-                Table::Gdt => (&raw mut (*state).gdt.0).cast::<u64>(),
-                Table::Ldt => (&raw mut (*state).ldt).cast::<u64>(),
-            }
-        };
-        first.wrapping_add(usize::from(index))
+        segment::entry(self.state.as_ptr(), table, index)
     }
 
     /// The root of the shadow tables that the guest runs on from now. A root that is not a live root of this machine is

@@ -73,10 +73,12 @@ pub(crate) fn make_resident(state: *mut State) {
     // SAFETY: `state` is a live world's; its GDT has the host's entries and an LDT entry.
     unsafe {
         gdt::load(&raw const (*state).gdt);
-        gdt::load_ldt((*state).ldt_present);
         gdt::set_exit_stack(state as u64 + CONTEXT_END as u64);
         restore_fpu(&raw const (*state).fpu);
-        segment::load_all(&(*state).segments);
+        // An LDT segment may be in a register although LDTR is null by now.
+        gdt::load_ldt(true);
+        segment::load_all(state);
+        gdt::load_ldt((*state).ldt_present);
     }
     cpu::set_resident(state);
     set_controls(state);

@@ -1,8 +1,9 @@
 //! Segment registers of a guest. DS, ES, FS and GS stay in the CPU while the world is resident; CS and SS are in its context.
 
-use super::{World, resident};
+use super::state::State;
+use super::{Table, World, resident};
 use crate::entry::{gnomon_load_ds, gnomon_load_es, gnomon_load_fs, gnomon_load_gs};
-use crate::gdt::{CACHE, CACHE_COUNT, GDT_GUEST_ENTRIES};
+use crate::gdt::{CACHE, CACHE_COUNT, GDT_GUEST_ENTRIES, LDT_ENTRIES};
 use crate::{cpu, fault};
 use core::arch::asm;
 use core::ptr;
@@ -41,9 +42,14 @@ impl World {
         match reg {
             SegReg::Cs => self.context().cs as u16,
             SegReg::Ss => self.context().ss as u16,
-            _ if ptr::eq(cpu::resident(), self.state.as_ptr()) => read_all()[reg as usize],
-            _ => self.state().segments[reg as usize],
+            _ => self.data_selectors()[reg as usize],
         }
+    }
+
+    /// The selectors in ES, DS, FS and GS.
+    #[inline]
+    pub(super) fn data_selectors(&self) -> [u16; 6] {
+        if ptr::eq(cpu::resident(), self.state.as_ptr()) { read_all() } else { self.state().segments }
     }
 
     /// Loads a segment register from the live tables, as the CPU does it at CPL 0: a check against the guest's own privilege
@@ -61,7 +67,8 @@ impl World {
             }
             _ => {
                 resident::make_resident(self.state.as_ptr());
-                return load(reg, selector);
+                load(reg, selector)?;
+                self.state_mut().hidden.loaded(reg);
             }
         }
         Ok(())
@@ -125,18 +132,75 @@ pub(super) fn read_all() -> [u16; 6] {
     [es as u16, 0, 0, ds as u16, fs as u16, gs as u16]
 }
 
-/// Loads all from a world's saved selectors. One that its tables do not allow any more becomes null.
-pub(super) fn load_all(segments: &[u16; 6]) {
-    for reg in [SegReg::Es, SegReg::Ds, SegReg::Fs, SegReg::Gs] {
-        if load(reg, segments[reg as usize]).is_err() && load(reg, 0).is_err() {
-            log::error!("a null selector was refused for {reg:?}");
+/// The data segment registers.
+pub(super) const DATA: [SegReg; 4] = [SegReg::Es, SegReg::Ds, SegReg::Fs, SegReg::Gs];
+
+/// The place of an entry in a world's tables; callers check the index before they use it.
+pub(super) fn entry(state: *mut State, table: Table, index: u16) -> *mut u64 {
+    // SAFETY: these are places within the state, which is a live world's; no reference is made.
+    let first = unsafe {
+        match table {
+            Table::Gdt => (&raw mut (*state).gdt.0).cast::<u64>(),
+            Table::Ldt => (&raw mut (*state).ldt).cast::<u64>(),
         }
+    };
+    first.wrapping_add(usize::from(index))
+}
+
+/// Loads all from a world's saved selectors, with the descriptors they had in the CPU. One that cannot be loaded becomes null.
+///
+/// # Safety
+/// `state` is a live world's that nothing else refers to, its tables are the live ones, and its LDT is loaded.
+pub(super) unsafe fn load_all(state: *mut State) {
+    for reg in DATA {
+        // SAFETY: the caller gives the state exclusively.
+        let selector = unsafe { (*state).segments[reg as usize] };
+        // SAFETY: as above; the live tables are this world's.
+        if unsafe { load_as_before(state, reg, selector) }.is_err() {
+            load_null(reg);
+        }
+    }
+}
+
+/// Loads one register. Where the table's entry has changed since the register was loaded, the entry is put back for the
+/// moment of the load: the CPU keeps what it loaded.
+///
+/// # Safety
+/// As for [`load_all`].
+unsafe fn load_as_before(state: *mut State, reg: SegReg, selector: u16) -> Result<(), SegmentFault> {
+    let (table, index) = place(selector);
+    if table == Table::Ldt && index >= LDT_ENTRIES {
+        return load(reg, selector);
+    }
+    let entry = entry(state, table, index);
+    // SAFETY: the index is within the table: 13 bits for the GDT, checked above for the LDT. The caller gives the state
+    // exclusively; a hidden descriptor passed the gate when it was set.
+    unsafe {
+        let now = entry.read_volatile();
+        let Some(before) = (*state).hidden.of(reg, selector, now) else {
+            return load(reg, selector);
+        };
+        entry.write_volatile(before);
+        let done = load(reg, selector);
+        entry.write_volatile(now);
+        done
+    }
+}
+
+fn load_null(reg: SegReg) {
+    if load(reg, 0).is_err() {
+        log::error!("a null selector was refused for {reg:?}");
     }
 }
 
 /// Makes all null.
 pub(super) fn clear_all() {
-    load_all(&[0; 6]);
+    DATA.into_iter().for_each(load_null);
+}
+
+/// The table and entry that a selector names.
+pub(super) const fn place(selector: u16) -> (Table, u16) {
+    (if selector & 4 != 0 { Table::Ldt } else { Table::Gdt }, selector >> 3)
 }
 
 #[cfg(test)]

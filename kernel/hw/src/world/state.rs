@@ -1,3 +1,4 @@
+use super::hidden::Hidden;
 use crate::entry::GuestContext;
 use crate::frames::VmId;
 use crate::gdt::{Gdt, LDT_ENTRIES};
@@ -22,6 +23,8 @@ pub(crate) struct State {
     pub(crate) ldt_present: bool,
     /// ES, CS (unused), SS (unused), DS, FS, GS while not resident.
     pub(crate) segments: [u16; 6],
+    /// Descriptors that data segment registers hold although the tables have changed; see `hidden`.
+    pub(crate) hidden: Hidden,
     /// The guest's bits of CR0 and CR4.
     pub(crate) cr0: u64,
     pub(crate) cr4: u64,
