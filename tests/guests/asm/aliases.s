@@ -158,10 +158,9 @@ read_modify_write:
     movl $-F5, 4(%ebx)
     negl 4(%ebx)
     shows "NEG", 1, 5
-    movl $F3 >> 1, 4(%ebx)
-    stc
-    rcll $1, 4(%ebx)
-    shows "RCL", 1, 3
+    movl $(F3 >> 1) | 1 << 31, 4(%ebx)
+    roll $1, 4(%ebx)
+    shows "ROL", 1, 3
     movl $F4 & ~1, 4(%ebx)
     stc
     adcl $0, 4(%ebx)

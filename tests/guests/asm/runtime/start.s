@@ -16,6 +16,7 @@ _start:
     movl %ebx, boot_info
     call serial_init
     call segments_init
+    call pic_init                       # the BIOS leaves the timer running and unmasked
     cmpl $0x2badb002, boot_magic
     jne 1f
     call copy_command_line
