@@ -152,15 +152,25 @@ impl PagingCtx {
             return Err(ControlFault::Unsupported(controls));
         }
         let smep = paging && controls.cr4 & cr4::SMEP != 0;
-        Ok(Self {
+        let ctx = Self {
             mode: if paging { PagingMode::Legacy32 } else { PagingMode::Off },
-            root: if paging { Gfn::new((controls.cr3 & 0xffff_f000) >> PAGE_SHIFT) } else { Gfn::new(0) },
+            root: Gfn::new(0),
             wp: !paging || controls.cr0 & cr0::WP != 0,
             pse: paging && controls.cr4 & cr4::PSE != 0,
             smep,
             reports_fetch: smep,
             maxphyaddr,
-        })
+        };
+        Ok(Self { root: ctx.root_of(controls.cr3), ..ctx })
+    }
+
+    /// The frame of the top table that a CR3 value names in this mode.
+    #[inline]
+    pub(crate) fn root_of(&self, cr3: u64) -> Gfn {
+        match self.mode {
+            PagingMode::Off => Gfn::new(0),
+            PagingMode::Legacy32 => Gfn::new((cr3 & 0xffff_f000) >> PAGE_SHIFT),
+        }
     }
 
     /// Do rights `perms` of a complete, present translation allow `access`? (SDM 3A 4.6.1)

@@ -310,11 +310,12 @@ impl<G: GuestMem, T: TableMem, O: Observer> ShadowMmu<G, T, O> {
     /// INVLPG. The shadow is always in step, so only the TLB has to forget.
     ///
     /// A part of a large page stands in the TLB under its own address, while the guest's INVLPG drops the whole large page: if
-    /// such parts may be there, everything goes.
+    /// such parts were unlinked and may still be there, everything goes. While they are linked they are what the guest's entry
+    /// says, and may stay.
     #[inline]
     pub fn on_invlpg(&mut self, gva: Gva) -> FlushPlan {
         self.counters.add(Counter::Invlpg);
-        if self.splinter_epoch == self.epoch || self.splintered(gva) {
+        if self.splinter_epoch == self.epoch {
             self.flush_all();
         } else {
             self.counters.add(Counter::FlushPage);

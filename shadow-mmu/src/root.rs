@@ -22,6 +22,9 @@ impl<G: GuestMem, T: TableMem, O: Observer> ShadowMmu<G, T, O> {
     /// # Errors
     /// [`ControlFault`] if the CPU would refuse, or if this build cannot shadow the mode; nothing is changed then.
     pub fn load_controls(&mut self, controls: Controls, why: ControlWrite) -> Result<FlushPlan, ControlFault> {
+        if why == ControlWrite::Cr3 && self.root.is_some() && self.only_cr3_differs(controls) {
+            return self.load_cr3(controls.cr3);
+        }
         let ctx = PagingCtx::new(controls, self.maxphyaddr)?;
         let changed = ctx != self.ctx || self.root.is_none();
         let flushing = match why {
@@ -40,13 +43,35 @@ impl<G: GuestMem, T: TableMem, O: Observer> ShadowMmu<G, T, O> {
         Ok(self.take_plan())
     }
 
+    /// The frequent case: a switch of address spaces in one mode.
+    #[inline]
+    fn load_cr3(&mut self, cr3: u64) -> Result<FlushPlan, ControlFault> {
+        let root = self.ctx.root_of(cr3);
+        if root != self.ctx.root {
+            let before = core::mem::replace(&mut self.ctx.root, root);
+            if let Err(trouble) = self.switch(self.ctx) {
+                self.ctx.root = before;
+                return Err(ControlFault::Stop(self.stop(trouble)));
+            }
+        }
+        self.controls.cr3 = cr3;
+        self.flush_all();
+        Ok(self.take_plan())
+    }
+
+    #[inline]
+    fn only_cr3_differs(&self, controls: Controls) -> bool {
+        controls.cr0 == self.controls.cr0 && controls.cr4 == self.controls.cr4 && controls.efer == self.controls.efer
+    }
+
     /// Makes the root of `ctx` the current one.
     fn switch(&mut self, ctx: PagingCtx) -> Result<(), Trouble> {
         let key = if self.frames.find(ctx.root).is_some() { Key::glue(&ctx, Level::L4) } else { Key::void(&ctx) };
         let index = match self.find(key)? {
             Some(index) => {
                 self.counters.add(Counter::RootHit);
-                self.pool.touch(index)?;
+                self.pool.get_mut(index)?.used = true;
+                self.move_to_front(key.gfn, index)?;
                 index
             }
             None => {

@@ -1,14 +1,13 @@
 //! Changes of shadow tables: every store of an entry is here, with the bookkeeping that keeps I4, I6, I7, I9 and I10 true.
 
 use crate::addr::{Gfn, Gva, Level, Pfn};
-use crate::controls::PagingMode;
 use crate::counters::Counter;
 use crate::event::{Event, Observer};
 use crate::links::{NIL, node_of, page_of, slot_of};
 use crate::mem::{GuestMem, TableMem};
 use crate::mmu::ShadowMmu;
 use crate::pool::Reservation;
-use crate::pte::{Legacy32, Spte, ratio_shift};
+use crate::pte::Spte;
 use crate::role::Key;
 use crate::stop::{Broken, Trouble, VmStop};
 
@@ -250,6 +249,19 @@ impl<G: GuestMem, T: TableMem, O: Observer> ShadowMmu<G, T, O> {
         Ok(())
     }
 
+    /// Puts a page in front of the chain of its guest frame, where the next search finds it at once.
+    #[inline]
+    pub(crate) fn move_to_front(&mut self, gfn: Gfn, index: u32) -> Result<(), Broken> {
+        let first = self.frames.get(gfn)?.pages;
+        if first == index {
+            return Ok(());
+        }
+        self.unchain(gfn, index)?;
+        self.pool.get_mut(index)?.next_same = first;
+        self.frames.get_mut(gfn)?.pages = index;
+        Ok(())
+    }
+
     /// Takes a page out of the chain of its guest frame.
     fn unchain(&mut self, gfn: Gfn, index: u32) -> Result<(), Broken> {
         let next = self.pool.get(index)?.next_same;
@@ -347,36 +359,6 @@ impl<G: GuestMem, T: TableMem, O: Observer> ShadowMmu<G, T, O> {
             }
         }
         Ok(())
-    }
-
-    /// May the TLB hold parts of a large page that covers `gva`, by what the shadow says now?
-    #[inline]
-    pub(crate) fn splintered(&self, gva: Gva) -> bool {
-        self.find_splinter(gva).unwrap_or(true)
-    }
-
-    fn find_splinter(&self, gva: Gva) -> Result<bool, Broken> {
-        let entries: usize = match self.ctx.mode {
-            PagingMode::Off => return Ok(false),
-            PagingMode::Legacy32 => 1 << ratio_shift::<Legacy32>(Level::L2),
-        };
-        let Some(root) = self.root else { return Ok(false) };
-        let mut page = root.index;
-        for level in [Level::L4, Level::L3] {
-            match self.child(page, gva.slot(level))? {
-                Some(below) => page = below,
-                None => return Ok(false),
-            }
-        }
-        let first = gva.slot(Level::L2) & !entries.wrapping_sub(1);
-        for slot in first..first.wrapping_add(entries) {
-            if let Some(child) = self.child(page, slot)?
-                && self.pool.get(child)?.key.role.direct()
-            {
-                return Ok(true);
-            }
-        }
-        Ok(false)
     }
 
     /// The reason to stop that a trouble means.

@@ -224,16 +224,16 @@ fn a_watched_frame_is_caught_and_released() {
 #[test]
 fn a_stale_write_right_is_flushed_before_a_frame_becomes_a_table() {
     let mut machine = paged(SETUP);
-    machine.write(0x9000, SUPERVISOR, 0);
-    // The entry becomes read-only; the TLB may keep the right to write.
-    machine.write(LEAF_TABLE + 9 * 4, SUPERVISOR, 0x9065);
-    let before = count(&machine, Counter::FlushAll);
     machine.write(0x1004, SUPERVISOR, 0x9067);
-    assert_eq!(machine.read(0x40_0000, USER), Verdict::Fault(4));
-    // Not a table yet: the walk faulted. With an entry it becomes one, and the flush comes with it.
     machine.write(0x9000, SUPERVISOR, 0xa067);
-    machine.read(0x40_0000, USER);
+    // The entry becomes read-only; the TLB keeps the right to write, as it may.
+    machine.write(LEAF_TABLE + 9 * 4, SUPERVISOR, 0x9065);
+    assert_eq!(machine.write(0x9004, SUPERVISOR, 0xb067), Verdict::At(0x9004));
+    // Now it is a table: the right must be gone, or the next write goes unseen.
+    let before = count(&machine, Counter::FlushAll);
+    assert_eq!(machine.read(0x40_0000, USER), Verdict::At(0xa000));
     assert_eq!(count(&machine, Counter::FlushAll), before + 1);
+    assert_eq!(machine.write(0x9000, SUPERVISOR, 0), Verdict::Fault(3));
 }
 
 #[test]
@@ -245,6 +245,25 @@ fn the_pool_is_never_outgrown() {
             machine.set_cr3(u64::from(directory));
             assert_eq!(machine.write(0x15000, USER, round), Verdict::At(0x15000));
             machine.set_cr3(1);
+        }
+    }
+    assert!(count(&machine, Counter::TableEvicted) > 40);
+}
+
+#[test]
+fn a_table_frame_is_not_used_again_while_the_cpu_may_remember_it() {
+    let mut machine = paged(Setup { pool: 16, ..SETUP });
+    for table in 4..20u32 {
+        machine.write(0x1000 + table * 4, SUPERVISOR, table << 12 | 0x67);
+        for page in 0..4 {
+            machine.write((table << 12) + page * 4, SUPERVISOR, ((table + page) & 15) << 12 | 0x65);
+        }
+    }
+    // Each pass touches another page of each table, so the caches of upper levels are used and those of leaves are not.
+    for page in 0..4 {
+        for table in 4..20u32 {
+            let gva = table << 22 | page << 12;
+            assert_eq!(machine.read(gva, USER), Verdict::At(u64::from((table + page) & 15) << 12));
         }
     }
     assert!(count(&machine, Counter::TableEvicted) > 40);
