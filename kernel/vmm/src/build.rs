@@ -12,6 +12,7 @@ use shadow_mmu::{Config, ControlWrite, Gpa, Pfn, ShadowMmu};
 use crate::clock::Clock;
 use crate::config::GuestConfig;
 use crate::dev::Bus;
+use crate::emul::DecodeCache;
 use crate::loader::{self, Entry, GuestWriter, LoadError, OutsideMemory};
 use crate::progress::Progress;
 use crate::ram::{GuestRam, OutOfMemory, PAGE};
@@ -100,6 +101,8 @@ pub(crate) fn build<'a>(
         clock: Clock::start(),
         tracer,
         step: None,
+        decoded: DecodeCache::new(),
+        write_hint: None,
         retired: false,
         progress: Progress::default(),
         devices_touched: true,

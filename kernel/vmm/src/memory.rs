@@ -28,10 +28,22 @@ impl Vm {
     /// The page fault that the guest's tables demand; then nothing was written by the walk.
     #[inline]
     pub(crate) fn write_linear(&mut self, gva: u32, bytes: &[u8], privilege: Privilege) -> Emulated<()> {
+        if let Some(gpa) = self.hinted(gva, bytes.len()) {
+            self.write_physical(gpa, bytes);
+            return Ok(());
+        }
         if privilege == Privilege::Supervisor && self.world.write_linear(gva, bytes).is_ok() {
             return Ok(());
         }
         self.write_walked(gva, bytes, privilege)
+    }
+
+    /// The guest-physical address of a write that goes, all of it, to the page that faulted.
+    #[inline]
+    fn hinted(&self, gva: u32, len: usize) -> Option<Gpa> {
+        let hint = self.write_hint?;
+        let offset = gva.wrapping_sub(hint.page);
+        (u64::from(offset) + len as u64 <= PAGE).then(|| hint.frame.add(offset.into()))
     }
 
     /// Reads by a walk of the guest's tables.

@@ -4,10 +4,11 @@ use alloc::string::String;
 use gnomon_hw::World;
 use gnomon_hw::tables::HostTables;
 use gnomon_trace::{Counters, Reason};
-use shadow_mmu::{FlushPlan, Privilege, ShadowMmu};
+use shadow_mmu::{FlushPlan, Gpa, Privilege, ShadowMmu};
 
 use crate::clock::Clock;
 use crate::dev::{Bus, Nanos};
+use crate::emul::DecodeCache;
 use crate::progress::Progress;
 use crate::ram::GuestRam;
 use crate::segments::LiveTables;
@@ -41,12 +42,25 @@ pub(crate) struct Vm {
     pub tracer: Tracer,
     /// Single-stepping on our own account, and whether the guest had TF set itself.
     pub step: Option<Step>,
+    /// Instructions decoded before.
+    pub decoded: DecodeCache,
+    /// The page that the write being emulated goes to, translated already.
+    pub write_hint: Option<WriteHint>,
     /// Whether this exit emulated an instruction to its end.
     pub retired: bool,
     /// Faults without progress.
     pub progress: Progress,
     /// Whether devices were touched since the run loop last looked at them.
     pub devices_touched: bool,
+}
+
+/// A translation for a write of the instruction that is being emulated.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct WriteHint {
+    /// The linear page.
+    pub page: u32,
+    /// The guest-physical page.
+    pub frame: Gpa,
 }
 
 /// A single step that the monitor asked for.

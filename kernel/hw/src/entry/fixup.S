@@ -4,7 +4,7 @@
 #  interrupt's vector). All are leaf functions that use no stack beyond their return address.
 
     .pushsection .text.gnomon_fixup, "ax"
-    .globl gnomon_copy, gnomon_copy_insn, gnomon_copy_fault
+    .globl gnomon_copy, gnomon_copy_insn, gnomon_copy_tail_insn, gnomon_copy_fault
     .globl gnomon_load_es, gnomon_load_ds, gnomon_load_fs, gnomon_load_gs
     .globl gnomon_load_es_insn, gnomon_load_ds_insn, gnomon_load_fs_insn, gnomon_load_gs_insn, gnomon_load_fault
     .globl gnomon_idle, gnomon_idle_insn, gnomon_idle_done
@@ -12,9 +12,16 @@
 # rdi = to, rsi = from, rdx = bytes; one of the two is a guest's linear address. eax = 0, or 1 if a byte faulted
     .balign 16
 gnomon_copy:
-    mov rcx, rdx
     xor eax, eax
+    mov rcx, rdx
+    shr rcx, 3
 gnomon_copy_insn:
+    rep movsq
+    and edx, 7
+    jnz 1f
+    ret
+1:  mov ecx, edx
+gnomon_copy_tail_insn:
     rep movsb
     ret
 gnomon_copy_fault:

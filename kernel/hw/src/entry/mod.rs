@@ -54,6 +54,7 @@ pub(crate) const VECTOR_STRIDE: usize = 16;
 unsafe extern "C" {
     pub(crate) static gnomon_vectors: u8;
     pub(crate) static gnomon_copy_insn: u8;
+    pub(crate) static gnomon_copy_tail_insn: u8;
     pub(crate) static gnomon_copy_fault: u8;
     pub(crate) static gnomon_load_es_insn: u8;
     pub(crate) static gnomon_load_ds_insn: u8;

@@ -8,6 +8,8 @@ use crate::trap::{Emulated, Exception};
 use crate::vcpu::Descriptor;
 use crate::vm::Vm;
 
+/// Bytes read at EIP: two quadwords, which is cheaper than the 15 that an instruction can have.
+const FETCHED: usize = 16;
 /// Longest instruction (SDM 2A 2.3.11).
 const MAX_LENGTH: usize = 15;
 
@@ -21,11 +23,21 @@ impl Vm {
         let big = code.is_none_or(Descriptor::is_big);
         let base = code.map_or(0, Descriptor::base);
         let eip = self.eip();
-        let mut bytes = [0; MAX_LENGTH];
+        let mut bytes = [0; FETCHED];
         let fetched = self.fetch(base.wrapping_add(eip), &mut bytes)?;
-        let bytes = bytes.get(..fetched).unwrap_or(&[]);
-        let bits = if big { 32 } else { 16 };
-        let insn = Decoder::with_ip(bits, bytes, eip.into(), DecoderOptions::NONE).decode();
+        let key = u128::from_le_bytes(bytes);
+        let insn = match self.decoded.find(eip, key, big) {
+            Some(insn) => insn,
+            None => {
+                let bytes = bytes.get(..fetched.min(MAX_LENGTH)).unwrap_or(&[]);
+                let bits = if big { 32 } else { 16 };
+                let insn = Decoder::with_ip(bits, bytes, eip.into(), DecoderOptions::NONE).decode();
+                if !insn.is_invalid() {
+                    self.decoded.insert(eip, key, big, insn);
+                }
+                insn
+            }
+        };
         self.tracer.record(|| {
             let mut first = [0; 8];
             let length = insn.len().min(8);

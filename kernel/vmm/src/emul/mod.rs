@@ -5,6 +5,7 @@
 //! forms that write tracked frames or reach holes).
 
 mod alu;
+mod cache;
 mod control;
 mod decode;
 mod far;
@@ -13,6 +14,7 @@ mod memory;
 mod operand;
 mod tables;
 
+pub(crate) use cache::DecodeCache;
 use gnomon_hw::SegReg;
 use gnomon_trace::Reason;
 use iced_x86::{Code, Instruction, Mnemonic, OpKind, Register};

@@ -4,7 +4,7 @@ use gnomon_trace::Reason;
 use shadow_mmu::{Access, AccessKind, ControlFault, Fault, Gpa, Gva, Outcome, PfErr, VmStop};
 
 use crate::trap::{Emulated, Exception, StopReason, Trap};
-use crate::vm::Vm;
+use crate::vm::{Vm, WriteHint};
 
 impl Vm {
     /// Handles a page fault of the guest.
@@ -48,7 +48,11 @@ impl Vm {
             self.flush(plan);
             return Ok(());
         }
-        match self.emulate_access() {
+        let page = fault.gva.page().raw() as u32;
+        self.write_hint = Some(WriteHint { page, frame: gpa.gfn().base() });
+        let done = self.emulate_access();
+        self.write_hint = None;
+        match done {
             Err(Trap::Stop(StopReason::Unemulated)) => self.step_over(fault),
             done => {
                 self.count(Reason::PtWrite);
