@@ -2,11 +2,11 @@
 //!
 //! ```text
 //! cargo build --release -p shadow-mmu --example cost
-//! valgrind --tool=none ... or: perf stat -e instructions:u target/release/examples/cost <path> <times>
+//! valgrind --tool=callgrind target/release/examples/cost <path> <times>      (or: perf stat -e instructions:u ...)
 //! ```
 //!
-//! The cost of a path is the difference between two runs, divided by the difference of their `times`. Memory and tables are
-//! plain arrays, so that what is counted is the library and little else.
+//! The cost of a path, with the loop's own cost (path `nothing`), is the difference between two runs, divided by the difference
+//! of their `times`. Memory and tables are plain arrays, so that what is counted is the library and little else.
 
 use std::cell::Cell;
 use std::process::ExitCode;
@@ -165,7 +165,7 @@ fn main() -> ExitCode {
                 let _outcome = mmu.on_fault(std::hint::black_box(fault));
             }
             _ => {
-                eprintln!("usage: cost ptemod|ptenew|hidden|ptezap|cr3|cr3same|invlpg|trap|true [times]");
+                eprintln!("usage: cost nothing|ptemod|ptenew|hidden|ptezap|cr3|cr3same|invlpg|trap|true [times]");
                 return ExitCode::FAILURE;
             }
         }

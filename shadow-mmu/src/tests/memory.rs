@@ -1,12 +1,11 @@
 //! Guest memory and table memory as plain arrays.
 
 use std::cell::Cell;
-use std::collections::HashMap;
 
 use crate::{CmpxchgError, Gfn, GfnKind, Gpa, GuestMem, Pfn, Refused, Spte, TableMem};
 
 /// Frames of RAM; then one of ROM, one of a device, and nothing.
-pub(super) const RAM: u64 = 64;
+pub(super) const RAM: u64 = 32;
 pub(super) const ROM: u64 = RAM;
 pub(super) const MMIO: u64 = RAM + 1;
 pub(super) const HOLE: u64 = RAM + 2;
@@ -95,36 +94,48 @@ impl GuestMem for Memory {
 /// The last gate of the test machine.
 #[derive(Debug)]
 pub(super) struct Tables {
-    tables: HashMap<u64, (Box<[Spte; 512]>, bool)>,
+    tables: Vec<(Box<[Spte; 512]>, bool)>,
 }
 
 /// What the hypervisor's window looks like in a root.
 pub(super) const WINDOW: Spte = Spte::from_raw(0x7777_0003);
 
+const FIRST_TABLE: u64 = 0x100;
+
 pub(super) fn table_frames(count: u64) -> Vec<Pfn> {
-    (0..count).map(|n| Pfn::new(0x100 + n * 5)).collect()
+    (0..count).map(|n| Pfn::new(FIRST_TABLE + n * 5)).collect()
 }
 
 impl Tables {
     pub(super) fn new(frames: &[Pfn]) -> Self {
         // Dirty at first: the library must clear what it gets.
         let dirty = Box::new([Spte::from_raw(0xdead_b001); 512]);
-        Self { tables: frames.iter().map(|pfn| (pfn.raw(), (dirty.clone(), false))).collect() }
+        Self { tables: frames.iter().map(|_| (dirty.clone(), false)).collect() }
+    }
+
+    fn place(&self, table: Pfn) -> Option<usize> {
+        let n = table.raw().checked_sub(FIRST_TABLE)?;
+        (n % 5 == 0 && n / 5 < self.tables.len() as u64).then_some(n as usize / 5)
+    }
+
+    fn table(&mut self, table: Pfn) -> Result<&mut (Box<[Spte; 512]>, bool), Refused> {
+        let place = self.place(table).ok_or(Refused)?;
+        Ok(&mut self.tables[place])
     }
 
     pub(super) fn poke(&mut self, table: Pfn, index: usize, spte: Spte) {
-        self.tables.get_mut(&table.raw()).expect("a table").0[index] = spte;
+        self.table(table).expect("a table").0[index] = spte;
     }
 }
 
 impl TableMem for Tables {
     fn load(&self, table: Pfn, index: usize) -> Spte {
-        self.tables[&table.raw()].0[index]
+        self.tables[self.place(table).expect("a table")].0[index]
     }
 
     fn store(&mut self, table: Pfn, index: usize, spte: Spte) -> Result<(), Refused> {
-        let foreign = spte.present() && gfn_of(spte.pfn()).is_none() && !self.tables.contains_key(&spte.pfn().raw());
-        let (entries, root) = self.tables.get_mut(&table.raw()).ok_or(Refused)?;
+        let foreign = spte.present() && gfn_of(spte.pfn()).is_none() && self.place(spte.pfn()).is_none();
+        let (entries, root) = self.table(table)?;
         if foreign || (*root && index >= 256) {
             return Err(Refused);
         }
@@ -133,13 +144,13 @@ impl TableMem for Tables {
     }
 
     fn clear(&mut self, table: Pfn) {
-        let (entries, root) = self.tables.get_mut(&table.raw()).expect("a table");
+        let (entries, root) = self.table(table).expect("a table");
         let keep = if *root { 256 } else { 512 };
         entries[..keep].fill(Spte::ABSENT);
     }
 
     fn make_root(&mut self, table: Pfn) -> Result<(), Refused> {
-        let (entries, root) = self.tables.get_mut(&table.raw()).ok_or(Refused)?;
+        let (entries, root) = self.table(table)?;
         entries[..256].fill(Spte::ABSENT);
         entries[256..].fill(WINDOW);
         *root = true;
@@ -147,7 +158,7 @@ impl TableMem for Tables {
     }
 
     fn retire_root(&mut self, table: Pfn) -> Result<(), Refused> {
-        let (entries, root) = self.tables.get_mut(&table.raw()).ok_or(Refused)?;
+        let (entries, root) = self.table(table)?;
         entries.fill(Spte::ABSENT);
         *root = false;
         Ok(())
