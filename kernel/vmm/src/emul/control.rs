@@ -139,7 +139,9 @@ impl Vm {
         let gva = self.segment_base(segment).wrapping_add(self.effective_address(insn));
         let plan = self.mmu.on_invlpg(Gva::new(gva.into()));
         self.flush(plan);
-        self.revalidate_descriptors();
+        if self.watches_page(gva) {
+            self.revalidate_descriptors();
+        }
         Ok(())
     }
 

@@ -11,15 +11,15 @@
 //! * The CPU reloads CS and SS from the live table at each entry. When the entry they came from goes away, they move to a *cache
 //!   slot* that holds what was loaded, as the hidden part of a segment register does (SDM 3A 3.4.3).
 
+mod pages;
+
 use alloc::vec::Vec;
 use gnomon_hw::{SegReg, Table, World};
-use shadow_mmu::{Gfn, Gpa, Privilege};
+use shadow_mmu::{Gfn, Privilege};
 
 use crate::trap::{Emulated, StopReason};
 use crate::vcpu::{Descriptor, Selector};
 use crate::vm::Vm;
-
-const PAGE_MASK: u32 = 0xfff;
 
 /// What is installed in the live tables, and which frames are watched for it.
 #[derive(Default)]
@@ -182,20 +182,6 @@ impl Vm {
         let _ = self.world.set_descriptor(entry.table, entry.index, raw.0);
     }
 
-    fn watch_descriptor(&mut self, table: Table, index: u16) {
-        let Some(address) = self.descriptor_address(table, index) else { return };
-        for page in [address & !PAGE_MASK, address.wrapping_add(7) & !PAGE_MASK] {
-            if self.live.watched.iter().any(|watched| watched.page == page) {
-                continue;
-            }
-            if let Some(gfn) = self.frame_behind(page) {
-                let plan = self.mmu.watch(gfn);
-                self.flush(plan);
-                self.live.watched.push(Watched { page, gfn, open: false });
-            }
-        }
-    }
-
     /// Takes an entry out of the live tables; registers that hold it keep what they have.
     fn remove_entry(&mut self, table: Table, index: u16) {
         let Some(at) = self.live.entries.iter().position(|e| e.table == table && e.index == index) else { return };
@@ -308,119 +294,6 @@ impl Vm {
                 && entry.leads_to_user
             {
                 self.put_live(entry);
-            }
-        }
-    }
-
-    /// The guest's GDT or LDT is another one now: nothing that is live counts any more.
-    pub(crate) fn forget_descriptors(&mut self) {
-        while let Some(&entry) = self.live.entries.last() {
-            self.remove_entry(entry.table, entry.index);
-        }
-        while let Some(watched) = self.live.watched.pop() {
-            if !watched.open {
-                self.mmu.unwatch(watched.gfn);
-            }
-        }
-        self.live.any_open = false;
-    }
-
-    /// Linear addresses may mean other frames now: entries whose page moved go.
-    pub(crate) fn revalidate_descriptors(&mut self) {
-        let moved = self.live.watched.iter().any(|watched| self.frame_behind(watched.page) != Some(watched.gfn));
-        if moved {
-            self.forget_descriptors();
-        }
-    }
-
-    /// Lets the guest write a watched frame; its entries are suspended until a load asks for one.
-    pub(crate) fn open_descriptor_page(&mut self, gfn: Gfn) {
-        for at in 0..self.live.watched.len() {
-            if let Some(watched) = self.live.watched.get_mut(at)
-                && watched.gfn == gfn
-                && !watched.open
-            {
-                watched.open = true;
-                self.live.any_open = true;
-                self.mmu.unwatch(gfn);
-            }
-        }
-        self.suspend_entries();
-    }
-
-    /// Takes the entries in open pages out of the live tables, but for those that CS and SS need at the next entry.
-    fn suspend_entries(&mut self) {
-        let loaded = [SegReg::Cs, SegReg::Ss].map(|reg| Selector(real_selector(&self.world, reg)));
-        for at in 0..self.live.entries.len() {
-            let Some(&entry) = self.live.entries.get(at) else { continue };
-            let in_use = loaded.iter().any(|s| s.index() == entry.index && table_of(*s) == entry.table);
-            if entry.suspended || in_use || !self.in_open_page(entry) {
-                continue;
-            }
-            let _ = self.world.set_descriptor(entry.table, entry.index, 0);
-            if let Some(entry) = self.live.entries.get_mut(at) {
-                entry.suspended = true;
-            }
-        }
-    }
-
-    fn in_open_page(&self, entry: Entry) -> bool {
-        let Some(address) = self.descriptor_address(entry.table, entry.index) else { return false };
-        let pages = [address & !PAGE_MASK, address.wrapping_add(7) & !PAGE_MASK];
-        self.live.watched.iter().any(|watched| watched.open && pages.contains(&watched.page))
-    }
-
-    /// Watches open pages again. Entries that are still what they were come back, the others go.
-    fn close_descriptor_pages(&mut self) {
-        self.live.any_open = false;
-        for at in 0..self.live.watched.len() {
-            let Some(&Watched { page, gfn, open: true }) = self.live.watched.get(at) else { continue };
-            if self.frame_behind(page) != Some(gfn) {
-                self.forget_descriptors();
-                return;
-            }
-            let plan = self.mmu.watch(gfn);
-            self.flush(plan);
-            if let Some(watched) = self.live.watched.get_mut(at) {
-                watched.open = false;
-            }
-        }
-        let entries = self.live.entries.clone();
-        for (at, entry) in entries.iter().enumerate().rev() {
-            let selector = Selector(entry.index << 3 | if entry.table == Table::Ldt { 4 } else { 0 });
-            let now = self.read_descriptor(selector).ok().flatten().and_then(Descriptor::to_live);
-            if now == Some(entry.live) {
-                self.resume_entry(at);
-            } else {
-                self.remove_entry(entry.table, entry.index);
-            }
-        }
-    }
-
-    /// A watched frame was written: entries that changed go.
-    pub(crate) fn descriptor_frame_written(&mut self, gpa: Gpa, len: usize) {
-        let offset = (gpa.raw() as u32) & PAGE_MASK;
-        let hits: Vec<u32> =
-            self.live.watched.iter().filter(|watched| watched.gfn == gpa.gfn()).map(|watched| watched.page).collect();
-        for page in hits {
-            let first = page.wrapping_add(offset);
-            let last = first.wrapping_add(len as u32).wrapping_sub(1);
-            let touched: Vec<Entry> = self
-                .live
-                .entries
-                .iter()
-                .copied()
-                .filter(|entry| {
-                    self.descriptor_address(entry.table, entry.index)
-                        .is_some_and(|address| address <= last && address.wrapping_add(7) >= first)
-                })
-                .collect();
-            for entry in touched {
-                let selector = Selector(entry.index << 3 | if entry.table == Table::Ldt { 4 } else { 0 });
-                let now = self.read_descriptor(selector).ok().flatten().and_then(Descriptor::to_live);
-                if now != Some(entry.live) {
-                    self.remove_entry(entry.table, entry.index);
-                }
             }
         }
     }
