@@ -7,6 +7,7 @@ use gnomon_host::status::Status;
 use libtest_mimic::Trial;
 
 use crate::compare;
+use crate::hostile::neighbour;
 use crate::machine::{self, Host, Report};
 use crate::trial;
 
@@ -96,11 +97,7 @@ fn several(host: Host) -> anyhow::Result<()> {
     let judge = || {
         ensure!(report.status == Status::Ok, "expected status 0");
         for guest in [first, second] {
-            let prefix = format!("{}| ", guest.name);
-            let text = String::from_utf8_lossy(&report.output);
-            let lines = text.lines().filter_map(|line| line.strip_prefix(&prefix));
-            let alone: String = lines.flat_map(|line| [line, "\n"]).collect();
-            compare::tap(alone.as_bytes()).with_context(|| format!("guest {}", guest.name))?;
+            neighbour(&report, guest)?;
         }
         last_line(&report)
     };

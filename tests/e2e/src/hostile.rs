@@ -7,7 +7,7 @@ use gnomon_host::status::Status;
 use libtest_mimic::Trial;
 
 use crate::guests::{last_line, variants};
-use crate::machine::{self, Host};
+use crate::machine::{self, Host, Report};
 use crate::{compare, trial};
 
 pub(crate) fn trials() -> Vec<Trial> {
@@ -24,7 +24,13 @@ pub(crate) fn trials() -> Vec<Trial> {
     trials
 }
 
+/// What never ends by itself; only the user's time limit, or a neighbour's end, is there to judge it by.
+const ENDLESS: &str = "case=spin";
+
 fn survives(host: Host, guest: &'static Guest, arguments: &str) -> anyhow::Result<()> {
+    if arguments == ENDLESS {
+        return shares_the_cpu(host, guest);
+    }
     let report = machine::gnomon(host, &[machine::describe(guest, arguments)?], "log=info")?;
     let judge = || {
         ensure!(matches!(report.status, Status::Ok | Status::Guest), "the hypervisor did not survive");
@@ -33,6 +39,24 @@ fn survives(host: Host, guest: &'static Guest, arguments: &str) -> anyhow::Resul
         last_line(&report)
     };
     judge().with_context(|| report.tail())
+}
+
+/// A guest that spins with interrupts off does not keep the CPU from its neighbour.
+fn shares_the_cpu(host: Host, hostile: &'static Guest) -> anyhow::Result<()> {
+    let Some(peaceful) = GUESTS.iter().find(|guest| guest.kind == Kind::Tap) else { return Ok(()) };
+    let guests = [machine::describe(hostile, ENDLESS)?, machine::describe(peaceful, "")?];
+    let ended = format!("guest {}: ended with status 0", peaceful.name);
+    let report = machine::gnomon_until(host, &guests, &ended)?;
+    let judge = || neighbour(&report, peaceful);
+    judge().with_context(|| report.tail())
+}
+
+/// The TAP of one guest among several is in order.
+pub(crate) fn neighbour(report: &Report, guest: &Guest) -> anyhow::Result<()> {
+    let prefix = format!("{}| ", guest.name);
+    let text = String::from_utf8_lossy(&report.output);
+    let alone: String = text.lines().filter_map(|l| l.strip_prefix(&prefix)).flat_map(|l| [l, "\n"]).collect();
+    compare::tap(alone.as_bytes()).map(drop).with_context(|| format!("guest {}", guest.name))
 }
 
 /// A hostile guest does not disturb its neighbour.
@@ -44,10 +68,7 @@ fn others_run_on(host: Host) -> anyhow::Result<()> {
     let report = machine::gnomon(host, &guests, "log=info")?;
     let judge = || {
         ensure!(matches!(report.status, Status::Ok | Status::Guest), "the hypervisor did not survive");
-        let prefix = format!("{}| ", peaceful.name);
-        let text = String::from_utf8_lossy(&report.output);
-        let alone: String = text.lines().filter_map(|l| l.strip_prefix(&prefix)).flat_map(|l| [l, "\n"]).collect();
-        compare::tap(alone.as_bytes()).with_context(|| format!("guest {}", peaceful.name))?;
+        neighbour(&report, peaceful)?;
         last_line(&report)
     };
     judge().with_context(|| report.tail())

@@ -133,7 +133,7 @@ pub fn bare(host: Host, listed: &'static Listed, arguments: &str) -> anyhow::Res
     };
     let run = || {
         let guest = describe(listed, arguments)?;
-        boot(&host.machine(guest.memory), &Payload::bare(&guest), true)
+        boot(&host.machine(guest.memory), &Payload::bare(&guest), true, None)
     };
     slot.get_or_init(|| run().map_err(|error| format!("{error:#}"))).clone().map_err(|error| anyhow!("{error}"))
 }
@@ -144,18 +144,34 @@ pub fn bare(host: Host, listed: &'static Listed, arguments: &str) -> anyhow::Res
 /// If something cannot be built or the machine cannot be started.
 pub fn gnomon(host: Host, guests: &[Guest], words: &str) -> anyhow::Result<Report> {
     let payload = Payload::gnomon(kernel()?, words.into(), guests);
-    boot(&host.machine(run::host_memory(guests)), &payload, false)
+    boot(&host.machine(run::host_memory(guests)), &payload, false, None)
 }
 
-fn boot(machine: &Machine, payload: &Payload, bare: bool) -> anyhow::Result<Report> {
+/// The same until the hypervisor prints a line with `text` in it.
+///
+/// # Errors
+/// As for [`gnomon`].
+pub fn gnomon_until(host: Host, guests: &[Guest], text: &str) -> anyhow::Result<Report> {
+    let payload = Payload::gnomon(kernel()?, "log=info".into(), guests);
+    boot(&host.machine(run::host_memory(guests)), &payload, false, Some(text))
+}
+
+fn boot(machine: &Machine, payload: &Payload, bare: bool, until: Option<&str>) -> anyhow::Result<Report> {
     let folder = RunFolder::new()?;
-    let (mut output, mut hypervisor) = (Vec::new(), Vec::new());
+    let (mut output, mut hypervisor, mut seen) = (Vec::new(), Vec::new(), false);
     let outcome = run::execute(machine, payload, bare, &folder, &mut |piece| {
         match piece {
             Piece::Guest(bytes) => output.extend_from_slice(bytes),
-            Piece::Line(line) => hypervisor.push(format!("[{}] {}", line.level, line.text)),
+            Piece::Line(line) => {
+                seen |= until.is_some_and(|text| line.text.contains(text));
+                hypervisor.push(format!("[{}] {}", line.level, line.text));
+            }
         }
-        Ok(())
-    })?;
+        if seen { Err(std::io::Error::other("seen enough")) } else { Ok(()) }
+    });
+    if seen {
+        return Ok(Report { status: Status::Interrupted, ending: Ending::Interrupted, output, hypervisor });
+    }
+    let outcome = outcome?;
     Ok(Report { status: outcome.status, ending: outcome.ending, output, hypervisor })
 }
