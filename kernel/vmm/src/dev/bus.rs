@@ -1,33 +1,29 @@
 //! The port bus of one virtual PC: routes ports to devices, wires their interrupt lines to the 8259 pair, and knows when
 //! the next timer is due.
+//!
+//! Every port access of a guest comes through here, so nothing is looked for on the way. Each device's deadline and the
+//! 8259s' output are kept, and found again only after an access that can change them (`bus/lines.rs`).
+
+mod lines;
 
 use alloc::string::String;
-use alloc::vec::Vec;
 
+use self::lines::{Deadlines, IRQ_COM1, IRQ_KEYBOARD, NEVER};
 use super::cmos::Cmos;
 use super::console::Console;
 use super::crtc::Crtc;
-use super::debug_exit::{EXIT_PORT, SHUTDOWN_PORT, ShutdownWord};
+use super::debug_exit::{EXIT_PORT, ShutdownWord};
 use super::i8042::{I8042, Pulse};
 use super::pic_pair::PicPair;
 use super::pit::Pit;
+use super::ports::{self, Device};
 use super::system::System;
-use super::time::{Nanos, earlier};
+use super::time::Nanos;
 use super::uart::Uart;
+use super::unclaimed::Unclaimed;
 
-const IRQ_TIMER: u8 = 0;
-const IRQ_KEYBOARD: u8 = 1;
-const IRQ_COM1: u8 = 4;
-const IRQ_CLOCK: u8 = 8;
-
-const COM1: u16 = 0x3F8;
-const COM1_LAST: u16 = 0x3FF;
-/// Bochs' and QEMU's debug console; it reads as its own number where it exists.
-const DEBUG_CONSOLE: u16 = 0xE9;
-/// Ports that kernels write only to lose some time, and the BIOS' progress codes.
-const DELAY_PORTS: [u16; 2] = [0x80, 0xED];
-/// Unclaimed ports that are named in the log, once each.
-const NAMED_PORTS: usize = 32;
+/// What the debug console reads as.
+const DEBUG_CONSOLE_READS: u8 = 0xE9;
 
 /// What a port write asks of the virtual machine, beyond the devices.
 #[must_use]
@@ -56,10 +52,13 @@ pub struct Bus {
     system: System,
     shutdown: ShutdownWord,
     console: Console,
-    unclaimed: Vec<u16>,
+    unclaimed: Unclaimed,
     now: Nanos,
-    /// The first of all devices' deadlines: before it `advance` has nothing to do.
-    due: Option<Nanos>,
+    deadlines: Deadlines,
+    /// The first of all deadlines: before it `advance` has nothing to do.
+    due: Nanos,
+    /// The first deadline whose interrupt the 8259s wait for.
+    wake: Nanos,
 }
 
 impl Bus {
@@ -77,11 +76,13 @@ impl Bus {
             system: System::new(),
             shutdown: ShutdownWord::default(),
             console: Console::default(),
-            unclaimed: Vec::new(),
+            unclaimed: Unclaimed::new(),
             now: Nanos::ZERO,
-            due: None,
+            deadlines: Deadlines::NONE,
+            due: NEVER,
+            wake: NEVER,
         };
-        bus.find_due();
+        bus.drive_lines();
         bus
     }
 
@@ -103,72 +104,58 @@ impl Bus {
     /// ISA bus; where nothing answers, all bits are one.
     pub fn read(&mut self, port: u16, bytes: u8, now: Nanos) -> u32 {
         self.advance(now);
-        let mut value = [0; 4];
-        for (slot, offset) in value.iter_mut().zip(0..u16::from(bytes)) {
-            *slot = port.checked_add(offset).map_or(u8::MAX, |port| self.read_byte(port));
-        }
-        u32::from_le_bytes(value)
+        if bytes == 1 { self.read_byte(port).into() } else { self.read_wide(port, bytes) }
     }
 
     /// Writes the low `bytes` (1, 2 or 4) bytes of `value` to `port` and the ports that follow it.
     pub fn write(&mut self, port: u16, bytes: u8, value: u32, now: Nanos) -> BusEffect {
         self.advance(now);
-        let value = value.to_le_bytes();
-        let value = value.get(..usize::from(bytes)).unwrap_or(&value);
         if port == EXIT_PORT {
-            let status = value.iter().rev().fold(0, |status, byte| status << 8 | u32::from(*byte));
-            return BusEffect::Exit(status);
+            return BusEffect::Exit(value & low_bytes(bytes));
         }
-        for (byte, offset) in value.iter().zip(0..) {
-            let Some(port) = port.checked_add(offset) else { break };
-            let effect = self.write_byte(port, *byte);
-            if effect != BusEffect::None {
-                return effect;
-            }
-        }
-        BusEffect::None
+        if bytes == 1 { self.write_byte(port, value as u8) } else { self.write_wide(port, bytes, value) }
     }
 
     /// Lets the timers run up to `now` and raise their interrupts.
+    #[inline]
     pub fn advance(&mut self, now: Nanos) {
         self.now = self.now.max(now);
-        if self.due.is_some_and(|due| due <= self.now) {
-            self.pit.advance(self.now);
-            self.com1.advance(self.now);
-            self.cmos.advance(self.now);
-            self.drive_lines();
+        if self.due <= self.now {
+            self.run_timers();
         }
     }
 
     /// When `advance` must be called next for an interrupt to come in time. `None` while no timer can interrupt: its
     /// input is masked, or its last interrupt still waits.
     #[must_use]
+    #[inline]
     pub fn next_deadline(&self) -> Option<Nanos> {
-        let timer = self.pit.next_deadline().filter(|_| self.pic.awaits(IRQ_TIMER));
-        let clock = self.cmos.next_deadline().filter(|_| self.pic.awaits(IRQ_CLOCK));
-        // Typed bytes arrive for a guest that polls, too; but nobody has to wake it up for them.
-        let com1 = self.com1.next_deadline().filter(|_| self.pic.awaits(IRQ_COM1));
-        earlier(timer, earlier(clock, com1))
+        (self.wake != NEVER).then_some(self.wake)
     }
 
     /// The INTR pin: an interrupt waits for the CPU.
     #[must_use]
+    #[inline]
     pub fn interrupt_pending(&self) -> bool {
         self.pic.interrupt()
     }
 
     /// The CPU's interrupt acknowledge cycle: the vector to deliver. Without a pending interrupt this is a spurious one.
     pub fn acknowledge(&mut self) -> u8 {
-        self.pic.acknowledge()
+        let vector = self.pic.acknowledge();
+        self.find_due();
+        vector
     }
 
     /// Takes the bytes the guest has printed (COM1 and port 0xE9, in their order).
+    #[inline]
     pub fn console_output(&mut self) -> impl Iterator<Item = u8> + '_ {
         self.console.drain()
     }
 
     /// Whether [`Self::console_output`] has bytes.
     #[must_use]
+    #[inline]
     pub fn has_console_output(&self) -> bool {
         !self.console.is_empty()
     }
@@ -182,100 +169,177 @@ impl Bus {
     /// A byte typed at the console: it comes in at COM1, at the line's speed, at the last time seen.
     pub fn console_input(&mut self, byte: u8) {
         self.com1.type_byte(byte, self.now);
-        self.drive_lines();
+        self.drive_com1();
     }
 
+    #[inline]
     fn read_byte(&mut self, port: u16) -> u8 {
-        let now = self.now;
-        match port {
-            _ if PicPair::claims(port) => self.pic.read(port),
-            COM1..=COM1_LAST => {
-                let value = self.com1.read(port & 7, now);
-                self.drive_lines();
-                value
-            }
-            _ if Pit::claims(port) => self.pit.read(port, now),
-            _ if System::claims(port) => self.system.read(port, &mut self.pit, now),
-            _ if I8042::claims(port) => {
-                let value = self.keyboard.read(port);
-                if port == 0x60 {
-                    self.pic.set_line(IRQ_KEYBOARD, false); // an edge for each byte that follows
-                }
-                self.drive_lines();
-                value
-            }
-            _ if Cmos::claims(port) => {
-                let value = self.cmos.read(port, now);
-                self.drive_lines();
-                value
-            }
-            _ if Crtc::claims(port) => self.crtc.read(port, now),
-            DEBUG_CONSOLE => DEBUG_CONSOLE as u8,
-            _ => {
-                self.name_unclaimed(port, "read");
+        match ports::device(port) {
+            Device::Com1 => self.read_com1(port & 7),
+            Device::Nobody => {
+                self.nobody_at(port, 1, "read");
                 u8::MAX
             }
+            Device::Delay | Device::Shutdown => u8::MAX,
+            device => self.read_device(device, port),
         }
     }
 
+    #[inline]
     fn write_byte(&mut self, port: u16, value: u8) -> BusEffect {
-        let now = self.now;
-        match port {
-            _ if PicPair::claims(port) => self.pic.write(port, value),
-            COM1..=COM1_LAST => self.write_com1(port & 7, value),
-            _ if Pit::claims(port) => self.pit.write(port, value, now),
-            _ if System::claims(port) => {
-                if self.system.write(port, value, &mut self.pit, now) == Pulse::Reset {
-                    return BusEffect::Reset;
-                }
-            }
-            _ if I8042::claims(port) => {
-                if self.keyboard.write(port, value) == Pulse::Reset {
-                    return BusEffect::Reset;
-                }
-            }
-            _ if Cmos::claims(port) => self.cmos.write(port, value, now),
-            _ if Crtc::claims(port) => self.crtc.write(port, value),
-            DEBUG_CONSOLE => self.console.print(value),
-            SHUTDOWN_PORT if self.shutdown.write(value) => return BusEffect::Exit(0),
-            _ => self.name_unclaimed(port, "write"),
+        match ports::device(port) {
+            Device::Com1 => self.write_com1(port & 7, value),
+            Device::Nobody => self.nobody_at(port, 1, "write"),
+            Device::Delay => {}
+            device => return self.write_device(device, port, value),
         }
-        self.drive_lines();
         BusEffect::None
     }
 
+    /// The devices that are not read all the time.
+    #[inline(never)]
+    fn read_device(&mut self, device: Device, port: u16) -> u8 {
+        let now = self.now;
+        match device {
+            Device::Pic => {
+                let value = self.pic.read(port);
+                self.find_due(); // a read in poll mode acknowledges
+                value
+            }
+            Device::Pit => self.pit.read(port, now),
+            Device::System => self.system.read(port, &mut self.pit, now),
+            Device::Keyboard => self.read_keyboard(port),
+            Device::Cmos => {
+                let value = self.cmos.read(port, now);
+                self.drive_clock();
+                value
+            }
+            Device::Crtc => self.crtc.read(port, now),
+            Device::DebugConsole => DEBUG_CONSOLE_READS,
+            Device::Com1 | Device::Nobody | Device::Delay | Device::Shutdown => u8::MAX,
+        }
+    }
+
+    /// The devices that are not written all the time.
+    #[inline(never)]
+    fn write_device(&mut self, device: Device, port: u16, value: u8) -> BusEffect {
+        let now = self.now;
+        let mut pulse = Pulse::None;
+        match device {
+            Device::Pic => {
+                self.pic.write(port, value);
+                self.find_due();
+            }
+            Device::Pit => {
+                self.pit.write(port, value, now);
+                self.drive_timer();
+            }
+            Device::System => pulse = self.system.write(port, value, &mut self.pit, now),
+            Device::Keyboard => {
+                pulse = self.keyboard.write(port, value);
+                self.pic.set_line(IRQ_KEYBOARD, self.keyboard.interrupt());
+            }
+            Device::Cmos => {
+                self.cmos.write(port, value, now);
+                self.drive_clock();
+            }
+            Device::Crtc => self.crtc.write(port, value),
+            Device::DebugConsole => self.console.print(value),
+            Device::Shutdown if self.shutdown.write(value) => return BusEffect::Exit(0),
+            Device::Com1 | Device::Nobody | Device::Delay | Device::Shutdown => {}
+        }
+        if pulse == Pulse::Reset { BusEffect::Reset } else { BusEffect::None }
+    }
+
+    #[inline(never)]
+    fn read_wide(&mut self, port: u16, bytes: u8) -> u32 {
+        if ports::are_unclaimed(port, bytes) {
+            self.nobody_at(port, bytes, "read");
+            return low_bytes(bytes);
+        }
+        let mut value = [0; 4];
+        for (slot, offset) in value.iter_mut().zip(0..u16::from(bytes)) {
+            *slot = port.checked_add(offset).map_or(u8::MAX, |port| self.read_byte(port));
+        }
+        u32::from_le_bytes(value)
+    }
+
+    #[inline(never)]
+    fn write_wide(&mut self, port: u16, bytes: u8, value: u32) -> BusEffect {
+        if ports::are_unclaimed(port, bytes) {
+            self.nobody_at(port, bytes, "write");
+            return BusEffect::None;
+        }
+        for (byte, offset) in value.to_le_bytes().into_iter().zip(0..u16::from(bytes)) {
+            let Some(port) = port.checked_add(offset) else { break };
+            let effect = self.write_byte(port, byte);
+            if effect != BusEffect::None {
+                return effect;
+            }
+        }
+        BusEffect::None
+    }
+
+    #[inline]
+    fn read_com1(&mut self, register: u16) -> u8 {
+        let value = self.com1.read(register, self.now);
+        if self.com1.take_changed() {
+            self.drive_com1();
+        }
+        value
+    }
+
+    #[inline]
     fn write_com1(&mut self, register: u16, value: u8) {
-        if let Some(byte) = self.com1.write(register, value, self.now) {
+        let sent = self.com1.write(register, value, self.now);
+        if let Some(byte) = sent {
             self.console.print(byte);
+        }
+        if self.com1.take_changed() {
+            self.after_com1(sent.is_some());
+        }
+    }
+
+    #[inline(never)]
+    fn after_com1(&mut self, sent: bool) {
+        if sent {
             // The line falls while the byte leaves, so that the next interrupt is a new edge.
             self.pic.set_line(IRQ_COM1, self.com1.interrupt());
             self.com1.transmitted();
         }
+        self.drive_com1();
     }
 
-    /// Puts all interrupt lines on the 8259s' inputs.
-    fn drive_lines(&mut self) {
-        if self.pit.take_edge() {
-            self.pic.pulse(IRQ_TIMER);
+    fn read_keyboard(&mut self, port: u16) -> u8 {
+        let value = self.keyboard.read(port);
+        if port == 0x60 {
+            self.pic.set_line(IRQ_KEYBOARD, false); // an edge for each byte that follows
         }
         self.pic.set_line(IRQ_KEYBOARD, self.keyboard.interrupt());
-        self.pic.set_line(IRQ_COM1, self.com1.interrupt());
-        self.pic.set_line(IRQ_CLOCK, self.cmos.interrupt());
-        self.find_due();
+        value
     }
 
-    fn find_due(&mut self) {
-        let uart_or_clock = earlier(self.com1.next_deadline(), self.cmos.next_deadline());
-        self.due = earlier(self.pit.next_deadline(), uart_or_clock);
-    }
-
-    /// Names a port where nothing answers in the log, once.
-    fn name_unclaimed(&mut self, port: u16, access: &str) {
-        let known = DELAY_PORTS.contains(&port) || port == SHUTDOWN_PORT || self.unclaimed.contains(&port);
-        if !known && self.unclaimed.len() < NAMED_PORTS {
-            self.unclaimed.push(port);
-            log::debug!("guest {}: {access} of port {port:#x}, where no device is", self.name);
+    /// An access of `bytes` bytes where no device is: the log names it, once.
+    #[inline]
+    fn nobody_at(&mut self, port: u16, bytes: u8, access: &str) {
+        if self.unclaimed.is_new(port) {
+            self.name_unclaimed(port, bytes, access);
         }
+    }
+
+    #[cold]
+    fn name_unclaimed(&mut self, port: u16, bytes: u8, access: &str) {
+        self.unclaimed.remember(port);
+        log::debug!("guest {}: {bytes}-byte {access} of port {port:#x}, where no device is", self.name);
+    }
+}
+
+/// The mask of the low `bytes` bytes of a port access.
+fn low_bytes(bytes: u8) -> u32 {
+    match bytes {
+        1 => 0xFF,
+        2 => 0xFFFF,
+        _ => u32::MAX,
     }
 }
 

@@ -97,11 +97,6 @@ impl Cmos {
         self.store_word(0x34, above(16 << 20, 64 << 10));
     }
 
-    /// Whether `port` belongs to the clock.
-    pub(super) fn claims(port: u16) -> bool {
-        matches!(port, 0x70 | 0x71)
-    }
-
     pub(super) fn read(&mut self, port: u16, now: Nanos) -> u8 {
         if port & 1 == 0 {
             return u8::MAX; // the index cannot be read back

@@ -31,11 +31,6 @@ impl Crtc {
         Self { index: 0, registers: TEXT_MODE }
     }
 
-    /// Whether `port` belongs to the controller.
-    pub(super) fn claims(port: u16) -> bool {
-        matches!(port, 0x3D4 | 0x3D5 | 0x3DA)
-    }
-
     pub(super) fn read(&self, port: u16, now: Nanos) -> u8 {
         match port {
             0x3D4 => self.index,

@@ -63,11 +63,6 @@ impl I8042 {
         Self { output: VecDeque::new(), last: 0, config, next: Next::Keyboard, last_was_command: true }
     }
 
-    /// Whether `port` belongs to the controller.
-    pub(super) fn claims(port: u16) -> bool {
-        matches!(port, 0x60 | 0x64)
-    }
-
     /// The keyboard interrupt (IRQ 1): a byte waits and may interrupt.
     pub(super) fn interrupt(&self) -> bool {
         self.config & CONFIG_INTERRUPT != 0 && !self.output.is_empty()

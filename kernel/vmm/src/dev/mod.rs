@@ -15,9 +15,11 @@ mod pic;
 mod pic_pair;
 mod pit;
 mod pit_channel;
+mod ports;
 mod system;
 mod time;
 mod uart;
+mod unclaimed;
 
 pub use bus::{Bus, BusEffect};
 pub use time::{NANOS_PER_SECOND, Nanos};

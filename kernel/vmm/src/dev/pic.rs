@@ -96,20 +96,21 @@ impl Pic {
         }
     }
 
-    /// Drives an IR pin. In edge-triggered mode a rising edge makes the request and a pin that falls before the
-    /// acknowledge takes it back; a level-triggered request is the pin itself.
-    pub(super) fn set_line(&mut self, level: u8, high: bool) {
+    /// Drives an IR pin; true when its level changes. In edge-triggered mode a rising edge makes the request and a falling
+    /// one before the acknowledge takes it back; a level-triggered request is the pin itself.
+    #[inline]
+    pub(super) fn set_line(&mut self, level: u8, high: bool) -> bool {
         let bit = bit(level);
-        let rising = high && self.lines & bit == 0;
+        if (self.lines & bit != 0) == high {
+            return false;
+        }
+        self.lines ^= bit;
         if high {
-            self.lines |= bit;
+            self.latched |= bit;
         } else {
-            self.lines &= !bit;
             self.latched &= !bit;
         }
-        if rising {
-            self.latched |= bit;
-        }
+        true
     }
 
     /// A rising edge on an IR pin whose request stays until it is acknowledged, however long the CPU takes.
@@ -140,6 +141,7 @@ impl Pic {
     }
 
     /// Whether a new edge on `level` would change anything: it is not masked and no request waits already.
+    #[inline]
     pub(super) fn awaits(&self, level: u8) -> bool {
         (self.imr | self.irr()) & bit(level) == 0
     }

@@ -15,6 +15,8 @@ const ELCR_SLAVE: u8 = 0xDE;
 pub(super) struct PicPair {
     master: Pic,
     slave: Pic,
+    /// The master's INT pin, as [`Self::settle`] found it.
+    interrupt: bool,
 }
 
 impl PicPair {
@@ -23,21 +25,20 @@ impl PicPair {
         Self {
             master: Pic::initialized(BIOS_MASTER.0, BIOS_MASTER.1),
             slave: Pic::initialized(BIOS_SLAVE.0, BIOS_SLAVE.1),
+            interrupt: false,
         }
-    }
-
-    /// Whether `port` belongs to the pair.
-    pub(super) fn claims(port: u16) -> bool {
-        matches!(port, 0x20 | 0x21 | 0xA0 | 0xA1 | 0x4D0 | 0x4D1)
     }
 
     /// Drives the pin of an IRQ (0..15).
+    #[inline]
     pub(super) fn set_line(&mut self, irq: u8, high: bool) {
-        match irq {
+        let changed = match irq {
             0..=7 => self.master.set_line(irq, high),
             _ => self.slave.set_line(irq & 7, high),
+        };
+        if changed {
+            self.settle();
         }
-        self.cascade();
     }
 
     /// An edge on the pin of an IRQ (0..15) whose request stays until it is acknowledged.
@@ -46,10 +47,11 @@ impl PicPair {
             0..=7 => self.master.pulse(irq),
             _ => self.slave.pulse(irq & 7),
         }
-        self.cascade();
+        self.settle();
     }
 
     /// Whether a new edge on the pin of an IRQ (0..15) would change anything: it is not masked and no request waits.
+    #[inline]
     pub(super) fn awaits(&self, irq: u8) -> bool {
         match irq {
             0..=7 => self.master.awaits(irq),
@@ -58,22 +60,25 @@ impl PicPair {
     }
 
     /// The master's INT pin, which is the CPU's INTR.
+    #[inline]
     pub(super) fn interrupt(&self) -> bool {
-        self.master.interrupt()
+        self.interrupt
     }
 
     /// The CPU's interrupt acknowledge cycle: the vector on the bus. Without a request it is the spurious vector of
     /// level 7, or of the slave's level 7 (IRQ 15) when the slave withdrew.
     pub(super) fn acknowledge(&mut self) -> u8 {
         let level = self.master.acknowledge();
-        if level != Some(CASCADE) {
-            return self.master.vector(level);
-        }
-        let slave_level = self.slave.acknowledge();
-        // The slave's INT pin falls with the acknowledge and rises again for its next request: a new edge.
-        self.master.set_line(CASCADE, false);
-        self.cascade();
-        self.slave.vector(slave_level)
+        let vector = if level == Some(CASCADE) {
+            let slave_level = self.slave.acknowledge();
+            // The slave's INT pin falls with the acknowledge and rises again for its next request: a new edge.
+            self.master.set_line(CASCADE, false);
+            self.slave.vector(slave_level)
+        } else {
+            self.master.vector(level)
+        };
+        self.settle();
+        vector
     }
 
     pub(super) fn read(&mut self, port: u16) -> u8 {
@@ -86,7 +91,7 @@ impl PicPair {
             0x4D1 => self.slave.elcr(),
             _ => u8::MAX,
         };
-        self.cascade(); // a read in poll mode acknowledges
+        self.settle(); // a read in poll mode acknowledges
         value
     }
 
@@ -100,11 +105,13 @@ impl PicPair {
             0x4D1 => self.slave.set_elcr(value & ELCR_SLAVE),
             _ => {}
         }
-        self.cascade();
+        self.settle();
     }
 
-    fn cascade(&mut self) {
+    /// Lets a change go through the cascade to the master's INT pin.
+    fn settle(&mut self) {
         self.master.set_line(CASCADE, self.slave.interrupt());
+        self.interrupt = self.master.interrupt();
     }
 }
 

@@ -35,11 +35,6 @@ impl Pit {
         }
     }
 
-    /// Whether `port` belongs to the timer.
-    pub(super) fn claims(port: u16) -> bool {
-        matches!(port, 0x40..=0x43)
-    }
-
     pub(super) fn read(&mut self, port: u16, now: Nanos) -> u8 {
         self.advance(now);
         let now = ticks(now);

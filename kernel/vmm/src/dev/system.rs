@@ -34,11 +34,6 @@ impl System {
         Self { port_b: 0, port_a: A20, reset_control: 0 }
     }
 
-    /// Whether `port` is one of the three.
-    pub(super) fn claims(port: u16) -> bool {
-        matches!(port, PORT_A | PORT_B | RESET_CONTROL)
-    }
-
     pub(super) fn read(&self, port: u16, pit: &mut Pit, now: Nanos) -> u8 {
         match port {
             PORT_A => self.port_a,

@@ -4,10 +4,11 @@
 //! a sender that heeds flow control. OUT2 does not gate the interrupt: real cards gate it, QEMU does not, and teaching
 //! kernels that were written on QEMU leave it off.
 
+mod registers;
+
 use alloc::collections::VecDeque;
 
-use bitflags::bitflags;
-
+use self::registers::{Fcr, Ier, Lsr, Mcr, Msr};
 use super::time::{NANOS_PER_SECOND, Nanos, earlier};
 
 /// The UART's crystal in Hz; 16 clocks make a bit at divisor 1.
@@ -20,57 +21,6 @@ const TIMEOUT_CHARACTERS: u64 = 4;
 const DLAB: u8 = 0x80;
 /// IIR and FCR bits that say that the FIFOs are on.
 const FIFOS_ENABLED: u8 = 0xC0;
-
-bitflags! {
-    /// Interrupt enable register.
-    #[derive(Clone, Copy, Debug)]
-    struct Ier: u8 {
-        const RECEIVED_DATA = 1 << 0;
-        const TRANSMITTER_EMPTY = 1 << 1;
-        const LINE_STATUS = 1 << 2;
-        const MODEM_STATUS = 1 << 3;
-    }
-
-    /// FIFO control register.
-    #[derive(Clone, Copy, Debug)]
-    struct Fcr: u8 {
-        const ENABLE = 1 << 0;
-        const CLEAR_RECEIVER = 1 << 1;
-    }
-
-    /// Line status register.
-    #[derive(Clone, Copy, Debug)]
-    struct Lsr: u8 {
-        const DATA_READY = 1 << 0;
-        const OVERRUN = 1 << 1;
-        const THR_EMPTY = 1 << 5;
-        const TRANSMITTER_EMPTY = 1 << 6;
-    }
-
-    /// Modem control register.
-    #[derive(Clone, Copy, Debug)]
-    struct Mcr: u8 {
-        const DTR = 1 << 0;
-        const RTS = 1 << 1;
-        const OUT1 = 1 << 2;
-        const OUT2 = 1 << 3;
-        const LOOPBACK = 1 << 4;
-    }
-
-    /// Modem status register.
-    #[derive(Clone, Copy, Debug)]
-    struct Msr: u8 {
-        const CTS_CHANGED = 1 << 0;
-        const DSR_CHANGED = 1 << 1;
-        const RI_ENDED = 1 << 2;
-        const DCD_CHANGED = 1 << 3;
-        const CTS = 1 << 4;
-        const DSR = 1 << 5;
-        const RI = 1 << 6;
-        const DCD = 1 << 7;
-        const CHANGES = 0x0F;
-    }
-}
 
 /// The interrupt the IIR names, in falling priority.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -118,6 +68,8 @@ pub(super) struct Uart {
     /// Typed bytes still on the line, and when the next can be here.
     line: VecDeque<u8>,
     next_arrival: Nanos,
+    /// The interrupt output or the deadline may have changed.
+    changed: bool,
 }
 
 impl Uart {
@@ -140,6 +92,7 @@ impl Uart {
             touched: Nanos::ZERO,
             line: VecDeque::new(),
             next_arrival: Nanos::ZERO,
+            changed: false,
         }
     }
 
@@ -148,8 +101,23 @@ impl Uart {
         self.cause().is_some()
     }
 
+    /// Whether [`Self::interrupt`] or [`Self::next_deadline`] may say something new since the last call. What a polling
+    /// guest does all the time (LSR read, THR write without its interrupt) changes neither.
+    #[inline]
+    pub(super) fn take_changed(&mut self) -> bool {
+        core::mem::take(&mut self.changed)
+    }
+
     /// Reads register `offset` (0..7).
+    #[inline]
     pub(super) fn read(&mut self, offset: u16, now: Nanos) -> u8 {
+        if offset & 7 == 5 {
+            return self.read_lsr();
+        }
+        self.read_other(offset, now)
+    }
+
+    fn read_other(&mut self, offset: u16, now: Nanos) -> u8 {
         match (offset & 7, self.lcr & DLAB != 0) {
             (0, true) => self.divisor.to_le_bytes()[0],
             (1, true) => self.divisor.to_le_bytes()[1],
@@ -158,16 +126,26 @@ impl Uart {
             (2, _) => self.read_iir(),
             (3, _) => self.lcr,
             (4, _) => self.mcr.bits(),
-            (5, _) => self.read_lsr(),
             (6, _) => self.read_msr(),
             _ => self.scratch,
         }
     }
 
-    /// Writes register `offset` (0..7). A byte that leaves the UART is returned; the caller then drives the interrupt line
-    /// and calls [`Self::transmitted`].
+    /// Writes register `offset` (0..7). A byte that leaves the UART is returned; if that changed something, the caller then
+    /// drives the interrupt line and calls [`Self::transmitted`].
     #[must_use]
+    #[inline]
     pub(super) fn write(&mut self, offset: u16, value: u8, now: Nanos) -> Option<u8> {
+        let quiet = !self.ier.contains(Ier::TRANSMITTER_EMPTY) && !self.mcr.contains(Mcr::LOOPBACK);
+        if offset & 7 == 0 && self.lcr & DLAB == 0 && quiet {
+            self.thr_interrupt = true; // for the time when its interrupt is enabled
+            return Some(value);
+        }
+        self.write_other(offset, value, now)
+    }
+
+    fn write_other(&mut self, offset: u16, value: u8, now: Nanos) -> Option<u8> {
+        self.changed = true;
         match (offset & 7, self.lcr & DLAB != 0) {
             (0, true) => self.divisor = (self.divisor & 0xFF00) | u16::from(value),
             (1, true) => self.divisor = (self.divisor & 0x00FF) | u16::from(value) << 8,
@@ -267,6 +245,7 @@ impl Uart {
     }
 
     fn read_rbr(&mut self, now: Nanos) -> u8 {
+        self.changed = true;
         self.touched = now;
         self.timeout = false;
         // The next byte on the line needs its time even if it waited for room, so that the interrupt falls in between.
@@ -285,6 +264,7 @@ impl Uart {
         let cause = self.cause();
         if cause == Some(Cause::TransmitterEmpty) {
             self.thr_interrupt = false;
+            self.changed = true;
         }
         let fifos = if self.fifos { FIFOS_ENABLED } else { 0 };
         cause.map_or(0x01, Cause::iir) | fifos
@@ -293,13 +273,16 @@ impl Uart {
     fn read_lsr(&mut self) -> u8 {
         let mut lsr = Lsr::THR_EMPTY | Lsr::TRANSMITTER_EMPTY;
         lsr.set(Lsr::DATA_READY, !self.received.is_empty());
-        lsr.set(Lsr::OVERRUN, self.overrun);
-        self.overrun = false;
+        if core::mem::take(&mut self.overrun) {
+            lsr |= Lsr::OVERRUN;
+            self.changed = true;
+        }
         lsr.bits()
     }
 
     fn read_msr(&mut self) -> u8 {
         let value = self.msr.bits();
+        self.changed |= self.msr.intersects(Msr::CHANGES);
         self.msr.remove(Msr::CHANGES);
         value
     }

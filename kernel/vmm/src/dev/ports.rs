@@ -1,0 +1,104 @@
+//! The port map of the virtual PC: which device answers where. One table look-up finds the device of a port.
+
+use super::debug_exit::SHUTDOWN_PORT;
+
+/// Ports from here on are not in the table; nearly nothing is there.
+const MAPPED: usize = 0x1000;
+
+/// Who answers at a port.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Device {
+    Nobody,
+    Pic,
+    Pit,
+    System,
+    Keyboard,
+    Cmos,
+    Crtc,
+    Com1,
+    /// Bochs' and QEMU's debug console; it reads as its own number where it exists.
+    DebugConsole,
+    /// A port that kernels write only to lose some time, or to show a progress code.
+    Delay,
+    /// Where "Shutdown" is spelled.
+    Shutdown,
+}
+
+static MAP: [Device; MAPPED] = map();
+
+/// The device at `port`.
+#[inline]
+pub(super) fn device(port: u16) -> Device {
+    match MAP.get(usize::from(port)) {
+        Some(device) => *device,
+        None => beyond_the_table(port),
+    }
+}
+
+/// Whether no device answers at any of `bytes` ports from `port` on.
+#[inline]
+pub(super) fn are_unclaimed(port: u16, bytes: u8) -> bool {
+    let first = usize::from(port);
+    match MAP.get(first..first.saturating_add(usize::from(bytes))) {
+        Some(devices) => devices.iter().all(|device| *device == Device::Nobody),
+        None => (0..u16::from(bytes))
+            .filter_map(|offset| port.checked_add(offset))
+            .all(|port| device(port) == Device::Nobody),
+    }
+}
+
+const fn beyond_the_table(port: u16) -> Device {
+    if port == SHUTDOWN_PORT { Device::Shutdown } else { Device::Nobody }
+}
+
+/// The map itself. The table is made of it when this file is compiled.
+const fn assigned(port: u16) -> Device {
+    match port {
+        0x20 | 0x21 | 0xA0 | 0xA1 | 0x4D0 | 0x4D1 => Device::Pic,
+        0x40..=0x43 => Device::Pit,
+        0x60 | 0x64 => Device::Keyboard,
+        0x61 | 0x92 | 0xCF9 => Device::System,
+        0x70 | 0x71 => Device::Cmos,
+        0x80 | 0xED => Device::Delay,
+        0xE9 => Device::DebugConsole,
+        0x3D4 | 0x3D5 | 0x3DA => Device::Crtc,
+        0x3F8..=0x3FF => Device::Com1,
+        _ => beyond_the_table(port),
+    }
+}
+
+const fn map() -> [Device; MAPPED] {
+    let mut map = [Device::Nobody; MAPPED];
+    let mut port = 0;
+    let mut rest: &mut [Device] = &mut map;
+    while let Some((slot, after)) = rest.split_first_mut() {
+        *slot = assigned(port);
+        port += 1;
+        rest = after;
+    }
+    map
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_table_is_the_map() {
+        for port in 0..=u16::MAX {
+            assert_eq!(device(port), assigned(port), "port {port:#x}");
+        }
+        assert_eq!(device(SHUTDOWN_PORT), Device::Shutdown);
+        assert_eq!(device(0x3FD), Device::Com1);
+    }
+
+    #[test]
+    fn a_range_is_unclaimed_when_each_port_is() {
+        for port in 0..=u16::MAX {
+            for bytes in [1, 2, 4] {
+                let each = (port..=port.saturating_add(bytes - 1)).all(|port| device(port) == Device::Nobody);
+                assert_eq!(are_unclaimed(port, bytes as u8), each, "{bytes} bytes at port {port:#x}");
+            }
+        }
+    }
+}
