@@ -94,7 +94,7 @@ pub(crate) fn build<'a>(
         world,
         vcpu: Vcpu::new(),
         mmu,
-        live: LiveTables::default(),
+        live: LiveTables::new(),
         bus: Bus::new(&guest.name).with_memory(guest.memory),
         counters: Counters::new(),
         last_reason: Reason::OtherPrivileged,

@@ -46,6 +46,19 @@ impl World {
         }
     }
 
+    /// The descriptor that a segment register holds, whatever has become of the table's entry; 0 for a null selector. CS and SS
+    /// hold what the table has: they are loaded from it at each run.
+    #[must_use]
+    pub fn loaded_descriptor(&self, reg: SegReg) -> u64 {
+        let selector = self.segment(reg);
+        if selector & !3 == 0 {
+            return 0;
+        }
+        let (table, index) = place(selector);
+        let now = self.descriptor(table, index);
+        self.state().hidden.of(reg, selector, now).unwrap_or(now)
+    }
+
     /// The selectors in ES, DS, FS and GS.
     #[inline]
     pub(super) fn data_selectors(&self) -> [u16; 6] {

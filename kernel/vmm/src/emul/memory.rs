@@ -40,7 +40,7 @@ impl Vm {
             Mnemonic::Bt | Mnemonic::Bts | Mnemonic::Btr | Mnemonic::Btc => self.bit_op(insn),
             Mnemonic::Push => self.push_op(insn),
             Mnemonic::Pop => self.pop_op(insn),
-            Mnemonic::Call => self.call_near(insn),
+            Mnemonic::Call if !super::is_far_memory(insn) => self.call_near(insn),
             Mnemonic::Stosb | Mnemonic::Movsb | Mnemonic::Lodsb => return self.string_op(insn, 1),
             Mnemonic::Stosw | Mnemonic::Movsw | Mnemonic::Lodsw => return self.string_op(insn, 2),
             Mnemonic::Stosd | Mnemonic::Movsd | Mnemonic::Lodsd

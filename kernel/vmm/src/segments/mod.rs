@@ -21,8 +21,12 @@ use crate::trap::{Emulated, StopReason};
 use crate::vcpu::{Descriptor, Selector};
 use crate::vm::Vm;
 
+/// Entries that can be live at a time, and pages watched for them: what a guest can make the host remember is bounded, and the
+/// room is taken when the VM is built.
+const MAX_ENTRIES: usize = 256;
+const MAX_WATCHED: usize = 64;
+
 /// What is installed in the live tables, and which frames are watched for it.
-#[derive(Default)]
 pub(crate) struct LiveTables {
     entries: Vec<Entry>,
     watched: Vec<Watched>,
@@ -32,6 +36,19 @@ pub(crate) struct LiveTables {
     user_open: bool,
     /// Visible CS and SS while the real ones name cache slots.
     cached: [Option<Cached>; 2],
+}
+
+impl LiveTables {
+    /// Nothing live, and room for all there can be.
+    pub(crate) fn new() -> Self {
+        Self {
+            entries: Vec::with_capacity(MAX_ENTRIES),
+            watched: Vec::with_capacity(MAX_WATCHED),
+            any_open: false,
+            user_open: false,
+            cached: [None; 2],
+        }
+    }
 }
 
 #[derive(Clone, Copy, PartialEq, Eq)]
@@ -153,6 +170,10 @@ impl Vm {
             self.write_descriptor_type(selector, raw.accessed())?;
         }
         self.remove_entry(table, index);
+        if self.live.entries.len() >= MAX_ENTRIES || self.live.watched.len() + 2 > MAX_WATCHED {
+            // Whoever needs an old one loads it again.
+            self.forget_descriptors();
+        }
         self.watch_descriptor(table, index);
         let entry = Entry { table, index, live, leads_to_user: raw.leads_to_user(), suspended: false };
         self.live.entries.push(entry);
@@ -248,7 +269,7 @@ impl Vm {
         let real = selector.with_rpl(if cpl == 0 { 1 } else { 3 });
         set_real_selector(&mut self.world, reg, real);
         let table = table_of(selector);
-        if selector.index() >= guest_entries(table) || self.world.descriptor(table, selector.index()) != live.0 {
+        if selector.index() >= guest_entries(table) || Descriptor(self.world.descriptor(table, selector.index())).accessed() != live {
             self.use_slot(reg, selector, live);
         }
         if self.live.any_open {
@@ -276,11 +297,10 @@ impl Vm {
     /// The live descriptor behind a segment register; `None` for a null selector.
     #[must_use]
     pub(crate) fn loaded_descriptor(&self, reg: SegReg) -> Option<Descriptor> {
-        let real = Selector(real_selector(&self.world, reg));
-        if real.is_null() {
-            return None;
+        match self.world.loaded_descriptor(reg) {
+            0 => None,
+            raw => Some(Descriptor(raw)),
         }
-        Some(Descriptor(self.world.descriptor(table_of(real), real.index())))
     }
 
     /// Shows user code descriptors to the CPU, or hides them: called when the virtual privilege level changes.
