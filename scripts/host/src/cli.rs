@@ -34,6 +34,9 @@ pub enum Command {
     /// Run everything that CI runs: format, lints, docs, unit tests, kernel build, end-to-end tests
     #[command(after_help = EXIT_CODES)]
     Test(TestArgs),
+    /// Count the instructions that a guest kernel's operations cost, bare and under Gnomon
+    #[command(after_help = EXIT_CODES)]
+    Bench(crate::bench::BenchArgs),
     /// Say what is missing or wrong on this machine
     #[command(after_help = EXIT_CODES)]
     Doctor,
@@ -88,7 +91,8 @@ pub struct MachineArgs {
 }
 
 /// An emulator.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum, serde::Serialize, serde::Deserialize)]
+#[serde(rename_all = "lowercase")]
 pub enum MachineKind {
     /// QEMU with its translator (no KVM)
     Qemu,
@@ -207,7 +211,11 @@ pub struct BuildArgs {
     pub output: Option<PathBuf>,
 }
 
-fn parse_seconds(text: &str) -> Result<f64, String> {
+/// Reads a time limit.
+///
+/// # Errors
+/// One line that says what was expected.
+pub(crate) fn parse_seconds(text: &str) -> Result<f64, String> {
     match text.parse::<f64>() {
         Ok(seconds) if seconds.is_finite() && seconds > 0.0 && seconds <= 1e6 => Ok(seconds),
         _ => Err("expected a number of seconds above 0, such as 30 or 0.5".into()),

@@ -7,7 +7,7 @@ use crate::guest::Guest;
 use crate::image::{self, Payload};
 use crate::machine::RunFolder;
 use crate::status::{Status, of_error};
-use crate::{build, check, demo, doctor, progress, run};
+use crate::{bench, build, check, demo, doctor, progress, run};
 
 /// Does what the command line says. Errors are printed.
 #[must_use]
@@ -18,6 +18,7 @@ pub fn run(cli: Cli) -> Status {
         Command::Run(args) => run::run(&args),
         Command::Trace(args) => run::decode(&args),
         Command::Test(args) => check::run(&args),
+        Command::Bench(args) => bench::run(&args),
         Command::Doctor => doctor::run(),
         Command::Build(args) => build_all(&args),
         Command::Guests => guests(),

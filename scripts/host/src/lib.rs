@@ -2,6 +2,7 @@
 //! apart, and decodes traces. The `gnomon` command and the end-to-end tests are both thin users of it.
 #![forbid(unsafe_code)]
 
+pub mod bench;
 pub mod build;
 pub mod check;
 pub mod cli;

@@ -48,6 +48,11 @@ pub struct Failed {
 }
 
 impl Failed {
+    /// What went wrong, with the exit code that says so.
+    pub fn with(status: Status, message: impl Into<String>) -> anyhow::Error {
+        Self { status, message: message.into() }.into()
+    }
+
     /// A wrong argument, description or image.
     pub fn usage(message: impl Into<String>) -> anyhow::Error {
         Self { status: Status::Usage, message: message.into() }.into()
