@@ -128,7 +128,7 @@ fn size_word(bytes: u64) -> String {
 }
 
 /// A name for a guest, from its image's file name, in the letters that the hypervisor allows.
-fn name_of(image: &str) -> String {
+pub(crate) fn name_of(image: &str) -> String {
     let stem = Path::new(image).file_stem().unwrap_or_default().to_string_lossy();
     let allowed = |c: char| if c.is_ascii_alphanumeric() || "-_.".contains(c) { c } else { '-' };
     let name: String = stem.chars().map(allowed).take(32).collect();

@@ -1,10 +1,10 @@
 //! One run of a benchmark guest: an emulator that counts instructions, with Gnomon or without.
 
+use std::path::Path;
 use std::time::{Duration, Instant};
 
 use super::parse;
 use super::results::{Run, Under};
-use crate::build;
 use crate::cli::{MachineArgs, MachineKind};
 use crate::console::Piece;
 use crate::guest::Guest;
@@ -51,19 +51,19 @@ pub(super) fn machine_name(machine: MachineKind) -> &'static str {
     }
 }
 
-/// Runs the guest to its end.
+/// Runs the guest to its end; under Gnomon with this `kernel`.
 ///
 /// # Errors
 /// If it cannot be started, does not end well within `timeout` (in seconds), or prints no figures. Half a result would look
 /// like a whole one in a table.
-pub(super) fn measure(subject: &Subject, place: Place, timeout: f64) -> anyhow::Result<Run> {
+pub(super) fn measure(subject: &Subject, kernel: &Path, place: Place, timeout: f64) -> anyhow::Result<Run> {
     let bare = place.under == Under::Bare;
     let guests = std::slice::from_ref(&subject.guest);
     let (payload, memory) = if bare {
         (Payload::bare(&subject.guest), subject.guest.memory)
     } else {
         let words = run::kernel_command_line("info", false, &[]);
-        (Payload::gnomon(build::kernel()?, words, guests), run::host_memory(guests))
+        (Payload::gnomon(kernel.to_owned(), words, guests), run::host_memory(guests))
     };
     let machine = machine(place.machine, memory, timeout)?;
     let folder = RunFolder::new()?;
@@ -129,7 +129,6 @@ fn command(subject: &Subject, place: Place) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use std::path::Path;
 
     #[test]
     fn commands_name_no_folder() {

@@ -19,7 +19,7 @@ use clap::Args;
 
 use crate::build;
 use crate::cli::{MachineKind, parse_seconds, parse_size};
-use crate::guest::Guest;
+use crate::guest::{Guest, name_of};
 use crate::progress;
 use crate::status::{Failed, Status};
 use crate::workspace;
@@ -62,10 +62,15 @@ impl BenchArgs {
         self.out.clone().or_else(own)
     }
 
+    /// The emulators, each once.
+    fn machines(&self) -> impl Iterator<Item = MachineKind> + use<'_> {
+        [MachineKind::Qemu, MachineKind::Bochs].into_iter().filter(|machine| self.machine.contains(machine))
+    }
+
     /// The command line, without the folders of this machine.
     fn command(&self) -> String {
         let mut command = String::from("scripts/gnomon bench --machine ");
-        let machines: Vec<_> = self.machine.iter().map(|machine| machine_name(*machine).to_lowercase()).collect();
+        let machines: Vec<_> = self.machines().map(|machine| machine_name(machine).to_lowercase()).collect();
         command.push_str(&machines.join(","));
         for guest in &self.guest {
             command.push_str(" --guest ");
@@ -94,8 +99,11 @@ pub fn run(args: &BenchArgs) -> anyhow::Result<Status> {
         tools: provenance::tools(),
         guests: Vec::new(),
     };
-    for subject in subjects(args)? {
-        let guest = measure_guest(&subject, args)?;
+    let subjects = subjects(args)?;
+    // Once: the sources may change while the benchmarks run.
+    let kernel = build::kernel()?;
+    for subject in subjects {
+        let guest = measure_guest(&subject, &kernel, args)?;
         print(&guest)?;
         results.guests.push(guest);
     }
@@ -122,11 +130,11 @@ fn subjects(args: &BenchArgs) -> anyhow::Result<Vec<Subject>> {
     for file in &args.guest {
         let kernel = build::find_image(file)?;
         let image = file_name(file);
-        let name = image.strip_suffix(".elf").unwrap_or(&image);
+        let name = name_of(file);
         if subjects.iter().any(|subject| subject.guest.name == name) {
             return Err(Failed::usage(format!("--guest {file}: there is another guest of this name")));
         }
-        let guest = Guest { memory: args.memory, ..Guest::new(name, &kernel) };
+        let guest = Guest { memory: args.memory, ..Guest::new(&name, &kernel) };
         subjects.push(Subject { guest, image });
     }
     Ok(subjects)
@@ -136,13 +144,13 @@ fn file_name(path: &str) -> String {
     Path::new(path).file_name().map_or_else(|| path.to_owned(), |name| name.to_string_lossy().into_owned())
 }
 
-fn measure_guest(subject: &Subject, args: &BenchArgs) -> anyhow::Result<GuestResults> {
+fn measure_guest(subject: &Subject, kernel: &Path, args: &BenchArgs) -> anyhow::Result<GuestResults> {
     let mut runs = Vec::new();
-    for &machine in &args.machine {
+    for machine in args.machines() {
         for under in [Under::Bare, Under::Gnomon] {
             let place = Place { machine, under };
             let what = format!("{} {}", subject.guest.name, place.describe());
-            runs.push(progress::step(&what, || measure::measure(subject, place, args.timeout))?);
+            runs.push(progress::step(&what, || measure::measure(subject, kernel, place, args.timeout))?);
         }
     }
     Ok(GuestResults { name: subject.guest.name.clone(), memory_mib: subject.guest.memory >> 20, runs })
