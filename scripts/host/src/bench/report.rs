@@ -44,8 +44,10 @@ instructions are in the figures. A line that names two operations has two exits,
 ";
 
 /// An operation of the built-in guest, and what the first slice of Gnomon may add to it.
-const LIMITS: [(&str, &str, f64); 2] =
-    [("a trivial privileged instruction", "CLI", 500.0), ("a page-table write", "PTE write, other frame", 2000.0)];
+const LIMITS: [(&str, &str, f64); 2] = [
+    ("#GP: a trivial privileged instruction", "CLI", 500.0),
+    ("#PF: a page-table write", "PTE write, other frame", 2000.0),
+];
 
 /// The report in Markdown.
 pub(super) fn markdown(results: &Results) -> String {
@@ -158,8 +160,8 @@ mod tests {
         let text = markdown(&sample(BUILT_IN));
         for line in [
             "| exit | operation | target: under | added on QEMU |",
-            "| a trivial privileged instruction | CLI | 500 | 300, met |",
-            "| a page-table write | PTE write, other frame | 2,000 | 2,000, **missed** |",
+            "| #GP: a trivial privileged instruction | CLI | 500 | 300, met |",
+            "| #PF: a page-table write | PTE write, other frame | 2,000 | 2,000, **missed** |",
             "### bench-exits on QEMU",
             "| CLI | 3 | 303 | 300 |",
             "| Gnomon | commit `0123456789ab` |",

@@ -6,7 +6,7 @@ use super::peer;
 use super::results::{GuestResults, Under};
 use crate::cli::MachineKind;
 
-/// A table. The first column is text, the others are figures.
+/// A table. Columns of figures are aligned to the right.
 #[derive(Debug)]
 pub(super) struct Table {
     header: Vec<String>,
@@ -30,7 +30,7 @@ impl Table {
         let mut text = String::new();
         let line = |cells: &[String]| format!("| {} |\n", cells.join(" | "));
         text.push_str(&line(&self.header));
-        let rule = |index| if index == 0 { "---|" } else { "---:|" };
+        let rule = |column| if self.is_text(column) { "---|" } else { "---:|" };
         let rules: String = (0..self.header.len()).map(rule).collect();
         let _ = writeln!(text, "|{rules}");
         text.extend(self.rows.iter().map(|row| line(row)));
@@ -45,11 +45,22 @@ impl Table {
         let mut text = String::new();
         for row in all() {
             for (index, (cell, &width)) in row.iter().zip(&widths).enumerate() {
-                let _ = if index == 0 { write!(text, "{cell:<width$}") } else { write!(text, "  {cell:>width$}") };
+                let gap = if index == 0 { "" } else { "  " };
+                let _ = match self.is_text(index) {
+                    true => write!(text, "{gap}{cell:<width$}"),
+                    false => write!(text, "{gap}{cell:>width$}"),
+                };
             }
+            text.truncate(text.trim_end_matches(' ').len());
             text.push('\n');
         }
         text
+    }
+
+    /// Whether a cell of this column does not begin like a figure.
+    fn is_text(&self, column: usize) -> bool {
+        let figure = |cell: &String| cell.is_empty() || cell.starts_with(|c: char| c.is_ascii_digit() || c == '-');
+        !self.rows.iter().all(|row| figure(&row[column]))
     }
 }
 
@@ -116,6 +127,6 @@ mod tests {
         table.push(vec!["CLI".into(), "3".into()]);
         table.push(vec!["a long name".into(), String::new()]);
         assert_eq!(table.markdown(), "| operation | bare |\n|---|---:|\n| CLI | 3 |\n| a long name |  |\n");
-        assert_eq!(table.plain(), "operation    bare\nCLI             3\na long name      \n");
+        assert_eq!(table.plain(), "operation    bare\nCLI             3\na long name\n");
     }
 }
