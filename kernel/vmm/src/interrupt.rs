@@ -21,6 +21,8 @@ impl Vm {
             return Ok(());
         }
         self.vcpu.interrupt_shadow = None;
+        // Ticks up to now belong to the request that is waiting; after the acknowledge they would ask again.
+        self.bus.advance(self.now());
         let vector = self.bus.acknowledge();
         // The next timer tick may have a deadline only now that this one is taken.
         self.devices_touched = true;

@@ -3,7 +3,7 @@
 //! Supervisor accesses first try the guest's own live mapping, where the CPU does the walk; whatever faults there goes the slow
 //! way: a walk of the guest's tables with exact rights and A/D bits, then the frame.
 
-use shadow_mmu::{Access, AccessKind, Gfn, Gpa, Gva, Privilege, TranslateError};
+use shadow_mmu::{Access, AccessKind, Gfn, Gpa, GuestMem as _, Gva, Privilege, TranslateError};
 
 use crate::ram::PAGE;
 use crate::trap::{Emulated, Exception, Trap};
@@ -87,10 +87,11 @@ impl Vm {
 
     /// Writes guest memory at a guest-physical address inside one page, and tells whoever tracks that frame.
     pub(crate) fn write_physical(&mut self, gpa: Gpa, bytes: &[u8]) {
-        self.mmu.mem().write(gpa, bytes);
         let kind = self.mmu.write_kind(gpa.gfn());
+        let before = self.tracer.is_on().then(|| self.mmu.mem().read_u32(Gpa::new(gpa.raw() & !3))).flatten();
+        self.mmu.mem().write(gpa, bytes);
         if kind.page_table {
-            let plan = self.mmu.on_write(gpa, bytes.len());
+            let plan = self.mmu.on_write_from(gpa, bytes.len(), before.map(u64::from));
             self.flush(plan);
         }
         if kind.watched {

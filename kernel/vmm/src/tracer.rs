@@ -41,6 +41,12 @@ impl Tracer {
         Self { shared: Rc::clone(&self.shared), vm }
     }
 
+    /// Whether anybody reads the records.
+    #[inline]
+    pub(crate) fn is_on(&self) -> bool {
+        self.shared.on.get()
+    }
+
     /// Writes a record if tracing is on; the closure runs only then.
     #[inline]
     pub(crate) fn record(&self, make: impl FnOnce() -> Record) {
