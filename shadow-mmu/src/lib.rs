@@ -24,7 +24,7 @@
 //! | loads CR3, CR0, CR4 | [`ShadowMmu::load_controls`] | finds or makes the root |
 //! | executes INVLPG | [`ShadowMmu::on_invlpg`] | says what must leave the TLB |
 //!
-//! Every call returns a [`FlushPlan`], and every leaf is computed by one pure function, [`propagate`].
+//! Every call returns a [`FlushPlan`], and every leaf is computed by one pure function, [`propagate`](fn@propagate).
 //!
 //! # Invariants
 //! Checked by [`ShadowMmu::audit`], each broken on purpose by a test; numbers stand in the code where they are upheld.
