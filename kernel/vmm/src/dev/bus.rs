@@ -176,6 +176,7 @@ impl Bus {
     fn read_byte(&mut self, port: u16) -> u8 {
         match ports::device(port) {
             Device::Com1 => self.read_com1(port & 7),
+            Device::Pic => self.read_pic(port),
             Device::Nobody => {
                 self.nobody_at(port, 1, "read");
                 u8::MAX
@@ -189,6 +190,7 @@ impl Bus {
     fn write_byte(&mut self, port: u16, value: u8) -> BusEffect {
         match ports::device(port) {
             Device::Com1 => self.write_com1(port & 7, value),
+            Device::Pic => self.write_pic(port, value),
             Device::Nobody => self.nobody_at(port, 1, "write"),
             Device::Delay => {}
             device => return self.write_device(device, port, value),
@@ -201,11 +203,6 @@ impl Bus {
     fn read_device(&mut self, device: Device, port: u16) -> u8 {
         let now = self.now;
         match device {
-            Device::Pic => {
-                let value = self.pic.read(port);
-                self.find_due(); // a read in poll mode acknowledges
-                value
-            }
             Device::Pit => self.pit.read(port, now),
             Device::System => self.system.read(port, &mut self.pit, now),
             Device::Keyboard => self.read_keyboard(port),
@@ -216,7 +213,7 @@ impl Bus {
             }
             Device::Crtc => self.crtc.read(port, now),
             Device::DebugConsole => DEBUG_CONSOLE_READS,
-            Device::Com1 | Device::Nobody | Device::Delay | Device::Shutdown => u8::MAX,
+            Device::Com1 | Device::Pic | Device::Nobody | Device::Delay | Device::Shutdown => u8::MAX,
         }
     }
 
@@ -226,10 +223,6 @@ impl Bus {
         let now = self.now;
         let mut pulse = Pulse::None;
         match device {
-            Device::Pic => {
-                self.pic.write(port, value);
-                self.find_due();
-            }
             Device::Pit => {
                 self.pit.write(port, value, now);
                 self.drive_timer();
@@ -246,7 +239,7 @@ impl Bus {
             Device::Crtc => self.crtc.write(port, value),
             Device::DebugConsole => self.console.print(value),
             Device::Shutdown if self.shutdown.write(value) => return BusEffect::Exit(0),
-            Device::Com1 | Device::Nobody | Device::Delay | Device::Shutdown => {}
+            Device::Com1 | Device::Pic | Device::Nobody | Device::Delay | Device::Shutdown => {}
         }
         if pulse == Pulse::Reset { BusEffect::Reset } else { BusEffect::None }
     }
@@ -280,6 +273,23 @@ impl Bus {
         BusEffect::None
     }
 
+    #[inline(never)]
+    fn read_pic(&mut self, port: u16) -> u8 {
+        let polled = self.pic.is_polled();
+        let value = self.pic.read(port);
+        if polled {
+            self.find_due();
+        }
+        value
+    }
+
+    #[inline(never)]
+    fn write_pic(&mut self, port: u16, value: u8) {
+        if self.pic.write(port, value) {
+            self.find_due();
+        }
+    }
+
     #[inline]
     fn read_com1(&mut self, register: u16) -> u8 {
         let value = self.com1.read(register, self.now);
@@ -291,18 +301,18 @@ impl Bus {
 
     #[inline]
     fn write_com1(&mut self, register: u16, value: u8) {
-        let sent = self.com1.write(register, value, self.now);
-        if let Some(byte) = sent {
-            self.console.print(byte);
-        }
-        if self.com1.take_changed() {
-            self.after_com1(sent.is_some());
+        if self.com1.sends_quietly(register) {
+            self.console.print(value);
+            self.com1.transmitted();
+        } else {
+            self.write_com1_register(register, value);
         }
     }
 
     #[inline(never)]
-    fn after_com1(&mut self, sent: bool) {
-        if sent {
+    fn write_com1_register(&mut self, register: u16, value: u8) {
+        if let Some(byte) = self.com1.write(register, value, self.now) {
+            self.console.print(byte);
             // The line falls while the byte leaves, so that the next interrupt is a new edge.
             self.pic.set_line(IRQ_COM1, self.com1.interrupt());
             self.com1.transmitted();

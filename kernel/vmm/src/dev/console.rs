@@ -15,6 +15,15 @@ pub(super) struct Console {
 impl Console {
     #[inline]
     pub(super) fn print(&mut self, byte: u8) {
+        if self.bytes.len() < self.bytes.capacity() {
+            self.bytes.push(byte);
+        } else {
+            self.print_with_more_room(byte);
+        }
+    }
+
+    #[cold]
+    fn print_with_more_room(&mut self, byte: u8) {
         if self.bytes.len() < CAPACITY {
             self.bytes.push(byte);
         } else {

@@ -158,6 +158,18 @@ impl Pic {
         self.elcr = value;
     }
 
+    /// Whether the next read is an acknowledge.
+    #[inline]
+    pub(super) fn is_polled(&self) -> bool {
+        self.poll
+    }
+
+    /// Whether `value` at the command port is ICW1. The other command words touch neither IRR nor IMR.
+    #[inline]
+    pub(super) fn is_initialization(value: u8) -> bool {
+        value & Icw1::INIT.bits() != 0
+    }
+
     pub(super) fn read(&mut self, port: Port) -> u8 {
         if self.poll {
             self.poll = false;
@@ -173,7 +185,7 @@ impl Pic {
     pub(super) fn write(&mut self, port: Port, value: u8) {
         match port {
             Port::Data => self.write_data(value),
-            Port::Command if value & Icw1::INIT.bits() != 0 => self.write_icw1(Icw1::from_bits_retain(value)),
+            Port::Command if Self::is_initialization(value) => self.write_icw1(Icw1::from_bits_retain(value)),
             Port::Command if value & Ocw3::OCW3.bits() != 0 => self.write_ocw3(Ocw3::from_bits_retain(value)),
             Port::Command => self.write_ocw2(value),
         }

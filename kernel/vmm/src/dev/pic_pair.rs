@@ -32,12 +32,10 @@ impl PicPair {
     /// Drives the pin of an IRQ (0..15).
     #[inline]
     pub(super) fn set_line(&mut self, irq: u8, high: bool) {
-        let changed = match irq {
-            0..=7 => self.master.set_line(irq, high),
-            _ => self.slave.set_line(irq & 7, high),
-        };
-        if changed {
-            self.settle();
+        match irq {
+            0..=7 if self.master.set_line(irq, high) => self.settle_master(),
+            8.. if self.slave.set_line(irq & 7, high) => self.settle(),
+            _ => {}
         }
     }
 
@@ -81,7 +79,14 @@ impl PicPair {
         vector
     }
 
+    /// Whether the next read acknowledges an interrupt (poll mode), and so changes what [`Self::awaits`] says.
+    #[inline]
+    pub(super) fn is_polled(&self) -> bool {
+        self.master.is_polled() || self.slave.is_polled()
+    }
+
     pub(super) fn read(&mut self, port: u16) -> u8 {
+        let polled = self.is_polled();
         let value = match port {
             0x20 => self.master.read(Port::Command),
             0x21 => self.master.read(Port::Data),
@@ -91,11 +96,15 @@ impl PicPair {
             0x4D1 => self.slave.elcr(),
             _ => u8::MAX,
         };
-        self.settle(); // a read in poll mode acknowledges
+        if polled {
+            self.settle();
+        }
         value
     }
 
-    pub(super) fn write(&mut self, port: u16, value: u8) {
+    /// Writes a port. True if [`Self::awaits`] may say something new: not after an end of interrupt.
+    #[must_use]
+    pub(super) fn write(&mut self, port: u16, value: u8) -> bool {
         match port {
             0x20 => self.master.write(Port::Command, value),
             0x21 => self.master.write(Port::Data, value),
@@ -105,12 +114,21 @@ impl PicPair {
             0x4D1 => self.slave.set_elcr(value & ELCR_SLAVE),
             _ => {}
         }
-        self.settle();
+        match port {
+            0x20 | 0x21 | 0x4D0 => self.settle_master(),
+            _ => self.settle(),
+        }
+        !matches!(port, 0x20 | 0xA0) || Pic::is_initialization(value)
     }
 
     /// Lets a change go through the cascade to the master's INT pin.
     fn settle(&mut self) {
         self.master.set_line(CASCADE, self.slave.interrupt());
+        self.settle_master();
+    }
+
+    /// Takes over the INT pin after a change at the master alone.
+    fn settle_master(&mut self) {
         self.interrupt = self.master.interrupt();
     }
 }
@@ -124,7 +142,7 @@ mod tests {
         for (port, value) in
             [(0x20, 0x11), (0xA0, 0x11), (0x21, 0x20), (0xA1, 0x28), (0x21, 4), (0xA1, 2), (0x21, 1), (0xA1, 1)]
         {
-            pair.write(port, value);
+            let _ = pair.write(port, value);
         }
         pair
     }
@@ -143,13 +161,13 @@ mod tests {
         pair.set_line(12, true);
         assert!(pair.interrupt());
         assert_eq!(pair.acknowledge(), 0x2C);
-        pair.write(0x20, 0x0B);
-        pair.write(0xA0, 0x0B);
+        let _ = pair.write(0x20, 0x0B);
+        let _ = pair.write(0xA0, 0x0B);
         assert_eq!((pair.read(0x20), pair.read(0xA0)), (0x04, 0x10));
         pair.set_line(14, true);
-        pair.write(0xA0, 0x20);
+        let _ = pair.write(0xA0, 0x20);
         assert!(!pair.interrupt()); // level 2 is still in service at the master
-        pair.write(0x20, 0x20);
+        let _ = pair.write(0x20, 0x20);
         assert_eq!(pair.acknowledge(), 0x2E);
     }
 
@@ -157,9 +175,9 @@ mod tests {
     fn slave_requests_follow_each_other_with_automatic_eoi() {
         let mut pair = pair();
         for port in [0x20, 0xA0] {
-            pair.write(port, 0x11);
+            let _ = pair.write(port, 0x11);
             for value in [if port == 0x20 { 0x20 } else { 0x28 }, 0, 3] {
-                pair.write(port + 1, value);
+                let _ = pair.write(port + 1, value);
             }
         }
         pair.set_line(8, true);
@@ -179,7 +197,7 @@ mod tests {
         assert!(!pair.interrupt());
         // The slave withdraws: its request leaves with its pin, so the master shows none either.
         pair.set_line(10, true);
-        pair.write(0xA1, 0x04);
+        let _ = pair.write(0xA1, 0x04);
         assert!(!pair.interrupt());
     }
 
@@ -188,8 +206,8 @@ mod tests {
         let mut pair = pair();
         pair.master.pulse(CASCADE);
         assert_eq!(pair.acknowledge(), 0x2F);
-        pair.write(0x20, 0x0B);
-        pair.write(0xA0, 0x0B);
+        let _ = pair.write(0x20, 0x0B);
+        let _ = pair.write(0xA0, 0x0B);
         assert_eq!((pair.read(0x20), pair.read(0xA0)), (0x04, 0x00)); // the master needs an EOI, the slave none
     }
 
@@ -197,7 +215,7 @@ mod tests {
     fn polling_the_slave_lowers_the_cascade() {
         let mut pair = pair();
         pair.set_line(9, true);
-        pair.write(0xA0, 0x0C);
+        let _ = pair.write(0xA0, 0x0C);
         assert_eq!(pair.read(0xA0), 0x81);
         assert!(!pair.interrupt());
     }
@@ -205,8 +223,8 @@ mod tests {
     #[test]
     fn fixed_inputs_stay_edge_triggered() {
         let mut pair = pair();
-        pair.write(0x4D0, 0xFF);
-        pair.write(0x4D1, 0xFF);
+        let _ = pair.write(0x4D0, 0xFF);
+        let _ = pair.write(0x4D1, 0xFF);
         assert_eq!((pair.read(0x4D0), pair.read(0x4D1)), (0xF8, 0xDE));
     }
 
@@ -214,10 +232,10 @@ mod tests {
     fn masks_of_both_chips_count() {
         let mut pair = pair();
         assert!(pair.awaits(8));
-        pair.write(0x21, 0x04);
+        let _ = pair.write(0x21, 0x04);
         assert!(!pair.awaits(8) && pair.awaits(0));
-        pair.write(0x21, 0x00);
-        pair.write(0xA1, 0x01);
+        let _ = pair.write(0x21, 0x00);
+        let _ = pair.write(0xA1, 0x01);
         assert!(!pair.awaits(8) && pair.awaits(9));
         pair.pulse(9);
         assert!(!pair.awaits(9) && pair.awaits(10));

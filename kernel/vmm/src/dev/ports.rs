@@ -24,7 +24,12 @@ pub(super) enum Device {
     Shutdown,
 }
 
+/// The most ports that one access reaches.
+const WIDEST: u8 = 4;
+
 static MAP: [Device; MAPPED] = map();
+/// How many ports from this one on have no device, up to [`WIDEST`].
+static FREE: [u8; MAPPED] = free();
 
 /// The device at `port`.
 #[inline]
@@ -35,15 +40,12 @@ pub(super) fn device(port: u16) -> Device {
     }
 }
 
-/// Whether no device answers at any of `bytes` ports from `port` on.
+/// Whether no device answers at any of `bytes` (1 to 4) ports from `port` on.
 #[inline]
 pub(super) fn are_unclaimed(port: u16, bytes: u8) -> bool {
-    let first = usize::from(port);
-    match MAP.get(first..first.saturating_add(usize::from(bytes))) {
-        Some(devices) => devices.iter().all(|device| *device == Device::Nobody),
-        None => (0..u16::from(bytes))
-            .filter_map(|offset| port.checked_add(offset))
-            .all(|port| device(port) == Device::Nobody),
+    match FREE.get(usize::from(port)) {
+        Some(free) => bytes <= *free,
+        None => u16::from(bytes) <= SHUTDOWN_PORT.wrapping_sub(port),
     }
 }
 
@@ -51,7 +53,7 @@ const fn beyond_the_table(port: u16) -> Device {
     if port == SHUTDOWN_PORT { Device::Shutdown } else { Device::Nobody }
 }
 
-/// The map itself. The table is made of it when this file is compiled.
+/// The map itself. The tables are made of it when this file is compiled.
 const fn assigned(port: u16) -> Device {
     match port {
         0x20 | 0x21 | 0xA0 | 0xA1 | 0x4D0 | 0x4D1 => Device::Pic,
@@ -77,6 +79,20 @@ const fn map() -> [Device; MAPPED] {
         rest = after;
     }
     map
+}
+
+const fn free() -> [u8; MAPPED] {
+    let mut free = [0; MAPPED];
+    let mut port = 0;
+    let mut rest: &mut [u8] = &mut free;
+    while let Some((slot, after)) = rest.split_first_mut() {
+        while *slot < WIDEST && matches!(assigned(port + *slot as u16), Device::Nobody) {
+            *slot += 1;
+        }
+        port += 1;
+        rest = after;
+    }
+    free
 }
 
 #[cfg(test)]

@@ -7,7 +7,6 @@ use super::time::Nanos;
 
 const PORT_B: u16 = 0x61;
 const PORT_A: u16 = 0x92;
-const RESET_CONTROL: u16 = 0xCF9;
 
 const GATE_2: u8 = 1 << 0;
 /// Bits 0..3 of port 0x61 can be written: gate, speaker, and two error checks that find nothing.
@@ -70,6 +69,8 @@ impl System {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    const RESET_CONTROL: u16 = 0xCF9;
 
     const NOW: Nanos = Nanos::ZERO;
 

@@ -68,7 +68,7 @@ pub(super) struct Uart {
     /// Typed bytes still on the line, and when the next can be here.
     line: VecDeque<u8>,
     next_arrival: Nanos,
-    /// The interrupt output or the deadline may have changed.
+    /// A read may have changed the interrupt output or the deadline.
     changed: bool,
 }
 
@@ -101,8 +101,8 @@ impl Uart {
         self.cause().is_some()
     }
 
-    /// Whether [`Self::interrupt`] or [`Self::next_deadline`] may say something new since the last call. What a polling
-    /// guest does all the time (LSR read, THR write without its interrupt) changes neither.
+    /// Whether a read since the last call may have changed what [`Self::interrupt`] or [`Self::next_deadline`] say. The LSR,
+    /// which a polling guest reads all the time, seldom does.
     #[inline]
     pub(super) fn take_changed(&mut self) -> bool {
         core::mem::take(&mut self.changed)
@@ -117,6 +117,7 @@ impl Uart {
         self.read_other(offset, now)
     }
 
+    #[inline(never)]
     fn read_other(&mut self, offset: u16, now: Nanos) -> u8 {
         match (offset & 7, self.lcr & DLAB != 0) {
             (0, true) => self.divisor.to_le_bytes()[0],
@@ -131,21 +132,17 @@ impl Uart {
         }
     }
 
-    /// Writes register `offset` (0..7). A byte that leaves the UART is returned; if that changed something, the caller then
-    /// drives the interrupt line and calls [`Self::transmitted`].
-    #[must_use]
+    /// Whether a write of register `offset` is the common one: a byte leaves, and no interrupt comes of it.
     #[inline]
-    pub(super) fn write(&mut self, offset: u16, value: u8, now: Nanos) -> Option<u8> {
+    pub(super) fn sends_quietly(&self, offset: u16) -> bool {
         let quiet = !self.ier.contains(Ier::TRANSMITTER_EMPTY) && !self.mcr.contains(Mcr::LOOPBACK);
-        if offset & 7 == 0 && self.lcr & DLAB == 0 && quiet {
-            self.thr_interrupt = true; // for the time when its interrupt is enabled
-            return Some(value);
-        }
-        self.write_other(offset, value, now)
+        quiet && offset & 7 == 0 && self.lcr & DLAB == 0
     }
 
-    fn write_other(&mut self, offset: u16, value: u8, now: Nanos) -> Option<u8> {
-        self.changed = true;
+    /// Writes register `offset` (0..7). A byte that leaves the UART is returned; the caller then drives the interrupt line
+    /// and calls [`Self::transmitted`].
+    #[must_use]
+    pub(super) fn write(&mut self, offset: u16, value: u8, now: Nanos) -> Option<u8> {
         match (offset & 7, self.lcr & DLAB != 0) {
             (0, true) => self.divisor = (self.divisor & 0xFF00) | u16::from(value),
             (1, true) => self.divisor = (self.divisor & 0x00FF) | u16::from(value) << 8,

@@ -63,6 +63,7 @@ impl Bus {
     }
 
     /// To be called after every change of a deadline or of what the 8259s wait for.
+    #[inline(never)]
     pub(super) fn find_due(&mut self) {
         let Deadlines { timer, com1, clock } = self.deadlines;
         self.due = timer.min(com1).min(clock);
