@@ -27,7 +27,7 @@ reasons! {
     TrueFault = "true-fault",
     /// A write to a tracked page table, emulated.
     PtWrite = "pt-write",
-    /// A write to another tracked frame (descriptor table, code), emulated.
+    /// A write to a tracked frame that is not emulated: the frame was opened for it.
     TrackedWrite = "tracked-write",
     /// An access to a guest-physical address without memory behind it.
     Mmio = "mmio",
@@ -79,7 +79,7 @@ reasons! {
     OtherPrivileged = "other-privileged",
     /// A sensitive instruction found by shadow code.
     Sensitive = "sensitive",
-    /// A write to a tracked frame by an instruction that the emulator does not know: stepped over with the frame open.
+    /// A single step of the monitor's own: over an instruction that it cannot emulate, or out of the shadow of STI.
     SingleStep = "single-step",
     /// Discovery of guest-kernel code by shadow code.
     CodeDiscovery = "code-discovery",

@@ -61,7 +61,7 @@ kinds! {
     Inject = 12 "inject",
     /// A CR3 load: `a` = CR3 before, `b` = after, `c` = HPA of the shadow root.
     SetCr3 = 13 "set-cr3",
-    /// The virtual CPL changed: `code` = from, `flags` = to, `a` = new RIP, `c` = new RSP.
+    /// The virtual CPL changes: `code` = from, `flags` = to. Where it goes on is in the next [`Kind::Resume`].
     Ring = 14 "ring",
     /// An instruction was emulated: `code` = its length, `flags` = bytes of it in `b` that count, `a` = RIP, `b` = its first 8
     /// bytes, little-endian.

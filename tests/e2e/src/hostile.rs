@@ -33,6 +33,7 @@ fn survives(host: Host, guest: &'static Guest, arguments: &str) -> anyhow::Resul
     }
     let report = machine::gnomon(host, &[machine::describe(guest, arguments)?], "log=info")?;
     let judge = || {
+        ensure!(report.status != Status::Timeout, "the guest did not come to an end in time");
         ensure!(matches!(report.status, Status::Ok | Status::Guest), "the hypervisor did not survive");
         let stopped = report.hypervisor.iter().any(|line| line.contains(&format!("guest {}: ", guest.name)));
         ensure!(stopped, "the hypervisor did not say how the guest ended");

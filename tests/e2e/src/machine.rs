@@ -16,7 +16,7 @@ use gnomon_host::status::Status;
 use gnomon_host::{build, run};
 
 /// A run that takes longer has failed. Generous, because the machine that tests may be busy.
-const LIMIT: Duration = Duration::from_secs(120);
+const LIMIT: Duration = Duration::from_secs(240);
 
 /// A machine that tests run on.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]

@@ -27,6 +27,13 @@ pub(crate) fn trials() -> Vec<Trial> {
         trial("tool::emulator-failure", emulator_failure),
         trial("tool::streams", streams),
         trial("tool::trace", trace),
+        trial("kernel::selftest::qemu", || selftest("qemu", "all", 0, &["reason=selftest"])),
+        trial("kernel::selftest::bochs", || selftest("bochs", "all", 0, &["reason=selftest"])),
+        trial("kernel::panic::qemu", || {
+            selftest("qemu", "panic", 3, &["asked for by the command line", "selftest::run"])
+        }),
+        trial("kernel::overflow::qemu", || selftest("qemu", "overflow", 3, &["the host's stack overflowed"])),
+        trial("kernel::overflow::bochs", || selftest("bochs", "overflow", 3, &["the host's stack overflowed"])),
         trial("tool::timeout::qemu", || timeout("qemu")),
         trial("tool::timeout::bochs", || timeout("bochs")),
         trial("tool::signal::int", || signal(Signal::INT, Some(130))),
@@ -107,6 +114,13 @@ impl Place {
         }
         Ok(())
     }
+}
+
+/// The kernel's own test of traps and last gates; and that a host fault gives a report and its own exit code.
+fn selftest(machine: &str, how: &str, code: i32, words: &[&str]) -> anyhow::Result<()> {
+    let place = Place::new()?;
+    let set = format!("selftest={how}");
+    place.expect(&["run", "timer", "--machine", machine, "--set", &set, "--timeout", "120"], code, words)
 }
 
 fn help() -> anyhow::Result<()> {

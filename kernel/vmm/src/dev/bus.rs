@@ -22,6 +22,8 @@ use super::time::Nanos;
 use super::uart::Uart;
 use super::unclaimed::Unclaimed;
 
+/// PCI configuration address (PCI 2.1, 3.2.2.3.2).
+const PCI_ADDRESS: u16 = 0xCF8;
 /// What the debug console reads as.
 const DEBUG_CONSOLE_READS: u8 = 0xE9;
 
@@ -259,7 +261,8 @@ impl Bus {
 
     #[inline(never)]
     fn write_wide(&mut self, port: u16, bytes: u8, value: u32) -> BusEffect {
-        if ports::are_unclaimed(port, bytes) {
+        // The reset register takes bytes only: a doubleword here is the address register of a PCI bus, which is not there.
+        if ports::are_unclaimed(port, bytes) || port == PCI_ADDRESS {
             self.nobody_at(port, bytes, "write");
             return BusEffect::None;
         }

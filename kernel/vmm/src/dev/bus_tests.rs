@@ -167,6 +167,7 @@ fn guests_end_and_reset() {
     assert_eq!(bus.write(0x64, 1, 0xFE, now), BusEffect::Reset);
     assert_eq!(bus.write(0x92, 1, 0x01, now), BusEffect::Reset);
     assert_eq!(bus.write(0xCF9, 1, 0x06, now), BusEffect::Reset);
+    assert_eq!(bus.write(0xCF8, 4, 0x8000_0600, now), BusEffect::None, "the address of a PCI function");
 }
 
 #[test]

@@ -5,8 +5,9 @@
 
 use alloc::vec;
 use alloc::vec::Vec;
-use iced_x86::Instruction;
+use iced_x86::{Decoder, DecoderOptions, Instruction};
 
+const NOP: u8 = 0x90;
 /// Entries; a power of two.
 const ENTRIES: usize = 256;
 
@@ -27,8 +28,10 @@ pub(crate) struct DecodeCache {
 }
 
 impl DecodeCache {
-    /// An empty cache.
+    /// An empty cache. The decoder builds its tables at the first use, which costs millions of instructions: here, and not at the
+    /// guest's first exit.
     pub(crate) fn new() -> Self {
+        let _ = Decoder::new(32, &[NOP], DecoderOptions::NONE).decode();
         Self { entries: vec![None; ENTRIES] }
     }
 

@@ -108,6 +108,7 @@ impl Vm {
     fn on_debug(&mut self, stepped: bool) -> Emulated<()> {
         let own = self.world.context().rflags as u32 & flags::TF != 0;
         if stepped && !own {
+            self.count(Reason::SingleStep);
             return Ok(());
         }
         if own {

@@ -13,7 +13,7 @@ use crate::vm::Vm;
 impl Vm {
     /// Opens the tracked frame behind a faulting write and arranges for one instruction to run.
     pub(crate) fn step_over(&mut self, fault: Fault) -> Emulated<()> {
-        self.count(Reason::SingleStep);
+        self.count(Reason::TrackedWrite);
         let (outcome, plan) = self.mmu.open(fault);
         self.flush(plan);
         match outcome {

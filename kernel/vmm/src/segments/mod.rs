@@ -269,7 +269,9 @@ impl Vm {
         let real = selector.with_rpl(if cpl == 0 { 1 } else { 3 });
         set_real_selector(&mut self.world, reg, real);
         let table = table_of(selector);
-        if selector.index() >= guest_entries(table) || Descriptor(self.world.descriptor(table, selector.index())).accessed() != live {
+        if selector.index() >= guest_entries(table)
+            || Descriptor(self.world.descriptor(table, selector.index())).accessed() != live
+        {
             self.use_slot(reg, selector, live);
         }
         if self.live.any_open {

@@ -45,7 +45,7 @@ pub fn fields(record: &Record) -> Vec<Field> {
         Kind::PtWrite => vec![("level", small), ("gpte_gpa", Hex(a)), ("before", Hex(b)), ("after", Hex(c))],
         Kind::Inject => event(record, ("handler", Address(a)), ("handler_rsp", Hex(c))),
         Kind::SetCr3 => vec![("before", Hex(a)), ("after", Hex(b)), ("root_hpa", Hex(c))],
-        Kind::Ring => vec![("from", small), ("to", flag), ("rip", Address(a)), ("rsp", Hex(c))],
+        Kind::Ring => vec![("from", small), ("to", flag)],
         Kind::Emulate => vec![
             ("rip", Address(a)),
             ("length", small),
