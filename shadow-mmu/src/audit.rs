@@ -14,8 +14,9 @@ use crate::mem::{GfnKind, GuestMem, TableMem};
 use crate::mmu::ShadowMmu;
 use crate::pool::Page;
 use crate::propagate::{Cause, Leaf, propagate};
-use crate::pte::{GuestFormat, GuestPte, Legacy32, Spte, frame_index, ratio_shift};
+use crate::pte::{GuestFormat, GuestPte, Legacy32, Pae, Spte, entry_gpa, frame_index};
 use crate::role::Key;
+use crate::root::directory_key;
 use crate::stop::Broken;
 use crate::write::child_key;
 
@@ -160,16 +161,16 @@ impl<G: GuestMem, T: TableMem, O: Observer> ShadowMmu<G, T, O> {
 
     /// The guest entry that shadow entry `slot` stands for.
     fn guest_entry(&self, page: &Page, slot: usize) -> Option<GuestPte> {
-        let role = page.key.role;
-        match role.format() {
-            PagingMode::Legacy32 => {
-                let index = (u64::from(role.quadrant()) << 9 | slot as u64) >> ratio_shift::<Legacy32>(role.level());
-                let entry = page.key.gfn.base().add(index << Legacy32::ENTRY_SHIFT);
-                let raw = Legacy32::read(&self.mem, entry)?;
-                Some(Legacy32::decode(raw, role.level(), &role.ctx(&self.ctx)))
-            }
+        match page.key.role.format() {
+            PagingMode::Legacy32 => self.guest_entry_as::<Legacy32>(page.key, slot),
+            PagingMode::Pae => self.guest_entry_as::<Pae>(page.key, slot),
             PagingMode::Off => None,
         }
+    }
+
+    fn guest_entry_as<F: GuestFormat>(&self, Key { gfn, role }: Key, slot: usize) -> Option<GuestPte> {
+        let entry = entry_gpa::<F>(gfn, role.level(), frame_index(role.level(), role.quadrant(), slot));
+        Some(F::decode(F::read(&self.mem, entry)?, role.level(), &role.ctx(&self.ctx)))
     }
 
     fn audit_leaf(&self, (page, slot): (&Page, usize), spte: Spte, target: Gfn) -> Audit {
@@ -208,12 +209,15 @@ impl<G: GuestMem, T: TableMem, O: Observer> ShadowMmu<G, T, O> {
 
     fn audit_link(&self, (page, slot): (&Page, usize), child: &Page) -> Audit {
         let role = page.key.role;
-        let wanted = if role.glue() || role.direct() {
+        let wanted = if role.glue() && role.format() == PagingMode::Pae && role.level() == Level::L3 {
+            self.directory_of(page.key, slot, child.key)
+        } else if role.glue() || role.direct() {
             self.key_below(page.key, slot)
         } else {
             let gva = frame_index(role.level(), role.quadrant(), slot);
             self.guest_entry(page, slot).and_then(|pte| match role.format() {
                 PagingMode::Legacy32 => child_key::<Legacy32>(&role.ctx(&self.ctx), role, gva, pte),
+                PagingMode::Pae => child_key::<Pae>(&role.ctx(&self.ctx), role, gva, pte),
                 PagingMode::Off => None,
             })
         };
@@ -223,11 +227,21 @@ impl<G: GuestMem, T: TableMem, O: Observer> ShadowMmu<G, T, O> {
         check(right, 2, "an entry names the shadow of another table")
     }
 
+    /// Which page the glue above the directories of PAE paging must name. Of another root than the current one nobody knows which
+    /// entries it was made for, nor need know: the load that makes it current compares.
+    fn directory_of(&self, key: Key, slot: usize, child: Key) -> Option<Key> {
+        if key == Key::glue(&self.ctx, Level::L3) {
+            return directory_key(&self.ctx, slot);
+        }
+        let named = crate::PagingCtx { pdptes: [child.gfn.base().raw() | 1; 4], ..key.role.ctx(&self.ctx) };
+        if slot < 4 { directory_key(&named, slot) } else { None }
+    }
+
     /// Which page a glue or direct page must name.
     fn key_below(&self, key: Key, slot: usize) -> Option<Key> {
         let role = key.role;
         let below = role.level().down()?;
-        let ctx = crate::PagingCtx { root: key.gfn, ..role.ctx(&self.ctx) };
+        let ctx = crate::PagingCtx { root: key.gfn, part: role.part(), ..role.ctx(&self.ctx) };
         let gva = frame_index(role.level(), 0, slot);
         if role.direct() {
             let frame = key.gfn.add(gva.raw() >> 12);
@@ -238,7 +252,7 @@ impl<G: GuestMem, T: TableMem, O: Observer> ShadowMmu<G, T, O> {
             PagingMode::Legacy32 if below.number() <= Legacy32::LEVELS => {
                 Some(Key::table::<Legacy32>(&ctx, below, gva, (key.gfn, Perms::ALL)))
             }
-            PagingMode::Legacy32 => Some(Key::glue(&ctx, below)),
+            PagingMode::Legacy32 | PagingMode::Pae => Some(Key::glue(&ctx, below)),
         }
     }
 

@@ -5,7 +5,7 @@
 use core::fmt;
 
 use crate::access::{Access, AccessKind, GuestFault, Perms, PfErr};
-use crate::addr::{Gfn, Gva, PAGE_SHIFT};
+use crate::addr::{Gfn, Gpa, Gva, PAGE_SHIFT};
 use crate::stop::VmStop;
 
 /// CR0 bits that matter to paging.
@@ -14,8 +14,14 @@ pub mod cr0 {
     pub const PE: u64 = 1 << 0;
     /// Write protect: supervisor writes honour read-only pages.
     pub const WP: u64 = 1 << 16;
+    /// Not write-through.
+    pub const NW: u64 = 1 << 29;
+    /// Cache disable.
+    pub const CD: u64 = 1 << 30;
     /// Paging.
     pub const PG: u64 = 1 << 31;
+    /// A change of these bits makes a CPU that uses PAE paging then load the PDPTEs (SDM 3A 4.4.1).
+    pub(crate) const LATCHING: u64 = PG | CD | NW;
 }
 
 /// CR4 bits that matter to paging.
@@ -36,6 +42,8 @@ pub mod cr4 {
     pub const SMAP: u64 = 1 << 21;
     /// Changes of these bits empty the TLB (SDM 3A 4.10.4.1); the ones that only widen rights are among them for simplicity.
     pub(crate) const FLUSHING: u64 = PSE | PAE | PGE | LA57 | PCIDE | SMEP | SMAP;
+    /// A change of these bits makes a CPU that uses PAE paging then load the PDPTEs (SDM 3A 4.4.1).
+    pub(crate) const LATCHING: u64 = PAE | PGE | PSE | SMEP;
 }
 
 /// EFER bits that matter to paging.
@@ -104,6 +112,8 @@ pub enum PagingMode {
     Off,
     /// Two levels of 4-byte entries.
     Legacy32,
+    /// Two levels of 8-byte entries below four latched ones.
+    Pae,
 }
 
 /// What of the control registers matters to a walk. A value: computed once per control register load.
@@ -111,12 +121,18 @@ pub enum PagingMode {
 pub struct PagingCtx {
     /// The format of the tables.
     pub mode: PagingMode,
-    /// The top guest table.
+    /// The frame of the top guest table: the one that CR3 names.
     pub root: Gfn,
+    /// Which of the 128 tables in that frame it is; 0 for tables that fill a frame.
+    pub part: u8,
+    /// The latched PDPTEs of PAE paging.
+    pub pdptes: [u64; 4],
     /// Supervisor writes honour read-only pages.
     pub wp: bool,
     /// Large pages are on in 2-level paging.
     pub pse: bool,
+    /// Bit 63 of an entry forbids fetches; else it is reserved.
+    pub nxe: bool,
     /// Supervisor fetches from user pages fault.
     pub smep: bool,
     /// Page faults report fetches in their error code.
@@ -125,21 +141,29 @@ pub struct PagingCtx {
     pub maxphyaddr: u8,
 }
 
+/// log2 of the bytes in a page-directory-pointer table of PAE paging.
+const PDPT_SHIFT: u32 = 5;
+/// Such tables in a frame, less one.
+const PDPT_MASK: u64 = 127;
+
 impl PagingCtx {
     /// Paging off.
     pub(crate) const fn off(maxphyaddr: u8) -> Self {
         Self {
             mode: PagingMode::Off,
             root: Gfn::new(0),
+            part: 0,
+            pdptes: [0; 4],
             wp: true,
             pse: false,
+            nxe: false,
             smep: false,
             reports_fetch: false,
             maxphyaddr,
         }
     }
 
-    /// What `controls` mean.
+    /// What `controls` mean. The PDPTEs are left to [`ShadowMmu::load_controls`](crate::ShadowMmu::load_controls).
     ///
     /// # Errors
     /// The refusals of [`ControlFault`], `Stop` excepted.
@@ -148,18 +172,24 @@ impl PagingCtx {
         if paging && controls.cr0 & cr0::PE == 0 {
             return Err(ControlFault::GeneralProtection);
         }
-        if paging && (controls.cr4 & cr4::PAE != 0 || controls.efer & efer::LMA != 0) {
+        if paging && controls.efer & efer::LMA != 0 {
             return Err(ControlFault::Unsupported(controls));
         }
-        let smep = paging && controls.cr4 & cr4::SMEP != 0;
+        if !paging {
+            return Ok(Self::off(maxphyaddr));
+        }
+        let pae = controls.cr4 & cr4::PAE != 0;
+        let nxe = pae && controls.efer & efer::NXE != 0;
+        let smep = controls.cr4 & cr4::SMEP != 0;
         let ctx = Self {
-            mode: if paging { PagingMode::Legacy32 } else { PagingMode::Off },
-            root: Gfn::new(0),
-            wp: !paging || controls.cr0 & cr0::WP != 0,
-            pse: paging && controls.cr4 & cr4::PSE != 0,
+            mode: if pae { PagingMode::Pae } else { PagingMode::Legacy32 },
+            part: if pae { (controls.cr3 >> PDPT_SHIFT & PDPT_MASK) as u8 } else { 0 },
+            wp: controls.cr0 & cr0::WP != 0,
+            pse: !pae && controls.cr4 & cr4::PSE != 0,
+            nxe,
             smep,
-            reports_fetch: smep,
-            maxphyaddr,
+            reports_fetch: smep || nxe,
+            ..Self::off(maxphyaddr)
         };
         Ok(Self { root: ctx.root_of(controls.cr3), ..ctx })
     }
@@ -169,8 +199,25 @@ impl PagingCtx {
     pub(crate) fn root_of(&self, cr3: u64) -> Gfn {
         match self.mode {
             PagingMode::Off => Gfn::new(0),
-            PagingMode::Legacy32 => Gfn::new((cr3 & 0xffff_f000) >> PAGE_SHIFT),
+            PagingMode::Legacy32 | PagingMode::Pae => Gfn::new((cr3 & 0xffff_f000) >> PAGE_SHIFT),
         }
+    }
+
+    /// The latched PDPTE for an address.
+    #[inline]
+    pub(crate) const fn pdpte(&self, gva: Gva) -> u64 {
+        let [a, b, c, d] = self.pdptes;
+        match gva.raw() >> 30 & 3 {
+            0 => a,
+            1 => b,
+            2 => c,
+            _ => d,
+        }
+    }
+
+    /// Where the PDPTE with this number was read.
+    pub(crate) const fn pdpte_gpa(&self, number: u64) -> Gpa {
+        self.root.base().add((self.part as u64) << PDPT_SHIFT | (number & 3) << 3)
     }
 
     /// Do rights `perms` of a complete, present translation allow `access`? (SDM 3A 4.6.1)

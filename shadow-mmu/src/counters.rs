@@ -53,6 +53,10 @@ counters! {
     RootHit = "root-hits",
     /// A control register load had to make a root.
     RootMiss = "root-misses",
+    /// The four PDPTEs were loaded.
+    PdpteLoad = "pdpte-loads",
+    /// A cached root had a directory in it that the loaded PDPTEs no longer name.
+    PdpteChanged = "pdptes-changed",
     /// INVLPG.
     Invlpg = "invlpgs",
     /// A plan asked for all of the TLB.

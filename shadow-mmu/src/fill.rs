@@ -10,7 +10,7 @@ use crate::mem::{GuestMem, TableMem, backing};
 use crate::mmu::{Fault, Outcome, ShadowMmu};
 use crate::pool::Reservation;
 use crate::propagate::{Cause, Leaf, propagate};
-use crate::pte::{Flat, GuestFormat, Legacy32};
+use crate::pte::{Flat, GuestFormat, Legacy32, Pae};
 use crate::role::Key;
 use crate::stop::{Broken, Trouble, VmStop};
 use crate::table::Stored;
@@ -29,6 +29,7 @@ impl<G: GuestMem, T: TableMem, O: Observer> ShadowMmu<G, T, O> {
         let outcome = match self.ctx.mode {
             PagingMode::Off => self.fault::<Flat>(fault.gva, fault.access),
             PagingMode::Legacy32 => self.fault::<Legacy32>(fault.gva, fault.access),
+            PagingMode::Pae => self.fault::<Pae>(fault.gva, fault.access),
         };
         (outcome.unwrap_or_else(Outcome::Stop), self.take_plan())
     }
@@ -122,7 +123,7 @@ impl<G: GuestMem, T: TableMem, O: Observer> ShadowMmu<G, T, O> {
 
     /// Links the tables from the root down to the L1 page for `gva`, and returns it.
     ///
-    /// Upper links that are there are right: glue never changes, and guest tables above the leaves are always followed. Only a
+    /// Upper links that are there are right: glue changes by control register loads only, and guest tables above the leaves are always followed. Only a
     /// large page's link can lag behind, when this walk has set its D bit.
     #[inline]
     pub(crate) fn link_path<F: GuestFormat>(

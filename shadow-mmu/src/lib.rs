@@ -99,7 +99,7 @@ pub use mmu::{Config, ConfigError, Fault, Outcome, Root, ShadowMmu, TranslateErr
 pub use policy::{EagerFill, Policy, SyncPolicy};
 pub use pool::PageId;
 pub use propagate::{Cause, Leaf, propagate};
-pub use pte::{Flat, GuestFormat, GuestPte, Legacy32, Spte};
+pub use pte::{Flat, GuestFormat, GuestPte, Legacy32, Pae, Spte};
 pub use report::{GuestStep, GuestWalk, ShadowStep, ShadowWalk};
 pub use role::{Key, Role};
 pub use stop::VmStop;

@@ -15,7 +15,7 @@ use crate::mem::{GuestMem, TableMem};
 use crate::open::{MAX_OPEN, Opened};
 use crate::policy::Policy;
 use crate::pool::{PageId, Pool};
-use crate::pte::{Flat, Legacy32};
+use crate::pte::{Flat, Legacy32, Pae};
 use crate::stop::{Broken, Trouble, VmStop};
 use crate::walk::{Mark, Walk, WalkError, walk};
 
@@ -29,7 +29,7 @@ pub struct Config {
     pub frames: Vec<Pfn>,
     /// Guest frames `0..guest_frames` may be memory; everything above is a hole.
     pub guest_frames: u64,
-    /// Physical address bits of the virtual CPU: 32..=52. Decides the reserved bits of 4 MiB pages.
+    /// Physical address bits of the virtual CPU: 32..=52. Decides which bits of entries are reserved.
     pub maxphyaddr: u8,
     /// Switches.
     pub policy: Policy,
@@ -275,6 +275,7 @@ impl<G: GuestMem, T: TableMem, O: Observer> ShadowMmu<G, T, O> {
         let result = match self.ctx.mode {
             PagingMode::Off => walk::<Flat, G, ()>(&self.mem, &self.ctx, gva_access, Mark::Leave, &mut ()),
             PagingMode::Legacy32 => walk::<Legacy32, G, ()>(&self.mem, &self.ctx, gva_access, Mark::Leave, &mut ()),
+            PagingMode::Pae => walk::<Pae, G, ()>(&self.mem, &self.ctx, gva_access, Mark::Leave, &mut ()),
         };
         match result {
             Ok(walk) => Ok(walk.gpa(gva)),
@@ -294,6 +295,7 @@ impl<G: GuestMem, T: TableMem, O: Observer> ShadowMmu<G, T, O> {
             PagingMode::Legacy32 => {
                 walk::<Legacy32, G, O>(&self.mem, &self.ctx, gva_access, Mark::Set, &mut self.observer)
             }
+            PagingMode::Pae => walk::<Pae, G, O>(&self.mem, &self.ctx, gva_access, Mark::Set, &mut self.observer),
         }
     }
 

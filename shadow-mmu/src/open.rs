@@ -13,7 +13,7 @@ use crate::mem::{GfnKind, GuestMem, TableMem};
 use crate::mmu::{Fault, Outcome, ShadowMmu};
 use crate::pool::PageId;
 use crate::propagate::{Cause, Leaf, propagate};
-use crate::pte::{Flat, GuestFormat, Legacy32};
+use crate::pte::{Flat, GuestFormat, Legacy32, Pae};
 use crate::stop::{Trouble, VmStop};
 use crate::walk::{Mark, Walk, WalkError, walk};
 
@@ -39,6 +39,7 @@ impl<G: GuestMem, T: TableMem, O: Observer> ShadowMmu<G, T, O> {
         let outcome = match self.ctx.mode {
             PagingMode::Off => self.open_as::<Flat>(fault.gva, fault.access),
             PagingMode::Legacy32 => self.open_as::<Legacy32>(fault.gva, fault.access),
+            PagingMode::Pae => self.open_as::<Pae>(fault.gva, fault.access),
         };
         (outcome.unwrap_or_else(Outcome::Stop), self.take_plan())
     }

@@ -7,7 +7,7 @@ use crate::controls::PagingMode;
 use crate::event::Observer;
 use crate::mem::{GuestMem, TableMem};
 use crate::mmu::ShadowMmu;
-use crate::pte::{Flat, GuestFormat, GuestPte, Legacy32, Spte, entry_gpa};
+use crate::pte::{Flat, GuestFormat, GuestPte, Legacy32, Pae, Spte, entry_gpa};
 use crate::walk::{MAX_GUEST_LEVELS, frame_in_leaf};
 
 /// One guest entry on the way to an address.
@@ -17,7 +17,7 @@ pub struct GuestStep {
     pub level: Level,
     /// Where it is.
     pub entry: Gpa,
-    /// What it holds; `None` if no memory is there.
+    /// What it holds, of a PDPTE of PAE paging what was latched; `None` if no memory is there.
     pub gpte: Option<u64>,
 }
 
@@ -108,6 +108,7 @@ impl<G: GuestMem, T: TableMem, O: Observer> ShadowMmu<G, T, O> {
         match self.ctx.mode {
             PagingMode::Off => self.guest_steps::<Flat>(gva),
             PagingMode::Legacy32 => self.guest_steps::<Legacy32>(gva),
+            PagingMode::Pae => self.guest_steps::<Pae>(gva),
         }
     }
 
@@ -117,9 +118,16 @@ impl<G: GuestMem, T: TableMem, O: Observer> ShadowMmu<G, T, O> {
             walk.gpa = Some(Gpa::new(gva.raw()));
             return walk;
         }
-        let mut table = self.ctx.root;
+        let mut places = walk.steps.iter_mut();
+        if self.ctx.mode == PagingMode::Pae
+            && let Some(place) = places.next()
+        {
+            let (entry, gpte) = (self.ctx.pdpte_gpa(gva.raw() >> 30), Some(self.ctx.pdpte(gva)));
+            *place = Some(GuestStep { level: Level::L3, entry, gpte });
+        }
+        let Some(mut table) = F::top(&self.ctx, gva) else { return walk };
         let levels = (1..=F::LEVELS).rev().filter_map(Level::from_number);
-        for (place, level) in walk.steps.iter_mut().zip(levels) {
+        for (place, level) in places.zip(levels) {
             let entry = entry_gpa::<F>(table, level, gva);
             let gpte = F::read(&self.mem, entry);
             *place = Some(GuestStep { level, entry, gpte });

@@ -14,8 +14,8 @@ use crate::pte::{GuestFormat, quadrant};
 /// Packed, so that a comparison is one instruction.
 ///
 /// ```text
-/// 31..18  17..15  14    13     12    11   10   9    8      7..5   4..3      2..0
-/// zero    format  void  smep   glue  pse  wp   dirty direct perms  quadrant  level
+/// 31..26  25..19  18   17..15  14    13    12    11   10  9      8       7..5   4..3      2..0
+/// zero    part    nxe  format  void  smep  glue  pse  wp  dirty  direct  perms  quadrant  level
 /// ```
 #[derive(Clone, Copy, PartialEq, Eq, Hash)]
 #[repr(transparent)]
@@ -31,6 +31,8 @@ const GLUE: u32 = 1 << 12;
 const SMEP: u32 = 1 << 13;
 const VOID: u32 = 1 << 14;
 const FORMAT_SHIFT: u32 = 15;
+const NXE: u32 = 1 << 18;
+const PART_SHIFT: u32 = 19;
 
 /// Key of a shadow page.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -51,6 +53,7 @@ impl Role {
         let format = match ctx.mode {
             PagingMode::Off => 0,
             PagingMode::Legacy32 => 1,
+            PagingMode::Pae => 2,
         };
         let wp = if ctx.wp {
             WP
@@ -59,7 +62,7 @@ impl Role {
         } else {
             0
         };
-        format << FORMAT_SHIFT | wp
+        format << FORMAT_SHIFT | wp | if ctx.nxe { NXE } else { 0 }
     }
 
     #[inline]
@@ -129,6 +132,20 @@ impl Role {
         self.0 & PSE != 0
     }
 
+    /// Bit 63 of an entry forbids fetches; else it is reserved.
+    #[must_use]
+    #[inline]
+    pub const fn nxe(self) -> bool {
+        self.0 & NXE != 0
+    }
+
+    /// Of glue: which of the 128 tables in the root's frame it is for.
+    #[must_use]
+    #[inline]
+    pub const fn part(self) -> u8 {
+        (self.0 >> PART_SHIFT & 127) as u8
+    }
+
     /// Supervisor may not fetch from user pages (kept only while CR0.WP = 0).
     #[must_use]
     #[inline]
@@ -160,16 +177,17 @@ impl Role {
     /// The context in which the entries of a page with this role mean something, whatever mode is on now.
     #[inline]
     pub(crate) fn ctx(self, now: &PagingCtx) -> PagingCtx {
-        PagingCtx { mode: self.format(), wp: self.wp(), pse: self.pse(), smep: self.smep(), ..*now }
+        PagingCtx { mode: self.format(), wp: self.wp(), pse: self.pse(), nxe: self.nxe(), smep: self.smep(), ..*now }
     }
 
     /// The guest's format.
     #[must_use]
     #[inline]
     pub const fn format(self) -> PagingMode {
-        match self.0 >> FORMAT_SHIFT {
+        match self.0 >> FORMAT_SHIFT & 7 {
             0 => PagingMode::Off,
-            _ => PagingMode::Legacy32,
+            1 => PagingMode::Legacy32,
+            _ => PagingMode::Pae,
         }
     }
 }
@@ -180,6 +198,7 @@ impl fmt::Debug for Role {
         let format = match self.format() {
             PagingMode::Off => "off",
             PagingMode::Legacy32 => "legacy32",
+            PagingMode::Pae => "pae",
         };
         write!(f, "{}/{format}/q{}/", self.level(), self.quadrant())?;
         f.write_str(if perms.user() { "u" } else { "-" })?;
@@ -190,6 +209,7 @@ impl fmt::Debug for Role {
             (self.dirty(), "/dirty"),
             (!self.wp(), "/wp0"),
             (self.pse(), "/pse"),
+            (self.nxe(), "/nxe"),
             (self.smep(), "/smep"),
             (self.glue(), "/glue"),
             (self.0 & VOID != 0, "/void"),
@@ -197,6 +217,9 @@ impl fmt::Debug for Role {
             if on {
                 f.write_str(name)?;
             }
+        }
+        if self.part() != 0 {
+            write!(f, "/part{}", self.part())?;
         }
         Ok(())
     }
@@ -234,9 +257,12 @@ impl Key {
     }
 
     /// The glue page of `level` over the guest's root.
+    ///
+    /// Of PAE paging the key has the place of the PDPT, not what is in it: a load brings the page in step with the entries that
+    /// it latches, see `root`.
     #[inline]
     pub(crate) fn glue(ctx: &PagingCtx, level: Level) -> Self {
-        let bits = Role::mode(ctx) | GLUE | if ctx.pse { PSE } else { 0 };
+        let bits = Role::mode(ctx) | GLUE | u32::from(ctx.part) << PART_SHIFT | if ctx.pse { PSE } else { 0 };
         Self { gfn: ctx.root, role: Role::new(level, bits) }
     }
 

@@ -2,14 +2,19 @@
 //!
 //! Every PML4 in the pool is a cached root: a load finds it by its key in the chain of the guest's own root frame. The shadows
 //! of its guest tables stay tracked meanwhile, so nothing has to be checked at the switch.
+//!
+//! Except the PDPT of PAE paging, which is not tracked: the CPU does not look at it between loads. A load latches its four entries,
+//! and takes out of the cached root what they no longer name.
 
-use crate::addr::Level;
-use crate::controls::{ControlFault, ControlWrite, Controls, PagingCtx, cr4};
+use crate::access::Perms;
+use crate::addr::{Gva, Level};
+use crate::controls::{ControlFault, ControlWrite, Controls, PagingCtx, PagingMode, cr0, cr4};
 use crate::counters::Counter;
 use crate::event::Observer;
 use crate::flush::FlushPlan;
-use crate::mem::{GuestMem, TableMem};
+use crate::mem::{GuestMem, TableMem, backing};
 use crate::mmu::ShadowMmu;
+use crate::pte::Pae;
 use crate::role::Key;
 use crate::stop::Trouble;
 
@@ -22,10 +27,14 @@ impl<G: GuestMem, T: TableMem, O: Observer> ShadowMmu<G, T, O> {
     /// # Errors
     /// [`ControlFault`] if the CPU would refuse, or if this build cannot shadow the mode; nothing is changed then.
     pub fn load_controls(&mut self, controls: Controls, why: ControlWrite) -> Result<FlushPlan, ControlFault> {
-        if why == ControlWrite::Cr3 && self.root.is_some() && self.only_cr3_differs(controls) {
+        let fast = why == ControlWrite::Cr3 && self.root.is_some() && self.ctx.mode != PagingMode::Pae;
+        if fast && self.only_cr3_differs(controls) {
             return self.load_cr3(controls.cr3);
         }
-        let ctx = PagingCtx::new(controls, self.maxphyaddr)?;
+        let mut ctx = PagingCtx::new(controls, self.maxphyaddr)?;
+        if ctx.mode == PagingMode::Pae {
+            ctx.pdptes = if self.latches(controls, why) { self.load_pdptes(&ctx)? } else { self.ctx.pdptes };
+        }
         let changed = ctx != self.ctx || self.root.is_none();
         let flushing = match why {
             ControlWrite::Cr3 | ControlWrite::Reset => true,
@@ -64,6 +73,50 @@ impl<G: GuestMem, T: TableMem, O: Observer> ShadowMmu<G, T, O> {
         controls.cr0 == self.controls.cr0 && controls.cr4 == self.controls.cr4 && controls.efer == self.controls.efer
     }
 
+    /// Does the CPU load the PDPTEs by this write, after which it uses PAE paging? (SDM 3A 4.4.1)
+    fn latches(&self, controls: Controls, why: ControlWrite) -> bool {
+        let old = self.controls;
+        let named = match why {
+            ControlWrite::Cr3 | ControlWrite::Reset => true,
+            ControlWrite::Cr0 => (controls.cr0 ^ old.cr0) & cr0::LATCHING != 0,
+            ControlWrite::Cr4 => (controls.cr4 ^ old.cr4) & cr4::LATCHING != 0,
+            ControlWrite::Efer => false,
+        };
+        named || self.ctx.mode != PagingMode::Pae || controls.cr3 != old.cr3
+    }
+
+    /// Reads the four PDPTEs. Where no memory is, an empty bus reads as ones, which are reserved.
+    fn load_pdptes(&mut self, ctx: &PagingCtx) -> Result<[u64; 4], ControlFault> {
+        self.counters.add(Counter::PdpteLoad);
+        let memory = self.frames.find(ctx.root).and_then(|_| backing(self.mem.kind(ctx.root)));
+        let mut entries = [0; 4];
+        for (number, entry) in (0..4).zip(&mut entries) {
+            *entry = memory.and_then(|_| self.mem.read_u64(ctx.pdpte_gpa(number))).unwrap_or(u64::MAX);
+            if !Pae::top_is_valid(*entry, ctx.maxphyaddr) {
+                return Err(ControlFault::GeneralProtection);
+            }
+        }
+        Ok(entries)
+    }
+
+    /// Takes out of the cached root of `ctx` the directories that its PDPTEs do not name.
+    fn follow_pdptes(&mut self, ctx: &PagingCtx, root: u32) -> Result<(), Trouble> {
+        let upper = match self.child(root, 0)? {
+            Some(upper) => Some(upper),
+            // It may have outlived a root that was given up.
+            None => self.find(Key::glue(ctx, Level::L3))?,
+        };
+        let Some(upper) = upper else { return Ok(()) };
+        for slot in 0..4 {
+            let Some(child) = self.child(upper, slot)? else { continue };
+            if directory_key(ctx, slot) != Some(self.pool.get(child)?.key) {
+                self.counters.add(Counter::PdpteChanged);
+                self.zap(upper, slot)?;
+            }
+        }
+        Ok(())
+    }
+
     /// Makes the root of `ctx` the current one.
     fn switch(&mut self, ctx: PagingCtx) -> Result<(), Trouble> {
         let key = if self.frames.find(ctx.root).is_some() { Key::glue(&ctx, Level::L4) } else { Key::void(&ctx) };
@@ -79,6 +132,9 @@ impl<G: GuestMem, T: TableMem, O: Observer> ShadowMmu<G, T, O> {
                 self.make_root(key)?
             }
         };
+        if ctx.mode == PagingMode::Pae {
+            self.follow_pdptes(&ctx, index)?;
+        }
         self.root = Some(self.pool.id(index)?);
         Ok(())
     }
@@ -94,4 +150,11 @@ impl<G: GuestMem, T: TableMem, O: Observer> ShadowMmu<G, T, O> {
             Err(_) => Err(Trouble::Refused { page: index, slot: 0 }),
         }
     }
+}
+
+/// Which page the entry `slot` of the L3 page of a PAE root must name, if any.
+pub(crate) fn directory_key(ctx: &PagingCtx, slot: usize) -> Option<Key> {
+    let gva = Gva::new((slot as u64) << Level::L3.shift());
+    let directory = Pae::directory(ctx.pdpte(gva), ctx.maxphyaddr)?;
+    Some(Key::table::<Pae>(ctx, Level::L2, gva, (directory, Perms::ALL)))
 }

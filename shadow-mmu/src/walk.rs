@@ -136,7 +136,9 @@ fn descend<F: GuestFormat, G: GuestMem>(
     raws: &mut Raws,
 ) -> Result<Walk, WalkError> {
     let mut walk = Walk::flat(gva);
-    let mut table = ctx.root;
+    let Some(mut table) = F::top(ctx, gva) else {
+        return Err(WalkError::Fault(ctx.fault(gva, access, PfErr::empty())));
+    };
     let mut number = F::LEVELS;
     while let Some(level) = Level::from_number(number) {
         let entry = entry_gpa::<F>(table, level, gva);

@@ -10,7 +10,7 @@ use crate::mem::{GuestMem, TableMem, backing};
 use crate::mmu::ShadowMmu;
 use crate::policy::EagerFill;
 use crate::propagate::{Cause, Leaf, propagate};
-use crate::pte::{GuestFormat, GuestPte, Legacy32, frame_index, ratio_shift};
+use crate::pte::{GuestFormat, GuestPte, Legacy32, Pae, frame_index, ratio_shift};
 use crate::role::{Key, Role};
 use crate::stop::Trouble;
 use crate::table::Stored;
@@ -65,6 +65,7 @@ impl<G: GuestMem, T: TableMem, O: Observer> ShadowMmu<G, T, O> {
                 } else {
                     match role.format() {
                         PagingMode::Legacy32 => self.follow_in::<Legacy32>(index, role, gfn, (first, last))?,
+                        PagingMode::Pae => self.follow_in::<Pae>(index, role, gfn, (first, last))?,
                         PagingMode::Off => {}
                     }
                 }
@@ -77,8 +78,13 @@ impl<G: GuestMem, T: TableMem, O: Observer> ShadowMmu<G, T, O> {
     #[inline]
     fn report_write(&mut self, role: Role, gpa: Gpa, before: Option<u64>) {
         self.counters.add(Counter::GpteWrite);
-        let entry = Gpa::new(gpa.raw() & !3);
-        let after = self.mem.read_u32(entry).map_or(0, u64::from);
+        let (entry, after) = match role.format() {
+            PagingMode::Pae => (Gpa::new(gpa.raw() & !7), self.mem.read_u64(Gpa::new(gpa.raw() & !7))),
+            PagingMode::Legacy32 | PagingMode::Off => {
+                (Gpa::new(gpa.raw() & !3), self.mem.read_u32(Gpa::new(gpa.raw() & !3)).map(u64::from))
+            }
+        };
+        let after = after.unwrap_or(0);
         self.observer.event(Event::PtWrite { level: role.level(), entry, before, after });
     }
 
@@ -140,7 +146,8 @@ impl<G: GuestMem, T: TableMem, O: Observer> ShadowMmu<G, T, O> {
             return Ok(());
         }
         if let Some(raw) = F::read(&self.mem, entry)
-            && let GuestPte::Leaf { gfn, perms, accessed: true, dirty } = F::decode(raw, Level::L1, &self.ctx)
+            && let GuestPte::Leaf { gfn, perms, accessed: true, dirty } =
+                F::decode(raw, Level::L1, &role.ctx(&self.ctx))
             && let Some(frame) = self.frames.find(gfn)
             && let (Some((pfn, rom)), tracked) = (backing(self.mem.kind(gfn)), frame.tracked())
         {

@@ -100,15 +100,7 @@ mod tests {
     use crate::controls::PagingMode;
 
     fn ctx(pse: bool, maxphyaddr: u8) -> PagingCtx {
-        PagingCtx {
-            mode: PagingMode::Legacy32,
-            root: Gfn::new(0),
-            wp: true,
-            pse,
-            smep: false,
-            reports_fetch: false,
-            maxphyaddr,
-        }
+        PagingCtx { mode: PagingMode::Legacy32, pse, ..PagingCtx::off(maxphyaddr) }
     }
 
     #[test]

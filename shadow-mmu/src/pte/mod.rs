@@ -5,10 +5,12 @@
 
 mod flat;
 mod legacy32;
+mod pae;
 mod spte;
 
 pub use flat::Flat;
 pub use legacy32::Legacy32;
+pub use pae::Pae;
 pub use spte::Spte;
 
 use crate::access::Perms;
@@ -49,11 +51,12 @@ mod sealed {
     pub trait Sealed {}
     impl Sealed for super::Flat {}
     impl Sealed for super::Legacy32 {}
+    impl Sealed for super::Pae {}
 }
 
 /// One guest page-table format. Pure: everything is a constant or a function of its arguments.
 pub trait GuestFormat: sealed::Sealed {
-    /// Number of guest levels; 0 if the guest does not page.
+    /// Number of levels that a walk reads; 0 if the guest does not page.
     const LEVELS: u8;
     /// log2 of the bytes in an entry.
     const ENTRY_SHIFT: u32;
@@ -63,6 +66,12 @@ pub trait GuestFormat: sealed::Sealed {
     const ACCESSED: u64;
     /// Dirty bit, in leaves.
     const DIRTY: u64;
+
+    /// The table in which a walk to `gva` begins; `None` if nothing is mapped there.
+    #[inline]
+    fn top(ctx: &PagingCtx, _gva: Gva) -> Option<Gfn> {
+        Some(ctx.root)
+    }
 
     /// Says what `raw` means in a table of `level`.
     fn decode(raw: u64, level: Level, ctx: &PagingCtx) -> GuestPte;

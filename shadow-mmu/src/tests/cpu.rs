@@ -10,18 +10,20 @@ use crate::{Access, AccessKind, FlushPlan, Gva, Level, Perms, Pfn, Root, Spte, T
 pub(super) struct Cpu {
     /// Does it have a TLB at all?
     pub(super) caching: bool,
+    /// CR4.SMEP, which the host takes from the guest.
+    pub(super) smep: bool,
     pub(super) root: Option<Root>,
     tlb: HashMap<u64, (Pfn, Perms)>,
     /// Address bits above 21, to the L1 table.
     upper: HashMap<u64, Pfn>,
 }
 
-fn allows(perms: Perms, access: Access) -> bool {
+fn allows(perms: Perms, access: Access, smep: bool) -> bool {
     (!access.is_user() || perms.user())
         && match access.kind {
             AccessKind::Read => true,
             AccessKind::Write => perms.write(),
-            AccessKind::Fetch => perms.execute(),
+            AccessKind::Fetch => perms.execute() && (access.is_user() || !smep || !perms.user()),
         }
 }
 
@@ -47,7 +49,7 @@ impl Cpu {
     pub(super) fn access(&mut self, tables: &Tables, gva: Gva, access: Access) -> Option<Pfn> {
         let page = gva.page().raw();
         if let Some(&(pfn, perms)) = self.tlb.get(&page) {
-            if allows(perms, access) {
+            if allows(perms, access, self.smep) {
                 return Some(pfn);
             }
             return self.fault(page);
@@ -60,7 +62,7 @@ impl Cpu {
             },
         };
         let spte = tables.load(table, gva.slot(Level::L1));
-        if !spte.present() || !allows(spte.perms(), access) {
+        if !spte.present() || !allows(spte.perms(), access, self.smep) {
             return self.fault(page);
         }
         self.check_hardware_never_writes(spte);

@@ -4,10 +4,10 @@ use std::collections::{HashMap, HashSet};
 
 use super::cpu::Cpu;
 use super::memory::{GUEST_FRAMES, Memory, Tables, gfn_of, table_frames};
-use super::reference::{self, Cached, Verdict};
+use super::reference::{self, Cached, State, Verdict};
 use crate::{
-    Access, AccessKind, Config, ControlWrite, Controls, EagerFill, Fault, FlushPlan, GuestMem, Gva, Outcome, Policy,
-    Privilege, ShadowMmu, SyncPolicy, cr0, cr4,
+    Access, AccessKind, Config, ControlFault, ControlWrite, Controls, EagerFill, Fault, FlushPlan, Gva, Outcome,
+    Policy, Privilege, ShadowMmu, SyncPolicy, cr0, efer,
 };
 
 pub(super) type Mmu = ShadowMmu<Memory, Tables, ()>;
@@ -29,6 +29,7 @@ pub(super) struct Machine {
     pub(super) mmu: Mmu,
     pub(super) twin: Memory,
     pub(super) controls: Controls,
+    state: State,
     cpu: Cpu,
     stepping: bool,
     /// Compare and audit after each step.
@@ -38,7 +39,7 @@ pub(super) struct Machine {
     /// What a TLB of the guest's own CPU may hold, by page.
     permitted: HashMap<u32, HashSet<Cached>>,
     /// PDEs that its paging-structure caches may hold, by PDE index.
-    upper: HashMap<u32, HashSet<u32>>,
+    upper: HashMap<u32, HashSet<u64>>,
 }
 
 pub(super) const SUPERVISOR: Privilege = Privilege::Supervisor;
@@ -62,6 +63,7 @@ impl Machine {
             mmu: new_mmu(setup),
             twin: Memory::new(),
             controls: Controls::default(),
+            state: State::default(),
             cpu: Cpu::new(setup.caching),
             stepping: setup.stepping,
             checking: true,
@@ -77,36 +79,70 @@ impl Machine {
         self.cpu.execute(self.mmu.root(), plan);
     }
 
-    pub(super) fn load(&mut self, controls: Controls, why: ControlWrite) {
-        let plan = self.mmu.load_controls(controls, why).expect("no refusal");
+    /// Loads control registers. Says whether the CPU took them; else nothing has changed.
+    pub(super) fn load(&mut self, controls: Controls, why: ControlWrite) -> bool {
+        let root = self.mmu.root();
+        let done = self.mmu.load_controls(controls, why);
+        let Some(state) = self.state.load(&self.twin, controls, why) else {
+            assert_eq!(
+                (done, self.mmu.controls(), self.mmu.root()),
+                (Err(ControlFault::GeneralProtection), self.controls, root)
+            );
+            self.settle();
+            return false;
+        };
+        self.execute(done.expect("no refusal"));
+        // CD and NW empty no TLB, not even where the load of PDPTEs that goes with them finds others.
+        if controls != (Controls { cr0: controls.cr0 ^ cr0::CD, ..self.controls }) {
+            self.permitted.clear();
+            self.upper.clear();
+        }
         self.controls = controls;
-        self.execute(plan);
-        self.permitted.clear();
-        self.upper.clear();
+        self.state = state;
+        // While the guest does not page it has no user pages, though ours are.
+        self.cpu.smep = state.smep();
         self.settle();
+        true
     }
 
-    pub(super) fn set_cr3(&mut self, frame: u64) {
-        self.load(Controls { cr3: frame << 12, ..self.controls }, ControlWrite::Cr3);
+    pub(super) fn set_cr3(&mut self, frame: u64) -> bool {
+        self.set_cr3_raw(frame << 12)
     }
 
-    pub(super) fn set_cr0(&mut self, bit: u64, on: bool) {
+    pub(super) fn set_cr3_raw(&mut self, cr3: u64) -> bool {
+        self.load(Controls { cr3, ..self.controls }, ControlWrite::Cr3)
+    }
+
+    pub(super) fn set_cr0(&mut self, bit: u64, on: bool) -> bool {
         let cr0 = if on { self.controls.cr0 | bit } else { self.controls.cr0 & !bit };
-        self.load(Controls { cr0, ..self.controls }, ControlWrite::Cr0);
+        self.load(Controls { cr0, ..self.controls }, ControlWrite::Cr0)
     }
 
-    pub(super) fn flip_cr4(&mut self, bit: u64) {
-        assert!(bit == cr4::PSE || bit == cr4::PGE);
-        self.load(Controls { cr4: self.controls.cr4 ^ bit, ..self.controls }, ControlWrite::Cr4);
+    pub(super) fn flip_cr0(&mut self, bit: u64) -> bool {
+        self.set_cr0(bit, self.controls.cr0 & bit == 0)
+    }
+
+    pub(super) fn flip_cr4(&mut self, bit: u64) -> bool {
+        self.load(Controls { cr4: self.controls.cr4 ^ bit, ..self.controls }, ControlWrite::Cr4)
+    }
+
+    pub(super) fn flip_nxe(&mut self) -> bool {
+        self.load(Controls { efer: self.controls.efer ^ efer::NXE, ..self.controls }, ControlWrite::Efer)
+    }
+
+    /// Is the guest in PAE paging?
+    pub(super) fn pae(&self) -> bool {
+        self.state.pae()
     }
 
     pub(super) fn invlpg(&mut self, gva: u32) {
         let plan = self.mmu.on_invlpg(Gva::new(u64::from(gva)));
         self.execute(plan);
         let large = self.permitted.get(&(gva >> 12)).into_iter().flatten().any(|cached| cached.large);
+        let shift = self.state.pde_shift();
         self.permitted.remove(&(gva >> 12));
         for (page, set) in &mut self.permitted {
-            if page >> 10 == gva >> 22 && large {
+            if *page << 12 >> shift == gva >> shift && large {
                 set.retain(|cached| !cached.large);
             }
         }
@@ -135,18 +171,20 @@ impl Machine {
         if let Err(error) = self.mmu.audit() {
             panic!("audit: {error}");
         }
-        if !self.cpu.caching || !reference::paging(self.controls) {
+        if !self.cpu.caching || !self.state.paging() {
             return;
         }
         for &page in &self.pages {
             let gva = page << 12;
-            if let Some(pde) = self.twin.read_u32(crate::Gpa::new(reference::pde_address(self.controls, gva)))
+            let place = gva >> self.state.pde_shift();
+            if let Some(at) = self.state.pde_address(gva)
+                && let Some(pde) = self.state.read(&self.twin, at)
                 && pde & 0x21 == 0x21
             {
-                self.upper.entry(gva >> 22).or_default().insert(pde);
+                self.upper.entry(place).or_default().insert(pde);
             }
-            for &pde in self.upper.get(&(gva >> 22)).into_iter().flatten() {
-                if let Some(cached) = reference::cacheable(&self.twin, self.controls, gva, pde) {
+            for &pde in self.upper.get(&place).into_iter().flatten() {
+                if let Some(cached) = reference::cacheable(&self.twin, &self.state, gva, pde) {
                     self.permitted.entry(page).or_default().insert(cached);
                 }
             }
@@ -154,14 +192,13 @@ impl Machine {
     }
 
     fn stale_permits(&self, gva: u32, access: Access, frame: u64) -> bool {
-        let wp = self.controls.cr0 & cr0::WP != 0;
         self.cpu.caching
             && self
                 .permitted
                 .get(&(gva >> 12))
                 .into_iter()
                 .flatten()
-                .any(|cached| cached.frame == frame && cached.serves(access, wp))
+                .any(|cached| cached.frame == frame && cached.serves(access, &self.state))
     }
 
     /// One access of the guest; `bytes` are stored if it is a write. Says how it ended.
@@ -175,14 +212,14 @@ impl Machine {
         let address = Gva::new(u64::from(gva));
         if let Some(pfn) = self.cpu.access(self.mmu.tables(), address, access) {
             let frame = gfn_of(pfn).expect("a frame of the guest");
-            let (verdict, marked) = reference::access(&self.twin, self.controls, gva, access, false);
+            let (verdict, marked) = reference::access(&self.twin, &self.state, gva, access, false);
             let target = frame << 12 | u64::from(gva & 0xfff);
             let fresh = verdict == Verdict::At(target) && marked;
             assert!(fresh || self.stale_permits(gva, access, frame), "{gva:#x} {access:?}: {target:#x}, {verdict:?}");
             self.perform(target, access, bytes);
             return Verdict::At(target);
         }
-        let (expected, _) = reference::access(&self.twin, self.controls, gva, access, true);
+        let (expected, _) = reference::access(&self.twin, &self.state, gva, access, true);
         let (outcome, plan) = self.mmu.on_fault(Fault { gva: address, access });
         self.execute(plan);
         match (outcome, expected) {

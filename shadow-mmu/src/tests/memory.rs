@@ -86,8 +86,19 @@ impl GuestMem for Memory {
         Ok(())
     }
 
-    fn cmpxchg_u64(&self, _gpa: Gpa, _old: u64, _new: u64) -> Result<(), CmpxchgError> {
-        Err(CmpxchgError::NoMemory)
+    fn cmpxchg_u64(&self, gpa: Gpa, old: u64, new: u64) -> Result<(), CmpxchgError> {
+        if gpa.gfn().raw() >= RAM {
+            return Err(CmpxchgError::NoMemory);
+        }
+        let (Some(low), Some(high)) = (self.cell(gpa), self.cell(gpa.add(4))) else {
+            return Err(CmpxchgError::NoMemory);
+        };
+        if (low.get(), high.get()) != (old as u32, (old >> 32) as u32) {
+            return Err(CmpxchgError::Changed);
+        }
+        low.set(new as u32);
+        high.set((new >> 32) as u32);
+        Ok(())
     }
 }
 

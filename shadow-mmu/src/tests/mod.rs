@@ -5,5 +5,7 @@ mod cpu;
 mod differential;
 mod machine;
 mod memory;
+mod pae;
+mod permissions;
 mod reference;
 mod scenarios;

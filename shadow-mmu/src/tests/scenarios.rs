@@ -5,7 +5,7 @@ use super::memory::{HOLE, MMIO, RAM, ROM};
 use super::reference::Verdict;
 use crate::{
     Access, AccessKind, Config, ConfigError, ControlFault, ControlWrite, Controls, Counter, Fault, Gfn, Gpa, Gva,
-    Outcome, PfErr, ShadowMmu, TranslateError, VmStop, cr0, cr4,
+    Outcome, PfErr, ShadowMmu, TranslateError, VmStop, cr0, cr4, efer,
 };
 
 const SETUP: Setup = Setup { pool: 24, eager: true, reuse: true, caching: true, stepping: false };
@@ -305,8 +305,8 @@ fn what_the_cpu_refuses_changes_nothing() {
     let mut mmu = new_mmu(SETUP);
     let no_protection = Controls { cr0: cr0::PG, ..Controls::default() };
     assert_eq!(mmu.load_controls(no_protection, ControlWrite::Cr0), Err(ControlFault::GeneralProtection));
-    let pae = Controls { cr0: cr0::PG | cr0::PE, cr4: cr4::PAE, ..Controls::default() };
-    assert_eq!(mmu.load_controls(pae, ControlWrite::Cr0), Err(ControlFault::Unsupported(pae)));
+    let long = Controls { cr0: cr0::PG | cr0::PE, cr4: cr4::PAE, efer: efer::LMA, ..Controls::default() };
+    assert_eq!(mmu.load_controls(long, ControlWrite::Cr0), Err(ControlFault::Unsupported(long)));
     assert_eq!(mmu.root(), None);
     let access = Access { kind: AccessKind::Read, privilege: USER };
     let (outcome, _plan) = mmu.on_fault(Fault { gva: Gva::new(0), access });
