@@ -1,5 +1,3 @@
-use core::num::NonZeroU64;
-
 /// Number of a virtual machine.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct VmId(pub u8);
@@ -93,8 +91,19 @@ pub(crate) struct FrameTable {
     zone_end: usize,
     /// Where the next plain search begins.
     next: usize,
-    last_scattered: usize,
-    random: NonZeroU64,
+    /// Where the last scattered frame was, and the step to the next: it visits every frame once before it comes back.
+    scattered: usize,
+    stride: usize,
+    /// Nothing is free above the zone.
+    full: bool,
+}
+
+/// A step of about 0.618 of `len` that shares no factor with it.
+fn stride(len: usize) -> usize {
+    const fn gcd(a: usize, b: usize) -> usize {
+        if b == 0 { a } else { gcd(b, a % b) }
+    }
+    (len * 618 / 1000..len).find(|&step| step > 1 && gcd(step, len) == 1).unwrap_or(1)
 }
 
 impl FrameTable {
@@ -110,12 +119,13 @@ impl FrameTable {
             left -= usize::from(frame.owner == Tag::new(Owner::Free));
             zone_end = i + 1;
         }
-        Self { frames, zone_end, next: zone_end, last_scattered: 0, random: NonZeroU64::MIN }
+        let stride = stride(frames.len());
+        Self { frames, zone_end, next: zone_end, scattered: 0, stride, full: false }
     }
 
     /// An empty table, before the memory is known.
     pub(crate) const fn empty() -> Self {
-        Self { frames: &mut [], zone_end: 0, next: 0, last_scattered: 0, random: NonZeroU64::MIN }
+        Self { frames: &mut [], zone_end: 0, next: 0, scattered: 0, stride: 1, full: true }
     }
 
     #[inline]
@@ -141,45 +151,44 @@ impl FrameTable {
         frame as u64
     }
 
-    /// The first free frame at or after `from`, going round the whole table once.
-    fn find(&self, from: usize) -> Option<usize> {
-        (from..self.frames.len()).find(|&i| self.is_free(i)).or_else(|| {
-            // Above the zone first; the zone only when nothing else is left.
-            let above = (self.zone_end..from.min(self.frames.len())).find(|&i| self.is_free(i));
-            above.or_else(|| (0..self.zone_end).rev().find(|&i| self.is_free(i)))
-        })
-    }
-
     pub(crate) fn alloc(&mut self, owner: Owner) -> Option<u64> {
-        let frame = self.find(self.next)?;
-        self.next = if frame < self.zone_end { self.zone_end } else { frame + 1 };
-        Some(self.take(frame, owner))
-    }
-
-    pub(crate) fn alloc_scattered(&mut self, owner: Owner) -> Option<u64> {
-        let span = self.frames.len().checked_sub(self.zone_end).filter(|&s| s > 0)?;
-        let neighbour = |frame: usize, last: usize| frame == last + 1 || frame + 1 == last;
-        let mut frame = None;
-        for _ in 0..8 {
-            let start = self.zone_end + (self.next_random() as usize) % span;
-            frame = self.find(start);
-            if frame.is_some_and(|f| !neighbour(f, self.last_scattered)) {
-                break;
+        if !self.full {
+            let round = (self.next..self.frames.len()).chain(self.zone_end..self.next);
+            match { round }.find(|&i| self.is_free(i)) {
+                Some(frame) => {
+                    self.next = frame + 1;
+                    return Some(self.take(frame, owner));
+                }
+                None => self.full = true,
             }
         }
-        let frame = frame?;
-        self.last_scattered = frame;
+        // The zone, from its top: what is left below stays in one piece.
+        let frame = (0..self.zone_end).rev().find(|&i| self.is_free(i))?;
         Some(self.take(frame, owner))
     }
 
-    /// xorshift64: any spread-out sequence will do, and the same one each boot makes runs repeatable.
-    fn next_random(&mut self) -> u64 {
-        let mut x = self.random.get();
-        x ^= x << 13;
-        x ^= x >> 7;
-        x ^= x << 17;
-        self.random = NonZeroU64::new(x).unwrap_or(NonZeroU64::MIN);
-        x
+    /// Every call goes on where the last one ended, so that a full memory costs one round and not one for each frame.
+    pub(crate) fn alloc_scattered(&mut self, owner: Owner) -> Option<u64> {
+        if !self.full {
+            match self.scatter(self.zone_end) {
+                Some(frame) => return Some(self.take(frame, owner)),
+                None => self.full = true,
+            }
+        }
+        let frame = self.scatter(0)?;
+        Some(self.take(frame, owner))
+    }
+
+    /// The next free frame at or above `from` in scattered order.
+    fn scatter(&mut self, from: usize) -> Option<usize> {
+        let len = self.frames.len();
+        for _ in 0..len {
+            self.scattered = (self.scattered + self.stride) % len;
+            if self.scattered >= from && self.is_free(self.scattered) {
+                return Some(self.scattered);
+            }
+        }
+        None
     }
 
     /// `count` neighbouring frames, the lowest that are free; gives the first.
@@ -203,6 +212,7 @@ impl FrameTable {
         match self.get_mut(frame) {
             Some(f) if f.links == 0 && !matches!(f.owner.owner(), Owner::Free | Owner::Reserved) => {
                 *f = FrameInfo::of(Owner::Free);
+                self.full &= (frame as usize) < self.zone_end;
                 true
             }
             _ => false,
@@ -214,6 +224,7 @@ impl FrameTable {
         for frame in self.frames.iter_mut().filter(|f| f.owner.is_guest_or_table_of(vm)) {
             *frame = FrameInfo::of(Owner::Free);
         }
+        self.full = false;
     }
 
     pub(crate) fn stats(&self) -> Stats {
