@@ -23,9 +23,15 @@ use crate::vm::Vm;
 
 /// Physical address bits of the virtual CPU.
 const MAXPHYADDR: u8 = 36;
-/// Frames for shadow tables: this many at least, and one more for each [`GUEST_FRAMES_PER_TABLE`] guest frames.
+/// Frames for shadow tables: this many at least, and one more for each [`GUEST_FRAMES_PER_TABLE`] guest frames, up to a limit.
 const LEAST_TABLES: u64 = 256;
 const GUEST_FRAMES_PER_TABLE: u64 = 32;
+const MOST_TABLES: u64 = 4096;
+/// Heap that the host needs for what it remembers of a shadow table and of a guest frame, in bytes, generously.
+const HEAP_PER_TABLE: u64 = 6400;
+const HEAP_PER_GUEST_FRAME: u64 = 32;
+/// Frames that stay free for everything else of the host.
+const HOST_RESERVE: u64 = 1024;
 /// Selectors that the CPU holds at entry, as GRUB leaves them: the guest must load its own before it uses them.
 const ENTRY_CODE: Selector = Selector(0x10);
 const ENTRY_DATA: Selector = Selector(0x18);
@@ -82,6 +88,7 @@ pub(crate) fn build<'a>(
     let number = u8::try_from(index).unwrap_or(u8::MAX).saturating_add(1);
     let id = VmId(number);
     let tracer = tracer.for_vm(number);
+    check_memory(guest.memory.div_ceil(PAGE)).map_err(BuildError::Memory)?;
     let ram = GuestRam::new(id, guest.memory).map_err(BuildError::Memory)?;
     let modules: Vec<(&[u8], &str)> = guest.modules.iter().map(|m| (module(m.index), m.arguments.as_str())).collect();
     let entry = loader::load(module(guest.image), &modules, guest, &mut RamWriter(&ram)).map_err(BuildError::Load)?;
@@ -111,8 +118,22 @@ pub(crate) fn build<'a>(
     Ok(vm)
 }
 
+/// How many shadow tables a guest of this size gets.
+fn table_count(guest_frames: u64) -> u64 {
+    (LEAST_TABLES + guest_frames / GUEST_FRAMES_PER_TABLE).min(MOST_TABLES)
+}
+
+/// Whether the host has room for a guest: its memory, its tables, and what the host keeps about both. The heap cannot fail later.
+fn check_memory(guest_frames: u64) -> Result<(), OutOfMemory> {
+    let tables = table_count(guest_frames);
+    let heap = (tables * HEAP_PER_TABLE + guest_frames * HEAP_PER_GUEST_FRAME).div_ceil(PAGE);
+    let wanted = guest_frames + tables + heap + HOST_RESERVE;
+    let had = frames::stats().free as u64;
+    if had < wanted { Err(OutOfMemory { wanted, had }) } else { Ok(()) }
+}
+
 fn table_frames(id: VmId, guest_frames: u64) -> Result<Vec<Pfn>, BuildError> {
-    let count = LEAST_TABLES + guest_frames / GUEST_FRAMES_PER_TABLE;
+    let count = table_count(guest_frames);
     let mut list = Vec::with_capacity(count as usize);
     for _ in 0..count {
         list.push(frames::alloc(Owner::Table(id)).ok_or(BuildError::Tables)?);

@@ -9,9 +9,6 @@ use shadow_mmu::{CmpxchgError, Gfn, GfnKind, Gpa, GuestMem, Pfn};
 /// Bytes of a page.
 pub(crate) const PAGE: u64 = 4096;
 
-/// Frames that stay free for the host's own heap and tables when a guest gets its memory.
-const HOST_RESERVE: u64 = 1024;
-
 /// The memory of one VM: guest frames 0..n, each with a host frame that lies anywhere.
 pub(crate) struct GuestRam {
     frames: Vec<Pfn>,
@@ -40,10 +37,6 @@ impl GuestRam {
     /// [`OutOfMemory`]; what was taken is given back when the VM's frames are released.
     pub(crate) fn new(vm: VmId, bytes: u64) -> Result<Self, OutOfMemory> {
         let wanted = bytes.div_ceil(PAGE);
-        let had = frames::stats().free as u64;
-        if had < wanted + HOST_RESERVE {
-            return Err(OutOfMemory { wanted: wanted + HOST_RESERVE, had });
-        }
         let window = GuestWindow::new(vm);
         let mut list = Vec::with_capacity(wanted as usize);
         for had in 0..wanted {

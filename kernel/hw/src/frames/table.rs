@@ -96,6 +96,8 @@ pub(crate) struct FrameTable {
     stride: usize,
     /// Nothing is free above the zone.
     full: bool,
+    /// Nothing is free in the zone at or above this frame.
+    zone_top: usize,
 }
 
 /// A step of about 0.618 of `len` that shares no factor with it.
@@ -120,12 +122,12 @@ impl FrameTable {
             zone_end = i + 1;
         }
         let stride = stride(frames.len());
-        Self { frames, zone_end, next: zone_end, scattered: 0, stride, full: false }
+        Self { frames, zone_end, next: zone_end, scattered: 0, stride, full: false, zone_top: zone_end }
     }
 
     /// An empty table, before the memory is known.
     pub(crate) const fn empty() -> Self {
-        Self { frames: &mut [], zone_end: 0, next: 0, scattered: 0, stride: 1, full: true }
+        Self { frames: &mut [], zone_end: 0, next: 0, scattered: 0, stride: 1, full: true, zone_top: 0 }
     }
 
     #[inline]
@@ -162,29 +164,33 @@ impl FrameTable {
                 None => self.full = true,
             }
         }
-        // The zone, from its top: what is left below stays in one piece.
-        let frame = (0..self.zone_end).rev().find(|&i| self.is_free(i))?;
+        self.alloc_in_zone(owner)
+    }
+
+    /// A frame of the zone, from its top: what is left below stays in one piece.
+    fn alloc_in_zone(&mut self, owner: Owner) -> Option<u64> {
+        let frame = (0..self.zone_top).rev().find(|&i| self.is_free(i))?;
+        self.zone_top = frame;
         Some(self.take(frame, owner))
     }
 
     /// Every call goes on where the last one ended, so that a full memory costs one round and not one for each frame.
     pub(crate) fn alloc_scattered(&mut self, owner: Owner) -> Option<u64> {
         if !self.full {
-            match self.scatter(self.zone_end) {
+            match self.scatter() {
                 Some(frame) => return Some(self.take(frame, owner)),
                 None => self.full = true,
             }
         }
-        let frame = self.scatter(0)?;
-        Some(self.take(frame, owner))
+        self.alloc_in_zone(owner)
     }
 
-    /// The next free frame at or above `from` in scattered order.
-    fn scatter(&mut self, from: usize) -> Option<usize> {
+    /// The next free frame above the zone in scattered order.
+    fn scatter(&mut self) -> Option<usize> {
         let len = self.frames.len();
         for _ in 0..len {
             self.scattered = (self.scattered + self.stride) % len;
-            if self.scattered >= from && self.is_free(self.scattered) {
+            if self.scattered >= self.zone_end && self.is_free(self.scattered) {
                 return Some(self.scattered);
             }
         }
@@ -212,7 +218,7 @@ impl FrameTable {
         match self.get_mut(frame) {
             Some(f) if f.links == 0 && !matches!(f.owner.owner(), Owner::Free | Owner::Reserved) => {
                 *f = FrameInfo::of(Owner::Free);
-                self.full &= (frame as usize) < self.zone_end;
+                self.freed(frame as usize);
                 true
             }
             _ => false,
@@ -225,6 +231,16 @@ impl FrameTable {
             *frame = FrameInfo::of(Owner::Free);
         }
         self.full = false;
+        self.zone_top = self.zone_end;
+    }
+
+    /// Lets the searches look at a frame again.
+    fn freed(&mut self, frame: usize) {
+        if frame < self.zone_end {
+            self.zone_top = self.zone_top.max(frame + 1);
+        } else {
+            self.full = false;
+        }
     }
 
     pub(crate) fn stats(&self) -> Stats {

@@ -11,6 +11,8 @@ use crate::vm::Vm;
 
 /// CR4 bits that a guest may set. The others are long-mode business, or change what user code could do natively.
 const CR4_ALLOWED: u32 = 0x7ff;
+/// CR0 bits that matter to paging; CD and NW make the CPU load the PDPTEs (SDM 3A 4.4.1).
+const CR0_PAGING: u32 = cr0::PAGING | cr0::CD | cr0::NW;
 /// CR4 bits that change what an address means: PSE, PAE, PGE.
 const CR4_PAGING: u32 = 1 << 4 | 1 << 5 | 1 << 7;
 const MSR_TSC: u32 = vcpu::msr_number::TSC;
@@ -61,10 +63,13 @@ impl Vm {
         self.vcpu.cr0 = new;
         self.trace_control(0, old, new);
         self.world.set_control_bits(new.into(), self.vcpu.cr4.into());
-        if (old ^ new) & cr0::PAGING == 0 {
+        if (old ^ new) & CR0_PAGING == 0 {
             return Ok(());
         }
-        self.reload_translation(ControlWrite::Cr0).inspect_err(|_| self.vcpu.cr0 = old)
+        self.reload_translation(ControlWrite::Cr0).inspect_err(|_| {
+            self.vcpu.cr0 = old;
+            self.world.set_control_bits(old.into(), self.vcpu.cr4.into());
+        })
     }
 
     /// A CR3 load.
@@ -88,7 +93,10 @@ impl Vm {
         if (old ^ value) & CR4_PAGING == 0 {
             return Ok(());
         }
-        self.reload_translation(ControlWrite::Cr4).inspect_err(|_| self.vcpu.cr4 = old)
+        self.reload_translation(ControlWrite::Cr4).inspect_err(|_| {
+            self.vcpu.cr4 = old;
+            self.world.set_control_bits(self.vcpu.cr0.into(), old.into());
+        })
     }
 
     fn trace_control(&self, which: u8, before: u32, after: u32) {
