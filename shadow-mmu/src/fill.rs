@@ -26,10 +26,20 @@ impl<G: GuestMem, T: TableMem, O: Observer> ShadowMmu<G, T, O> {
     /// entries changed under the walk or while the pool was recycled.
     #[inline]
     pub fn on_fault(&mut self, fault: Fault) -> (Outcome, FlushPlan) {
-        let outcome = match self.ctx.mode {
-            PagingMode::Off => self.fault::<Flat>(fault.gva, fault.access),
-            PagingMode::Legacy32 => self.fault::<Legacy32>(fault.gva, fault.access),
-            PagingMode::Pae => self.fault::<Pae>(fault.gva, fault.access),
+        if self.ctx.mode != PagingMode::Legacy32 {
+            return self.on_fault_elsewhere(fault);
+        }
+        let outcome = self.fault::<Legacy32>(fault.gva, fault.access);
+        (outcome.unwrap_or_else(Outcome::Stop), self.take_plan())
+    }
+
+    /// The other modes, in a function of their own: in one body all would be slower.
+    #[inline(never)]
+    fn on_fault_elsewhere(&mut self, fault: Fault) -> (Outcome, FlushPlan) {
+        let outcome = if self.ctx.mode == PagingMode::Pae {
+            self.fault::<Pae>(fault.gva, fault.access)
+        } else {
+            self.fault::<Flat>(fault.gva, fault.access)
         };
         (outcome.unwrap_or_else(Outcome::Stop), self.take_plan())
     }

@@ -14,8 +14,8 @@ use crate::pte::{GuestFormat, quadrant};
 /// Packed, so that a comparison is one instruction.
 ///
 /// ```text
-/// 31..26  25..19  18   17..15  14    13    12    11   10  9      8       7..5   4..3      2..0
-/// zero    part    nxe  format  void  smep  glue  pse  wp  dirty  direct  perms  quadrant  level
+/// 31..25  24..23  22..16  15   14    13    12    11   10  9      8       7..5   4..3      2..0
+/// zero    format  part    nxe  void  smep  glue  pse  wp  dirty  direct  perms  quadrant  level
 /// ```
 #[derive(Clone, Copy, PartialEq, Eq, Hash)]
 #[repr(transparent)]
@@ -30,9 +30,9 @@ const PSE: u32 = 1 << 11;
 const GLUE: u32 = 1 << 12;
 const SMEP: u32 = 1 << 13;
 const VOID: u32 = 1 << 14;
-const FORMAT_SHIFT: u32 = 15;
-const NXE: u32 = 1 << 18;
-const PART_SHIFT: u32 = 19;
+const NXE: u32 = 1 << 15;
+const PART_SHIFT: u32 = 16;
+const FORMAT_SHIFT: u32 = 23;
 
 /// Key of a shadow page.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -184,7 +184,7 @@ impl Role {
     #[must_use]
     #[inline]
     pub const fn format(self) -> PagingMode {
-        match self.0 >> FORMAT_SHIFT & 7 {
+        match self.0 >> FORMAT_SHIFT {
             0 => PagingMode::Off,
             1 => PagingMode::Legacy32,
             _ => PagingMode::Pae,

@@ -41,7 +41,7 @@ impl<G: GuestMem, T: TableMem, O: Observer> ShadowMmu<G, T, O> {
             ControlWrite::Cr4 => (controls.cr4 ^ self.controls.cr4) & cr4::FLUSHING != 0,
             ControlWrite::Cr0 | ControlWrite::Efer => false,
         };
-        if changed && let Err(trouble) = self.switch(ctx) {
+        if changed && let Err(trouble) = self.switch_to(&ctx) {
             return Err(ControlFault::Stop(self.stop(trouble)));
         }
         self.ctx = ctx;
@@ -58,7 +58,7 @@ impl<G: GuestMem, T: TableMem, O: Observer> ShadowMmu<G, T, O> {
         let root = self.ctx.root_of(cr3);
         if root != self.ctx.root {
             let before = core::mem::replace(&mut self.ctx.root, root);
-            if let Err(trouble) = self.switch(self.ctx) {
+            if let Err(trouble) = self.switch(self.root_key(&self.ctx)) {
                 self.ctx.root = before;
                 return Err(ControlFault::Stop(self.stop(trouble)));
             }
@@ -117,9 +117,20 @@ impl<G: GuestMem, T: TableMem, O: Observer> ShadowMmu<G, T, O> {
         Ok(())
     }
 
-    /// Makes the root of `ctx` the current one.
-    fn switch(&mut self, ctx: PagingCtx) -> Result<(), Trouble> {
-        let key = if self.frames.find(ctx.root).is_some() { Key::glue(&ctx, Level::L4) } else { Key::void(&ctx) };
+    /// Makes the root of `ctx` the current one, whatever the mode.
+    #[cold]
+    fn switch_to(&mut self, ctx: &PagingCtx) -> Result<(), Trouble> {
+        let root = self.switch(self.root_key(ctx))?;
+        if ctx.mode == PagingMode::Pae { self.follow_pdptes(ctx, root) } else { Ok(()) }
+    }
+
+    #[inline]
+    fn root_key(&self, ctx: &PagingCtx) -> Key {
+        if self.frames.find(ctx.root).is_some() { Key::glue(ctx, Level::L4) } else { Key::void(ctx) }
+    }
+
+    /// Makes the root of a key the current one, and returns its page.
+    fn switch(&mut self, key: Key) -> Result<u32, Trouble> {
         let index = match self.find(key)? {
             Some(index) => {
                 self.counters.add(Counter::RootHit);
@@ -132,11 +143,8 @@ impl<G: GuestMem, T: TableMem, O: Observer> ShadowMmu<G, T, O> {
                 self.make_root(key)?
             }
         };
-        if ctx.mode == PagingMode::Pae {
-            self.follow_pdptes(&ctx, index)?;
-        }
         self.root = Some(self.pool.id(index)?);
-        Ok(())
+        Ok(index)
     }
 
     /// I8: the old root stays pinned until the new one exists. I11: the last gate puts the hypervisor's window into it.
