@@ -101,6 +101,7 @@ pub const GUESTS: &[Guest] = &[
     tap("cr3-switch", "many page directories, shared tables, changes while inactive"),
     tap("invlpg", "what INVLPG and CR3 loads must make visible"),
     tap("pse", "4 MiB pages, splitting them, page tables inside them"),
+    tap("pae", "PAE paging: halves of entries, 2 MiB pages, NX, PDPTEs"),
     tap("self-map", "a page directory that maps itself"),
     tap("aliases", "page tables written through aliases, by many instructions and widths"),
     tap("stress", "random page-table changes against a model"),
