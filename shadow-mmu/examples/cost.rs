@@ -13,7 +13,7 @@ use std::process::ExitCode;
 
 use shadow_mmu::{
     Access, AccessKind, CmpxchgError, Config, ControlWrite, Controls, Fault, Gfn, GfnKind, Gpa, GuestMem, Gva, Pfn,
-    Privilege, Refused, ShadowMmu, Spte, TableMem, cr0,
+    Privilege, Refused, ShadowMmu, Spte, TableMem, cr0, cr4,
 };
 
 const GUEST_FRAMES: u64 = 1024;
@@ -42,8 +42,8 @@ impl GuestMem for Memory {
         self.cell(gpa).map(Cell::get)
     }
 
-    fn read_u64(&self, _gpa: Gpa) -> Option<u64> {
-        None
+    fn read_u64(&self, gpa: Gpa) -> Option<u64> {
+        Some(u64::from(self.read_u32(gpa)?) | u64::from(self.read_u32(gpa.add(4))?) << 32)
     }
 
     fn cmpxchg_u32(&self, gpa: Gpa, old: u32, new: u32) -> Result<(), CmpxchgError> {
@@ -51,8 +51,9 @@ impl GuestMem for Memory {
         if cell.replace(new) == old { Ok(()) } else { Err(CmpxchgError::Changed) }
     }
 
-    fn cmpxchg_u64(&self, _gpa: Gpa, _old: u64, _new: u64) -> Result<(), CmpxchgError> {
-        Err(CmpxchgError::NoMemory)
+    fn cmpxchg_u64(&self, gpa: Gpa, old: u64, new: u64) -> Result<(), CmpxchgError> {
+        self.cmpxchg_u32(gpa, old as u32, new as u32)?;
+        self.cmpxchg_u32(gpa.add(4), (old >> 32) as u32, (new >> 32) as u32)
     }
 }
 
@@ -88,20 +89,51 @@ impl TableMem for Tables {
 
 type Mmu = ShadowMmu<Memory, Tables, ()>;
 
-/// Directories in frames 1 and 3, one table in frame 2: 512 pages from frame 16 on.
-fn machine() -> Mmu {
+fn blank() -> Mmu {
     let memory = Memory(vec![Cell::new(0); GUEST_FRAMES as usize * 1024]);
-    memory.put(0x1000, 0x2067);
-    memory.put(0x3000, 0x2067);
-    for page in 0..512u32 {
-        memory.put(0x2000 + u64::from(page) * 4, (page + 16) << 12 | 0x67);
-    }
     let tables = Tables(vec![[Spte::ABSENT; 512]; TABLE_FRAMES as usize]);
     let config = Config::new((0..TABLE_FRAMES).map(Pfn::new).collect(), GUEST_FRAMES);
-    let mut mmu = ShadowMmu::new(memory, tables, (), config).expect("a good configuration");
+    ShadowMmu::new(memory, tables, (), config).expect("a good configuration")
+}
+
+/// Directories in frames 1 and 3, one table in frame 2: 512 pages from frame 16 on.
+fn machine() -> Mmu {
+    let mut mmu = blank();
+    mmu.mem().put(0x1000, 0x2067);
+    mmu.mem().put(0x3000, 0x2067);
+    for page in 0..512u32 {
+        mmu.mem().put(0x2000 + u64::from(page) * 4, (page + 16) << 12 | 0x67);
+    }
     load(&mut mmu, 1, ControlWrite::Reset);
     touch(&mut mmu, 0, AccessKind::Write);
     mmu
+}
+
+/// The same for PAE paging, with PDPTs in frames 1 and 3, which name the directories in frames 4 and 5.
+fn wide_machine() -> Mmu {
+    let mut mmu = blank();
+    for (pdpt, directory) in [(0x1000, 0x4000), (0x3000, 0x5000)] {
+        mmu.mem().put(pdpt, directory | 1);
+        mmu.mem().put(directory.into(), 0x2067);
+    }
+    for page in 0..512u32 {
+        mmu.mem().put(0x2000 + u64::from(page) * 8, (page + 16) << 12 | 0x67);
+    }
+    wide_load(&mut mmu, 1, ControlWrite::Reset);
+    touch(&mut mmu, 0, AccessKind::Write);
+    mmu
+}
+
+fn wide_load(mmu: &mut Mmu, frame: u64, why: ControlWrite) {
+    let cr0 = cr0::PE | cr0::WP | cr0::PG;
+    let controls = Controls { cr0, cr3: frame << 12, cr4: cr4::PAE, ..Controls::default() };
+    let _plan = mmu.load_controls(std::hint::black_box(controls), why).expect("no refusal");
+}
+
+fn wide_write(mmu: &mut Mmu, page: u64, gpte: u32) {
+    let gpa = Gpa::new(0x2000 + page * 8);
+    mmu.mem().put(gpa.raw(), gpte);
+    let _plan = mmu.on_write(std::hint::black_box(gpa), 4);
 }
 
 fn load(mmu: &mut Mmu, frame: u64, why: ControlWrite) {
@@ -124,7 +156,7 @@ fn main() -> ExitCode {
     let mut arguments = std::env::args().skip(1);
     let path = arguments.next().unwrap_or_default();
     let times: u64 = arguments.next().and_then(|n| n.parse().ok()).unwrap_or(1000);
-    let mut mmu = machine();
+    let mut mmu = if path.starts_with("pae-") { wide_machine() } else { machine() };
     for n in 0..times {
         let page = 1 + n % 500;
         let frame = (n % 700 + 20) as u32;
@@ -144,6 +176,13 @@ fn main() -> ExitCode {
                 write(&mut mmu, page, frame << 12 | 0x67);
                 write(&mut mmu, page, 0);
             }
+            "pae-ptemod" => wide_write(&mut mmu, page, frame << 12 | 0x67),
+            "pae-hidden" => {
+                mmu.mem().put(0x2000 + page * 8, (page as u32 + 16) << 12 | 0x67);
+                touch(&mut mmu, page, AccessKind::Write);
+                wide_write(&mut mmu, page, 0);
+            }
+            "pae-cr3" => wide_load(&mut mmu, 1 + 2 * (n & 1), ControlWrite::Cr3),
             "cr3" => load(&mut mmu, 1 + 2 * (n & 1), ControlWrite::Cr3),
             "nothing" => {
                 std::hint::black_box(frame);
@@ -166,6 +205,7 @@ fn main() -> ExitCode {
             }
             _ => {
                 eprintln!("usage: cost nothing|ptemod|ptenew|hidden|ptezap|cr3|cr3same|invlpg|trap|true [times]");
+                eprintln!("       cost pae-ptemod|pae-hidden|pae-cr3 [times]");
                 return ExitCode::FAILURE;
             }
         }

@@ -213,6 +213,27 @@ fn one_frame_is_a_table_of_both_formats() {
 }
 
 #[test]
+fn the_audit_sees_a_wrong_root_or_directory() {
+    let sound = || {
+        let mut machine = paged();
+        machine.read(0x5000, USER);
+        machine.mmu.audit().expect("sound");
+        machine
+    };
+    let mut machine = sound();
+    machine.mmu.ctx.part = 1;
+    assert_eq!(machine.mmu.audit().expect_err("seen").invariant, 8);
+    let mut machine = sound();
+    machine.mmu.ctx.nxe = true;
+    assert_eq!(machine.mmu.audit().expect_err("seen").invariant, 8);
+    let mut machine = sound();
+    machine.mmu.ctx.pdptes[0] = 0x3001;
+    assert_eq!(machine.mmu.audit().expect_err("seen").invariant, 2);
+    machine.mmu.ctx.pdptes[0] = 0;
+    assert_eq!(machine.mmu.audit().expect_err("seen").invariant, 3);
+}
+
+#[test]
 fn reports_show_the_latched_entry() {
     let mut machine = paged();
     machine.read(0x5123, USER);
