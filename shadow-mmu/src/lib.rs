@@ -11,7 +11,7 @@
 //! - *shadow page* one shadow table. Its [`Key`] is the guest table it stands for and its [`Role`]: everything that decides what
 //!   its entries may hold. Guest tables of 1024 entries have several shadow pages, their *quadrants*. A *direct* page stands for
 //!   a run of frames instead: a part of a large page, or of everything while paging is off. *Glue* pages are levels of the
-//!   shadow that the guest's format does not have.
+//!   shadow that the guest's format does not have as tables; of PAE paging one stands for the four latched PDPTEs.
 //! - *tracked* frame: a guest table with a shadow, or a frame the caller watches; no spte grants writes to it.
 //! - *rmap* reverse map, from a gfn to the sptes that map it.
 //! - *hidden fault* one that only completes the shadow; *true fault* one that the guest must see.
