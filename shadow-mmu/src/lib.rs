@@ -26,6 +26,8 @@
 //!
 //! Every call returns a [`FlushPlan`], and every leaf is computed by one pure function, [`propagate`](fn@propagate).
 //!
+//! [`second`] builds the tables of the *other* way from the same memory: EPT and NPT, where the CPU walks the guest's own tables.
+//!
 //! # Invariants
 //! Checked by [`ShadowMmu::audit`], each broken on purpose by a test; numbers stand in the code where they are upheld.
 //! - **I1** A present leaf maps only memory of this VM.
@@ -80,6 +82,7 @@ mod pte;
 mod report;
 mod role;
 mod root;
+pub mod second;
 mod stop;
 mod table;
 #[cfg(test)]

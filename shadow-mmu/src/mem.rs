@@ -71,6 +71,8 @@ pub struct Refused;
 
 /// The frames that hold shadow tables.
 ///
+/// The same trait holds second-level tables ([`second`](crate::second)), which have no hypervisor's window.
+///
 /// Implemented by the kernel as the *last gate*: it looks up the owner of each frame it is asked to map and refuses foreign
 /// ones, so that a bug in here cannot map host memory or another guest's.
 pub trait TableMem {

@@ -1,13 +1,19 @@
-//! The rules of the last gate: which shadow entries may exist. Pure, so that they can be tested; `tables` applies them.
+//! The rules of the last gate: which entries of shadow and second-level tables may exist. Pure, so that they can be tested; `tables`
+//! applies them.
 //!
 //! Each table frame has a level, which it gets when it first becomes part of a tree and keeps until it is empty and unlinked.
 //! An entry of an L1 table may name only the guest's own frames, an entry of a higher table only a table of the level below and of
-//! the same machine. So whatever order safe code links tables in, the CPU can never take a table for a page or a page for a
-//! table, and no entry leads to a foreign frame. Each frame counts the entries that name it; `frames::free` refuses a frame
-//! that is still named.
+//! the same machine and [`Kind`]; an entry of a second-level L2 table may also map 2 MiB that are all the guest's. So whatever
+//! order safe code links tables in, the CPU can never take a table for a page or a page for a table, and no entry leads to a
+//! foreign frame. Each frame counts the entries that name it; `frames::free` refuses a frame that is still named.
+
+mod kind;
 
 use crate::frames::{FrameTable, Owner, Tag, VmId};
 use shadow_mmu::Refused;
+
+pub(crate) use kind::Kind;
+pub use kind::{Nested, Shadow};
 
 /// Entries in a table.
 pub(crate) const ENTRIES: usize = 512;
@@ -20,16 +26,10 @@ const PRESENT: u64 = 1 << 0;
 const LARGE: u64 = 1 << 7;
 const FRAME: u64 = 0x000f_ffff_ffff_f000;
 
-/// The frame that entry `raw` names, if it is present.
-#[inline]
-pub(crate) fn target(raw: u64) -> Option<u64> {
-    (raw & PRESENT != 0).then_some((raw & FRAME) >> 12)
-}
-
 /// Checks the replacement of entry `index` of `table`, now `old`, by `new`, and keeps the counts. `is_empty` says whether a
 /// table holds no entries at all.
 #[inline]
-pub(crate) fn store(
+pub(crate) fn store<K: Kind>(
     frames: &mut FrameTable,
     vm: VmId,
     (table, index): (u64, usize),
@@ -38,32 +38,39 @@ pub(crate) fn store(
     is_empty: impl Fn(u64) -> bool,
 ) -> Result<(), Refused> {
     let info = frames.get(table).ok_or(Refused)?;
-    if info.owner != Tag::new(Owner::Table(vm)) || index >= if info.level == ROOT { WINDOW_ENTRY } else { ENTRIES } {
+    if info.owner != Tag::new(K::owner(vm)) || index >= if info.level == ROOT { K::ROOT_ENTRIES } else { ENTRIES } {
         return Err(Refused);
     }
     let level = info.level;
-    let (before, after) = (target(old), target(new));
+    let (before, after) = (K::target(old), K::target(new));
     if let Some(frame) = after {
         let level = if frames.get(frame).ok_or(Refused)?.owner == Tag::new(Owner::Guest(vm)) {
-            page_level(level)?
+            page_level::<K>(frames, vm, (frame, new), level)?
         } else {
-            link_level(frames, vm, (frame, new), level, is_empty)?
+            link_level::<K>(frames, vm, (frame, new), level, is_empty)?
         };
         frames.get_mut(table).ok_or(Refused)?.level = level;
     }
-    if before != after {
-        count(frames, before, after);
+    if before != after || (K::HUGE && (old ^ new) & LARGE != 0) {
+        count::<K>(frames, old, level, u32::saturating_sub);
+        count::<K>(frames, new, level, u32::saturating_add);
     }
     Ok(())
 }
 
 /// The level of a table that is to name a guest page: an L1 table, or one not used yet.
-fn page_level(level: u8) -> Result<u8, Refused> {
-    if level <= 1 { Ok(1) } else { Err(Refused) }
+#[inline]
+fn page_level<K: Kind>(frames: &FrameTable, vm: VmId, (first, raw): (u64, u64), level: u8) -> Result<u8, Refused> {
+    if level <= 1 {
+        return Ok(1);
+    }
+    let own = |frame| frames.get(frame).is_some_and(|info| info.owner == Tag::new(Owner::Guest(vm)));
+    let huge = K::HUGE && level == 2 && raw & LARGE != 0 && first.is_multiple_of(512);
+    if huge && (first..first + 512).all(own) { Ok(level) } else { Err(Refused) }
 }
 
 /// The level of a table, now `level`, that is to name table `child` by entry `raw`.
-fn link_level(
+fn link_level<K: Kind>(
     frames: &mut FrameTable,
     vm: VmId,
     (child, raw): (u64, u64),
@@ -71,7 +78,7 @@ fn link_level(
     is_empty: impl Fn(u64) -> bool,
 ) -> Result<u8, Refused> {
     let info = frames.get_mut(child).ok_or(Refused)?;
-    if info.owner != Tag::new(Owner::Table(vm)) || raw & LARGE != 0 {
+    if info.owner != Tag::new(K::owner(vm)) || raw & LARGE != 0 {
         return Err(Refused);
     }
     match (level, info.level) {
@@ -87,19 +94,21 @@ fn link_level(
     }
 }
 
+/// Changes the counts of the frames that entry `raw` of a table of `level` names.
 #[inline]
-fn count(frames: &mut FrameTable, before: Option<u64>, after: Option<u64>) {
-    if let Some(info) = before.and_then(|f| frames.get_mut(f)) {
-        info.links = info.links.saturating_sub(1);
-    }
-    if let Some(info) = after.and_then(|f| frames.get_mut(f)) {
-        info.links = info.links.saturating_add(1);
+fn count<K: Kind>(frames: &mut FrameTable, raw: u64, level: u8, change: fn(u32, u32) -> u32) {
+    let Some(first) = K::target(raw) else { return };
+    for frame in first..first + K::span(raw, level) {
+        if let Some(info) = frames.get_mut(frame) {
+            info.links = change(info.links, 1);
+        }
     }
 }
 
-/// Entry `raw` of a table of this machine is about to be zeroed.
-pub(crate) fn dropped(frames: &mut FrameTable, raw: u64) {
-    count(frames, target(raw), None);
+/// Entry `raw` of `table`, one of this machine's, is about to be zeroed.
+pub(crate) fn dropped<K: Kind>(frames: &mut FrameTable, table: u64, raw: u64) {
+    let level = frames.get(table).map_or(0, |info| info.level);
+    count::<K>(frames, raw, level, u32::saturating_sub);
 }
 
 /// `table` was zeroed. If nothing names it, it is a fresh table again.
@@ -111,28 +120,28 @@ pub(crate) fn cleared(frames: &mut FrameTable, table: u64) {
 
 /// Is `table` a table of `vm`?
 #[inline]
-pub(crate) fn is_table(frames: &FrameTable, vm: VmId, table: u64) -> bool {
-    frames.get(table).is_some_and(|i| i.owner == Tag::new(Owner::Table(vm)))
+pub(crate) fn is_table<K: Kind>(frames: &FrameTable, vm: VmId, table: u64) -> bool {
+    frames.get(table).is_some_and(|i| i.owner == Tag::new(K::owner(vm)))
 }
 
 /// Is `table` a root of `vm`?
-pub(crate) fn is_root(frames: &FrameTable, vm: VmId, table: u64) -> bool {
-    frames.get(table).is_some_and(|i| i.owner == Tag::new(Owner::Table(vm)) && i.level == ROOT)
+pub(crate) fn is_root<K: Kind>(frames: &FrameTable, vm: VmId, table: u64) -> bool {
+    frames.get(table).is_some_and(|i| i.owner == Tag::new(K::owner(vm)) && i.level == ROOT)
 }
 
 /// Does `table` belong to `vm`, and how many entries does it have that safe code may use?
-pub(crate) fn usable_entries(frames: &FrameTable, vm: VmId, table: u64) -> Option<usize> {
-    let info = frames.get(table).filter(|i| i.owner == Tag::new(Owner::Table(vm)))?;
-    Some(if info.level == ROOT { WINDOW_ENTRY } else { ENTRIES })
+pub(crate) fn usable_entries<K: Kind>(frames: &FrameTable, vm: VmId, table: u64) -> Option<usize> {
+    let info = frames.get(table).filter(|i| i.owner == Tag::new(K::owner(vm)))?;
+    Some(if info.level == ROOT { K::ROOT_ENTRIES } else { ENTRIES })
 }
 
 /// May `table` become a root? It must be a table of `vm` that no other table names.
-pub(crate) fn can_be_root(frames: &FrameTable, vm: VmId, table: u64) -> Result<(), Refused> {
+pub(crate) fn can_be_root<K: Kind>(frames: &FrameTable, vm: VmId, table: u64) -> Result<(), Refused> {
     let info = frames.get(table).ok_or(Refused)?;
-    if info.owner == Tag::new(Owner::Table(vm)) && info.links == 0 { Ok(()) } else { Err(Refused) }
+    if info.owner == Tag::new(K::owner(vm)) && info.links == 0 { Ok(()) } else { Err(Refused) }
 }
 
-/// Sets the level of a table of this machine: [`ROOT`] once it has the window, 0 once it is empty again.
+/// Sets the level of a table of this machine: [`ROOT`] once it is one, 0 once it is empty again.
 pub(crate) fn set_level(frames: &mut FrameTable, table: u64, level: u8) {
     if let Some(info) = frames.get_mut(table) {
         info.level = level;

@@ -1,25 +1,38 @@
-//! The last gate of paging: shadow tables in real frames. Every store is checked by the rules in `gate` against the owners of
+//! The last gate of paging: shadow and second-level tables in real frames. Every store is checked by the rules in `gate` against the owners of
 //! the frames, so that a bug in safe code cannot map the host's or another guest's memory.
 
 use crate::frames::{self, VmId};
+use crate::gate::Kind;
 use crate::{cpu, gate, paging, phys};
+use core::marker::PhantomData;
 use shadow_mmu::{Pfn, Refused, Spte, TableMem};
 
-/// The shadow tables of one machine.
+pub use crate::gate::{Nested, Shadow};
+
+/// The tables of one machine that are of one kind.
 #[derive(Debug)]
-pub struct HostTables {
+pub struct Tables<K> {
     vm: VmId,
+    kind: PhantomData<K>,
 }
 
-impl HostTables {
-    /// The tables made of the frames that belong to `Table(vm)`.
+/// The shadow tables of one machine: frames that belong to `Table(vm)`.
+pub type HostTables = Tables<Shadow>;
+/// The second-level tables of one machine: frames that belong to `Nested(vm)`.
+pub type NestedTables = Tables<Nested>;
+
+impl<K> Tables<K> {
+    /// The tables of `vm`.
     #[must_use]
     pub const fn new(vm: VmId) -> Self {
-        Self { vm }
+        Self { vm, kind: PhantomData }
     }
+}
 
+#[allow(private_bounds, reason = "the two kinds are all there are")]
+impl<K: Kind> Tables<K> {
     fn entries(&self, table: Pfn) -> Option<usize> {
-        frames::with(|frames| gate::usable_entries(frames, self.vm, table.raw()))
+        frames::with(|frames| gate::usable_entries::<K>(frames, self.vm, table.raw()))
     }
 
     /// Zeroes the entries below `count` and takes them off the counts.
@@ -28,14 +41,15 @@ impl HostTables {
             let raw = load(table, index);
             if raw != 0 {
                 // Entries of the window are not counted; they lie above the entries of a root that `count` covers.
-                frames::with(|frames| gate::dropped(frames, raw));
+                frames::with(|frames| gate::dropped::<K>(frames, table.raw(), raw));
                 store(table, index, 0);
             }
         }
     }
 }
 
-impl TableMem for HostTables {
+#[allow(private_bounds, reason = "the two kinds are all there are")]
+impl<K: Kind> TableMem for Tables<K> {
     #[inline]
     fn load(&self, table: Pfn, index: usize) -> Spte {
         match self.entries(table) {
@@ -48,9 +62,9 @@ impl TableMem for HostTables {
     fn store(&mut self, table: Pfn, index: usize, spte: Spte) -> Result<(), Refused> {
         frames::with(|frames| {
             // The old entry may be read before the check only where there is one; the gate refuses the rest.
-            let exists = index < gate::ENTRIES && gate::is_table(frames, self.vm, table.raw());
+            let exists = index < gate::ENTRIES && gate::is_table::<K>(frames, self.vm, table.raw());
             let old = if exists { load(table, index) } else { 0 };
-            gate::store(frames, self.vm, (table.raw(), index), old, spte.raw(), is_empty)
+            gate::store::<K>(frames, self.vm, (table.raw(), index), old, spte.raw(), is_empty)
         })?;
         store(table, index, spte.raw());
         Ok(())
@@ -64,10 +78,10 @@ impl TableMem for HostTables {
     }
 
     fn make_root(&mut self, table: Pfn) -> Result<(), Refused> {
-        frames::with(|frames| gate::can_be_root(frames, self.vm, table.raw()))?;
+        frames::with(|frames| gate::can_be_root::<K>(frames, self.vm, table.raw()))?;
         self.clear(table);
         // I11: the hypervisor's window is in the root before the root can be loaded.
-        for index in gate::WINDOW_ENTRY..gate::ENTRIES {
+        for index in K::ROOT_ENTRIES..gate::ENTRIES {
             store(table, index, paging::window_entry(index));
         }
         frames::with(|frames| gate::set_level(frames, table.raw(), gate::ROOT));
@@ -75,13 +89,13 @@ impl TableMem for HostTables {
     }
 
     fn retire_root(&mut self, table: Pfn) -> Result<(), Refused> {
-        if !frames::with(|frames| gate::is_root(frames, self.vm, table.raw())) {
+        if !frames::with(|frames| gate::is_root::<K>(frames, self.vm, table.raw())) {
             return Err(Refused);
         }
         // The CPU must not stand on a root whose window goes away.
         cpu::leave_root(table);
-        self.zero(table, gate::WINDOW_ENTRY);
-        for index in gate::WINDOW_ENTRY..gate::ENTRIES {
+        self.zero(table, K::ROOT_ENTRIES);
+        for index in K::ROOT_ENTRIES..gate::ENTRIES {
             store(table, index, 0);
         }
         frames::with(|frames| gate::set_level(frames, table.raw(), 0));

@@ -15,6 +15,8 @@ pub enum Owner {
     Guest(VmId),
     /// A shadow page table of this guest.
     Table(VmId),
+    /// A second-level table (EPT or NPT) of this guest. Never linked with shadow tables: what an entry means differs.
+    Nested(VmId),
 }
 
 /// An [`Owner`] in 16 bits, so that a check is one compare.
@@ -29,6 +31,7 @@ impl Tag {
             Owner::Host => Self(0x200),
             Owner::Guest(vm) => Self(0x300 | vm.0 as u16),
             Owner::Table(vm) => Self(0x400 | vm.0 as u16),
+            Owner::Nested(vm) => Self(0x500 | vm.0 as u16),
         }
     }
 
@@ -39,13 +42,14 @@ impl Tag {
             2 => Owner::Host,
             3 => Owner::Guest(vm),
             4 => Owner::Table(vm),
+            5 => Owner::Nested(vm),
             _ => Owner::Reserved,
         }
     }
 
-    pub(crate) const fn is_guest_or_table_of(self, vm: VmId) -> bool {
-        let (guest, table) = (Self::new(Owner::Guest(vm)), Self::new(Owner::Table(vm)));
-        self.0 == guest.0 || self.0 == table.0
+    /// Is it memory or a table of `vm`?
+    pub(crate) const fn is_of(self, vm: VmId) -> bool {
+        self.0 >> 8 >= 3 && self.0 as u8 == vm.0
     }
 }
 
@@ -78,7 +82,7 @@ pub struct Stats {
     pub host: usize,
     /// Guest memory of all machines.
     pub guest: usize,
-    /// Shadow tables of all machines.
+    /// Shadow and second-level tables of all machines.
     pub table: usize,
 }
 
@@ -227,7 +231,7 @@ impl FrameTable {
 
     /// Frees everything that belongs to `vm`. Its tables name only its own frames, so no entry is left that names a freed one.
     pub(crate) fn release_all(&mut self, vm: VmId) {
-        for frame in self.frames.iter_mut().filter(|f| f.owner.is_guest_or_table_of(vm)) {
+        for frame in self.frames.iter_mut().filter(|f| f.owner.is_of(vm)) {
             *frame = FrameInfo::of(Owner::Free);
         }
         self.full = false;
@@ -250,7 +254,7 @@ impl FrameTable {
                 Owner::Free => stats.free += 1,
                 Owner::Host => stats.host += 1,
                 Owner::Guest(_) => stats.guest += 1,
-                Owner::Table(_) => stats.table += 1,
+                Owner::Table(_) | Owner::Nested(_) => stats.table += 1,
                 Owner::Reserved => continue,
             }
             stats.total += 1;
@@ -272,7 +276,14 @@ mod tests {
 
     #[test]
     fn owners_survive_their_encoding() {
-        for owner in [Owner::Free, Owner::Reserved, Owner::Host, Owner::Guest(VmId(255)), Owner::Table(VmId(7))] {
+        for owner in [
+            Owner::Free,
+            Owner::Reserved,
+            Owner::Host,
+            Owner::Guest(VmId(255)),
+            Owner::Table(VmId(7)),
+            Owner::Nested(VmId(1)),
+        ] {
             assert_eq!(Tag::new(owner).owner(), owner);
         }
     }
@@ -320,6 +331,7 @@ mod tests {
         let mut t = table(8);
         t.alloc(Owner::Guest(VM));
         t.alloc(Owner::Table(VM));
+        t.alloc(Owner::Nested(VM));
         let other = t.alloc(Owner::Guest(VmId(2))).unwrap();
         t.release_all(VM);
         assert_eq!(t.stats().free, 7);

@@ -23,7 +23,7 @@ fn entry(frame: u64) -> u64 {
 }
 
 fn put(frames: &mut FrameTable, table: u64, index: usize, new: u64) -> Result<(), Refused> {
-    store(frames, VM, (table, index), 0, new, |_| false)
+    store::<Shadow>(frames, VM, (table, index), 0, new, |_| false)
 }
 
 #[test]
@@ -91,11 +91,11 @@ fn a_table_changes_level_only_when_empty_and_unlinked() {
     set_level(&mut f, 0, ROOT);
     put(&mut f, 3, 0, entry(10)).unwrap();
     assert_eq!(put(&mut f, 0, 0, entry(3)), Err(Refused), "holds a page");
-    assert_eq!(store(&mut f, VM, (0, 0), 0, entry(3), |_| true), Ok(()), "empty by now");
+    assert_eq!(store::<Shadow>(&mut f, VM, (0, 0), 0, entry(3), |_| true), Ok(()), "empty by now");
     assert_eq!(f.get(3).unwrap().level, 3);
     cleared(&mut f, 3);
     assert_eq!(f.get(3).unwrap().level, 3, "still linked");
-    store(&mut f, VM, (0, 0), entry(3), 0, |_| false).unwrap();
+    store::<Shadow>(&mut f, VM, (0, 0), entry(3), 0, |_| false).unwrap();
     cleared(&mut f, 3);
     assert_eq!(f.get(3).unwrap().level, 0);
 }
@@ -105,10 +105,10 @@ fn links_are_counted_by_frame() {
     let mut f = machine();
     put(&mut f, 3, 0, entry(10)).unwrap();
     put(&mut f, 3, 1, entry(10)).unwrap();
-    store(&mut f, VM, (3, 0), entry(10), entry(10) & !2, |_| false).unwrap();
+    store::<Shadow>(&mut f, VM, (3, 0), entry(10), entry(10) & !2, |_| false).unwrap();
     assert_eq!(f.get(10).unwrap().links, 2, "a change of rights is no change of frame");
-    store(&mut f, VM, (3, 0), entry(10), entry(11), |_| false).unwrap();
-    dropped(&mut f, entry(10));
+    store::<Shadow>(&mut f, VM, (3, 0), entry(10), entry(11), |_| false).unwrap();
+    dropped::<Shadow>(&mut f, 3, entry(10));
     assert_eq!((f.get(10).unwrap().links, f.get(11).unwrap().links), (0, 1));
     assert!(f.free(10));
 }
@@ -116,10 +116,75 @@ fn links_are_counted_by_frame() {
 #[test]
 fn a_linked_or_foreign_frame_becomes_no_root() {
     let mut f = machine();
-    assert_eq!(can_be_root(&f, VM, 0), Ok(()));
+    assert_eq!(can_be_root::<Shadow>(&f, VM, 0), Ok(()));
     put(&mut f, 3, 0, entry(10)).unwrap();
     put(&mut f, 2, 0, entry(3)).unwrap();
     for frame in [3, 10, 20, 21, 22, 23, 24] {
-        assert_eq!(can_be_root(&f, VM, frame), Err(Refused), "frame {frame}");
+        assert_eq!(can_be_root::<Shadow>(&f, VM, frame), Err(Refused), "frame {frame}");
     }
+}
+
+/// Frames 0..8: second-level tables of VM, 8: a shadow table of VM, 9: another's second-level table. 512..1536: its memory, but
+/// for 1500, another's.
+fn nested_machine() -> FrameTable {
+    let mut frames = vec![FrameInfo::of(Owner::Nested(VM)); 1600];
+    frames[8] = FrameInfo::of(Owner::Table(VM));
+    frames[9] = FrameInfo::of(Owner::Nested(OTHER));
+    frames[512..1536].fill(FrameInfo::of(Owner::Guest(VM)));
+    frames[1500] = FrameInfo::of(Owner::Guest(OTHER));
+    FrameTable::new(Box::leak(frames.into_boxed_slice()))
+}
+
+fn put_nested(frames: &mut FrameTable, table: u64, index: usize, old: u64, new: u64) -> Result<(), Refused> {
+    store::<Nested>(frames, VM, (table, index), old, new, |_| false)
+}
+
+/// A root, an L3, an L2 and an L1 table: frames 0 to 3.
+fn nested_tree() -> FrameTable {
+    let mut f = nested_machine();
+    set_level(&mut f, 0, ROOT);
+    for (table, index) in [(0, 511), (1, 0), (2, 0)] {
+        put_nested(&mut f, table, index, 0, (table + 1) << 12 | 7).unwrap();
+    }
+    f
+}
+
+#[test]
+fn an_entry_with_any_right_is_checked() {
+    for rights in 1..8 {
+        let mut f = nested_tree();
+        assert_eq!(put_nested(&mut f, 3, 0, 0, 600 << 12 | rights), Ok(()));
+        assert_eq!(f.get(600).unwrap().links, 1, "rights {rights}");
+        for foreign in [1500, 8, 9, 4] {
+            assert_eq!(put_nested(&mut f, 3, 1, 0, foreign << 12 | rights), Err(Refused), "{foreign} rights {rights}");
+        }
+    }
+}
+
+#[test]
+fn the_two_kinds_of_trees_do_not_meet() {
+    let mut f = nested_tree();
+    assert_eq!(put_nested(&mut f, 2, 1, 0, 8 << 12 | 7), Err(Refused), "a link to a shadow table");
+    assert_eq!(put_nested(&mut f, 2, 1, 0, 9 << 12 | 7), Err(Refused), "another machine's");
+    assert_eq!(put_nested(&mut f, 8, 0, 0, 600 << 12 | 7), Err(Refused), "into a shadow table");
+    assert_eq!(store::<Shadow>(&mut f, VM, (3, 0), 0, 600 << 12 | 7, |_| false), Err(Refused), "into an EPT table");
+    assert_eq!(store::<Shadow>(&mut f, VM, (8, 0), 0, 3 << 12 | 7, |_| false), Err(Refused), "a link to an EPT table");
+    assert_eq!(can_be_root::<Shadow>(&f, VM, 4), Err(Refused));
+    assert!(!is_root::<Shadow>(&f, VM, 0) && is_root::<Nested>(&f, VM, 0));
+}
+
+#[test]
+fn a_huge_entry_maps_512_own_frames() {
+    let mut f = nested_tree();
+    let huge = |frame: u64| frame << 12 | LARGE | 7;
+    assert_eq!(put_nested(&mut f, 2, 1, 0, huge(1024)), Err(Refused), "one of them is another's");
+    assert_eq!(put_nested(&mut f, 2, 1, 0, huge(513)), Err(Refused), "misaligned");
+    assert_eq!(put_nested(&mut f, 2, 1, 0, 512 << 12 | 7), Err(Refused), "a page where a table must be");
+    assert_eq!(put_nested(&mut f, 1, 1, 0, huge(512)), Err(Refused), "1 GiB");
+    assert_eq!(put_nested(&mut f, 2, 1, 0, huge(512)), Ok(()));
+    assert!([512, 700, 1023].iter().all(|&frame| f.get(frame).unwrap().links == 1));
+    assert!(!f.free(1023));
+    assert_eq!(put_nested(&mut f, 2, 1, huge(512), 0), Ok(()));
+    assert!(f.free(1023));
+    put_nested(&mut f, 2, 2, 0, huge(512)).expect_err("a frame of it is free by now");
 }

@@ -50,7 +50,7 @@ pub(crate) fn activate(state: *mut State) {
     make_resident(state);
     // SAFETY: the caller holds the world, so the state is alive and unchanged meanwhile.
     let (root, vm) = unsafe { ((*state).root, (*state).vm) };
-    let root = if frames::with(|frames| gate::is_root(frames, vm, root)) {
+    let root = if frames::with(|frames| gate::is_root::<gate::Shadow>(frames, vm, root)) {
         root << 12
     } else {
         if root << 12 != paging::host_root() {

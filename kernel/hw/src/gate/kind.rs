@@ -1,0 +1,61 @@
+//! The two kinds of trees that the gate guards, and what differs.
+
+use super::{ENTRIES, FRAME, LARGE, PRESENT, WINDOW_ENTRY};
+use crate::frames::{Owner, VmId};
+
+/// A kind of tree. Each has an owner of its own, so that no table is ever part of both.
+pub(crate) trait Kind {
+    /// Bits of which any makes an entry name a frame.
+    const NAMES: u64;
+    /// Entries of a root that safe code may use.
+    const ROOT_ENTRIES: usize;
+    /// Whether entries of L2 tables may map 2 MiB.
+    const HUGE: bool;
+
+    /// Who owns the frames of such tables.
+    fn owner(vm: VmId) -> Owner;
+
+    /// The frame that entry `raw` names, if any.
+    #[inline]
+    fn target(raw: u64) -> Option<u64> {
+        (raw & Self::NAMES != 0).then_some((raw & FRAME) >> 12)
+    }
+
+    /// How many frames, from that one, it maps or names.
+    #[inline]
+    fn span(raw: u64, level: u8) -> u64 {
+        if Self::HUGE && raw & LARGE != 0 && level > 1 { 512 } else { 1 }
+    }
+}
+
+/// Shadow tables: what CR3 leads to. The upper half of a root is the hypervisor's window.
+#[derive(Debug, Clone, Copy)]
+pub struct Shadow;
+
+impl Kind for Shadow {
+    const NAMES: u64 = PRESENT;
+    const ROOT_ENTRIES: usize = WINDOW_ENTRY;
+    const HUGE: bool = false;
+
+    fn owner(vm: VmId) -> Owner {
+        Owner::Table(vm)
+    }
+}
+
+/// Second-level tables: what the EPT pointer or nCR3 leads to. The host never runs on them, so they have no window.
+///
+/// The gate does not ask which of the two formats it sees: the frame, the level of tables and the bit for large pages are at the same
+/// places, and an entry counts if any of bits 0 to 2 is set (R, W, X of EPT; P, W, U of NPT), which is at least when a CPU
+/// uses it.
+#[derive(Debug, Clone, Copy)]
+pub struct Nested;
+
+impl Kind for Nested {
+    const NAMES: u64 = 7;
+    const ROOT_ENTRIES: usize = ENTRIES;
+    const HUGE: bool = true;
+
+    fn owner(vm: VmId) -> Owner {
+        Owner::Nested(vm)
+    }
+}
