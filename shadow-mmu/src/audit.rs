@@ -77,7 +77,7 @@ struct Census {
 }
 
 impl<G: GuestMem, T: TableMem, O: Observer> ShadowMmu<G, T, O> {
-    /// Checks the invariants I1 to I12 over the whole state.
+    /// Checks the invariants I1 to I13 over the whole state.
     ///
     /// # Errors
     /// The first that does not hold.
@@ -105,6 +105,9 @@ impl<G: GuestMem, T: TableMem, O: Observer> ShadowMmu<G, T, O> {
 
     fn audit_page(&self, index: u32, page: &Page, census: &mut Census) -> Audit {
         let role = page.key.role;
+        let absent = role.is_table() && self.mem.kind(page.key.gfn) == GfnKind::NotResident;
+        let used = absent && page.first_present().is_some();
+        check(!used, 13, "a table is shadowed whose frame is not resident").map_err(|e| e.of(page.key.gfn))?;
         let slots = if role.is_root() { SLOTS / 2 } else { SLOTS };
         for slot in 0..SLOTS {
             let at = |e: AuditError| e.at(index, slot).of(page.key.gfn);
@@ -177,6 +180,7 @@ impl<G: GuestMem, T: TableMem, O: Observer> ShadowMmu<G, T, O> {
         let (pfn, rom) = match self.mem.kind(target) {
             GfnKind::Ram(pfn) => (pfn, false),
             GfnKind::Rom(pfn) => (pfn, true),
+            GfnKind::NotResident => return check(false, 13, "a leaf maps a frame that is not resident"),
             GfnKind::Mmio | GfnKind::Hole => return check(false, 1, "a leaf maps what is no memory"),
         };
         check(spte.pfn() == pfn, 1, "a leaf maps another frame than the guest's memory has")?;
@@ -187,6 +191,9 @@ impl<G: GuestMem, T: TableMem, O: Observer> ShadowMmu<G, T, O> {
         check(accessed, 3, "a leaf is present while A is clear")?;
         check(!spte.writable() || dirty, 3, "a leaf is writable while D is clear")?;
         check(!spte.writable() || !self.frames.tracked(gfn), 4, "a tracked frame is writable")?;
+        let frame = self.frames.get(gfn)?;
+        check(frame.may_map(), 13, "a leaf maps a frame that does not count as accessed")?;
+        check(!spte.writable() || frame.may_write(), 13, "a frame that does not count as written is writable")?;
         check(!spte.writable() || !rom, 2, "read-only memory is writable")?;
         let role = page.key.role;
         let leaf = Leaf {

@@ -89,6 +89,8 @@ pub enum ControlFault {
     GeneralProtection,
     /// A paging mode that this build does not shadow.
     Unsupported(Controls),
+    /// The PDPTEs lie in this frame, which is [not resident](crate::GfnKind::NotResident): bring it back and load again.
+    NotResident(Gfn),
     /// The VM cannot go on.
     Stop(VmStop),
 }
@@ -100,6 +102,7 @@ impl fmt::Display for ControlFault {
             Self::Unsupported(c) => {
                 write!(f, "paging mode not supported: cr0={:#x} cr4={:#x} efer={:#x}", c.cr0, c.cr4, c.efer)
             }
+            Self::NotResident(gfn) => write!(f, "the PDPTEs are in frame {gfn}, which is not resident"),
             Self::Stop(stop) => stop.fmt(f),
         }
     }

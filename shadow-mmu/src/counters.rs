@@ -31,6 +31,8 @@ counters! {
     TrackedWrite = "tracked-writes",
     /// An access went to a frame without memory.
     MmioAccess = "mmio-accesses",
+    /// An access or a walk needed a frame that is not resident.
+    AbsentFault = "absent-faults",
     /// An entry of a tracked table was written.
     GpteWrite = "gpte-writes",
     /// A shadow entry was changed in place by a table write.
@@ -57,6 +59,12 @@ counters! {
     PdpteLoad = "pdpte-loads",
     /// A cached root had a directory in it that the loaded PDPTEs no longer name.
     PdpteChanged = "pdptes-changed",
+    /// A frame was taken away from the guest.
+    FrameTaken = "frames-taken",
+    /// A frame was found accessed, and its mappings went so that the next access is seen.
+    FrameAged = "frames-aged",
+    /// A frame was found written, and its mappings became read-only so that the next write is seen.
+    FrameCleaned = "frames-cleaned",
     /// INVLPG.
     Invlpg = "invlpgs",
     /// A plan asked for all of the TLB.

@@ -1,12 +1,12 @@
 //! The fault path: walk, decide, link tables, fill one leaf. Owns I12 for faults: bounded work, no loop.
 
 use crate::access::Access;
-use crate::addr::{Gva, Level, Pfn};
+use crate::addr::{Gfn, Gva, Level, Pfn};
 use crate::controls::PagingMode;
 use crate::counters::Counter;
 use crate::event::Observer;
 use crate::flush::FlushPlan;
-use crate::mem::{GuestMem, TableMem, backing};
+use crate::mem::{GfnKind, GuestMem, TableMem, backing};
 use crate::mmu::{Fault, Outcome, ShadowMmu};
 use crate::pool::Reservation;
 use crate::propagate::{Cause, Leaf, propagate};
@@ -14,7 +14,7 @@ use crate::pte::{Flat, GuestFormat, Legacy32, Pae};
 use crate::role::Key;
 use crate::stop::{Broken, Trouble, VmStop};
 use crate::table::Stored;
-use crate::walk::{Mark, Walk, WalkError, walk};
+use crate::walk::{Walk, WalkError};
 
 /// Most pages that one fault can need: all levels of the shadow below its root.
 pub(crate) const MAX_NEW_PAGES: u32 = 4;
@@ -47,13 +47,14 @@ impl<G: GuestMem, T: TableMem, O: Observer> ShadowMmu<G, T, O> {
     #[inline]
     fn fault<F: GuestFormat>(&mut self, gva: Gva, access: Access) -> Result<Outcome, VmStop> {
         self.check_fault(gva)?;
-        let walk = match walk::<F, G, O>(&self.mem, &self.ctx, (gva, access), Mark::Set, &mut self.observer) {
+        let walk = match self.walk_as::<F>(gva, access) {
             Ok(walk) => walk,
             Err(WalkError::Fault(fault)) => {
                 self.counters.add(Counter::TrueFault);
                 return Ok(Outcome::Inject(fault));
             }
             Err(WalkError::Retry) => return Ok(Outcome::Resume),
+            Err(WalkError::NotResident(gfn)) => return Ok(self.not_resident(gfn)),
             Err(WalkError::Stop(stop)) => return Err(stop),
         };
         let Some(frame) = self.frames.find(walk.gfn) else {
@@ -61,11 +62,18 @@ impl<G: GuestMem, T: TableMem, O: Observer> ShadowMmu<G, T, O> {
         };
         let gives_up = self.policy.reuse_detection && access.is_user() && frame.watches == 0;
         if frame.tracked() && access.is_write() && !gives_up {
+            if self.mem.kind(walk.gfn) == GfnKind::NotResident {
+                return Ok(self.not_resident(walk.gfn));
+            }
             // No memory but RAM is ever tracked, see `backing`.
             self.counters.add(Counter::TrackedWrite);
             return Ok(Outcome::EmulateWrite(walk.gpa(gva)));
         }
-        let Some((pfn, rom)) = backing(self.mem.kind(walk.gfn)) else {
+        let kind = self.mem.kind(walk.gfn);
+        let Some((pfn, rom)) = backing(kind) else {
+            if kind == GfnKind::NotResident {
+                return Ok(self.not_resident(walk.gfn));
+            }
             return Ok(self.mmio(&walk, gva));
         };
         if rom && access.is_write() {
@@ -91,12 +99,13 @@ impl<G: GuestMem, T: TableMem, O: Observer> ShadowMmu<G, T, O> {
         }
         let mut room = self.reserve(MAX_NEW_PAGES)?;
         let page = self.link_path::<F>(walk, gva, &mut room)?;
+        self.frames.note(walk.gfn, access.into());
         let leaf = Leaf {
             pfn,
             perms: walk.perms,
             accessed: true,
             dirty: walk.dirty,
-            writable_frame: !rom && !self.frames.tracked(walk.gfn),
+            writable_frame: !rom && self.frames.get(walk.gfn)?.may_write(),
             wp: self.ctx.wp,
             smep: self.ctx.smep,
         };
@@ -129,6 +138,12 @@ impl<G: GuestMem, T: TableMem, O: Observer> ShadowMmu<G, T, O> {
     fn mmio(&mut self, walk: &Walk, gva: Gva) -> Outcome {
         self.counters.add(Counter::MmioAccess);
         Outcome::Mmio(walk.gpa(gva))
+    }
+
+    #[cold]
+    pub(crate) fn not_resident(&mut self, gfn: Gfn) -> Outcome {
+        self.counters.add(Counter::AbsentFault);
+        Outcome::NotResident(gfn)
     }
 
     /// Links the tables from the root down to the L1 page for `gva`, and returns it.

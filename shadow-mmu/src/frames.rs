@@ -3,7 +3,11 @@
 use alloc::vec;
 use alloc::vec::Vec;
 
-use crate::addr::Gfn;
+use bitflags::bitflags;
+
+use crate::access::Access;
+use crate::addr::{Gfn, Gpa};
+use crate::event::{Event, Observer};
 use crate::links::NIL;
 use crate::stop::Broken;
 
@@ -20,6 +24,24 @@ pub(crate) struct Frame {
     pub(crate) tables: u16,
     /// How many watches the caller holds.
     pub(crate) watches: u16,
+    /// What was done to it since the caller last asked.
+    pub(crate) uses: Uses,
+}
+
+bitflags! {
+    /// What was done to a frame since the caller last asked. I13: whoever makes a leaf sets what the leaf allows, and whoever
+    /// clears a bit here takes that right away first. So a bit that is clear is an exact answer.
+    #[derive(Clone, Copy, Debug, PartialEq, Eq)]
+    pub(crate) struct Uses: u8 {
+        /// It was accessed.
+        const ACCESSED = 1 << 0;
+        /// It was written.
+        const WRITTEN = 1 << 1;
+        /// It was written since the dirty log was last collected.
+        const LOGGED = 1 << 2;
+        /// What stands for a write.
+        const WRITE = Self::ACCESSED.bits() | Self::WRITTEN.bits() | Self::LOGGED.bits();
+    }
 }
 
 impl Frame {
@@ -27,6 +49,18 @@ impl Frame {
     #[inline]
     pub(crate) const fn tracked(&self) -> bool {
         self.tables != 0 || self.watches != 0
+    }
+
+    /// May a shadow entry grant writes to it, as far as this frame is concerned? I4, I13.
+    #[inline]
+    pub(crate) const fn may_write(&self) -> bool {
+        !self.tracked() && self.uses.contains(Uses::WRITE)
+    }
+
+    /// May a shadow entry map it that nobody has asked for? I13.
+    #[inline]
+    pub(crate) const fn may_map(&self) -> bool {
+        self.uses.contains(Uses::ACCESSED)
     }
 }
 
@@ -38,7 +72,7 @@ pub(crate) struct Frames {
 
 impl Frames {
     pub(crate) fn new(count: usize) -> Self {
-        let frame = Frame { rmap: NIL, pages: NIL, stale_epoch: 0, tables: 0, watches: 0 };
+        let frame = Frame { rmap: NIL, pages: NIL, stale_epoch: 0, tables: 0, watches: 0, uses: Uses::all() };
         Self { frames: vec![frame; count] }
     }
 
@@ -59,12 +93,55 @@ impl Frames {
         usize::try_from(gfn.raw()).ok().and_then(|n| self.frames.get_mut(n)).ok_or(Broken(1))
     }
 
+    /// An access to a frame is about to be let through, or was made by this library or by the caller.
+    #[inline]
+    pub(crate) fn note(&mut self, gfn: Gfn, uses: Uses) {
+        if let Some(frame) = usize::try_from(gfn.raw()).ok().and_then(|n| self.frames.get_mut(n)) {
+            frame.uses |= uses;
+        }
+    }
+
     #[inline]
     pub(crate) fn tracked(&self, gfn: Gfn) -> bool {
         self.find(gfn).is_some_and(Frame::tracked)
     }
 
+    /// How many frames there can be.
+    pub(crate) fn len(&self) -> u64 {
+        self.frames.len() as u64
+    }
+
     pub(crate) fn iter(&self) -> impl Iterator<Item = (Gfn, &Frame)> {
         self.frames.iter().enumerate().map(|(n, frame)| (Gfn::new(n as u64), frame))
+    }
+}
+
+impl From<Access> for Uses {
+    #[inline]
+    fn from(access: Access) -> Self {
+        if access.is_write() { Self::WRITE } else { Self::ACCESSED }
+    }
+}
+
+/// Notes which guest tables a walk reads and marks, and passes its events on.
+pub(crate) struct NoteWalk<'a, O> {
+    pub(crate) frames: &'a mut Frames,
+    pub(crate) observer: &'a mut O,
+}
+
+impl<O: Observer> Observer for NoteWalk<'_, O> {
+    #[inline]
+    fn event(&mut self, event: Event) {
+        if let Event::Walk { marked, entry, .. } = event {
+            self.note_entry(entry, marked);
+        }
+        self.observer.event(event);
+    }
+}
+
+impl<O> NoteWalk<'_, O> {
+    #[inline]
+    fn note_entry(&mut self, entry: Gpa, marked: bool) {
+        self.frames.note(entry.gfn(), if marked { Uses::WRITE } else { Uses::ACCESSED });
     }
 }

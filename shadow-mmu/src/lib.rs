@@ -43,6 +43,8 @@
 //!   again) flush.
 //! - **I11** The hypervisor's window is the same in every root, and no guest entry lies in it.
 //! - **I12** Work per call is bounded: no recursion, no loop that waits for the guest, a pool of fixed size.
+//! - **I13** A leaf is present only if its frame counts as accessed, and writable only if it counts as written. A frame that is not
+//!   resident has no leaf, and a table in it no shadow.
 //!
 //! # Reading
 //! Adams and Agesen, *A Comparison of Software and Hardware Techniques for x86 Virtualization*, 2006, for true and hidden faults;
@@ -79,6 +81,7 @@ mod policy;
 mod pool;
 mod propagate;
 mod pte;
+mod reclaim;
 mod report;
 mod role;
 mod root;
@@ -103,6 +106,7 @@ pub use policy::{EagerFill, Policy, SyncPolicy};
 pub use pool::PageId;
 pub use propagate::{Cause, Leaf, propagate};
 pub use pte::{Flat, GuestFormat, GuestPte, Legacy32, Pae, Spte};
+pub use reclaim::FrameUse;
 pub use report::{GuestStep, GuestWalk, ShadowStep, ShadowWalk};
 pub use role::{Key, Role};
 pub use stop::VmStop;

@@ -13,6 +13,11 @@ pub enum GfnKind {
     Ram(Pfn),
     /// Memory of this VM that the guest cannot write.
     Rom(Pfn),
+    /// Memory of this VM that has no host frame now: the host has taken it, see [`ShadowMmu::take_frame`]. Reads of entries in it
+    /// give `None`, writes [`CmpxchgError::NoMemory`].
+    ///
+    /// [`ShadowMmu::take_frame`]: crate::ShadowMmu::take_frame
+    NotResident,
     /// A device.
     Mmio,
     /// Nothing.
@@ -25,7 +30,7 @@ pub(crate) fn backing(kind: GfnKind) -> Option<(Pfn, bool)> {
     match kind {
         GfnKind::Ram(pfn) => Some((pfn, false)),
         GfnKind::Rom(pfn) => Some((pfn, true)),
-        GfnKind::Mmio | GfnKind::Hole => None,
+        GfnKind::NotResident | GfnKind::Mmio | GfnKind::Hole => None,
     }
 }
 
@@ -42,7 +47,8 @@ pub enum CmpxchgError {
 ///
 /// Entry addresses are naturally aligned, so an access never crosses a frame border.
 pub trait GuestMem {
-    /// What stands behind a frame. Must be constant while the frame may be mapped; frame `n` of RAM or ROM must be below
+    /// What stands behind a frame. Must be constant while the frame may be mapped, that is, until
+    /// [`take_frame`](crate::ShadowMmu::take_frame); frame `n` of RAM or ROM must be below
     /// [`Config::guest_frames`](crate::Config::guest_frames), anything above it counts as a hole.
     fn kind(&self, gfn: Gfn) -> GfnKind;
 

@@ -9,13 +9,13 @@ use crate::controls::{Controls, PagingCtx, PagingMode};
 use crate::counters::{Counter, MmuCounters};
 use crate::event::{Event, Observer};
 use crate::flush::FlushPlan;
-use crate::frames::Frames;
+use crate::frames::{Frames, NoteWalk};
 use crate::links::Links;
 use crate::mem::{GuestMem, TableMem};
 use crate::open::{MAX_OPEN, Opened};
 use crate::policy::Policy;
 use crate::pool::{PageId, Pool};
-use crate::pte::{Flat, Legacy32, Pae};
+use crate::pte::{Flat, GuestFormat, Legacy32, Pae};
 use crate::stop::{Broken, Trouble, VmStop};
 use crate::walk::{Mark, Walk, WalkError, walk};
 
@@ -93,6 +93,9 @@ pub enum Outcome {
     EmulateWrite(Gpa),
     /// The guest may make this access, but no memory is there, or it writes to ROM: emulate it on the device.
     Mmio(Gpa),
+    /// The access, or the walk for it, needs this frame, which is [not resident](crate::GfnKind::NotResident): bring it back, then
+    /// run the guest again at the same instruction.
+    NotResident(Gfn),
     /// The VM cannot go on.
     Stop(VmStop),
 }
@@ -109,6 +112,8 @@ pub struct Root {
 pub enum TranslateError {
     /// The guest's own fault: inject it.
     Fault(GuestFault),
+    /// A guest table on the way lies in this frame, which is [not resident](crate::GfnKind::NotResident).
+    NotResident(Gfn),
     /// The VM cannot go on.
     Stop(VmStop),
 }
@@ -206,7 +211,7 @@ impl<G: GuestMem, T: TableMem, O: Observer> ShadowMmu<G, T, O> {
         &self.mem
     }
 
-    /// Guest memory. What it says of a frame that is mapped must not change.
+    /// Guest memory. What it says of a frame that is mapped must not change; [`take_frame`](Self::take_frame) unmaps it.
     #[must_use]
     pub const fn mem_mut(&mut self) -> &mut G {
         &mut self.mem
@@ -250,15 +255,17 @@ impl<G: GuestMem, T: TableMem, O: Observer> ShadowMmu<G, T, O> {
         Some(Root { table: page.pfn })
     }
 
-    /// What a CPU access would translate to, with exact A and D updates in the guest's tables.
+    /// What a CPU access would translate to, with exact A and D updates in the guest's tables. What stands behind the address is for
+    /// [`GuestMem::kind`] to say.
     ///
     /// # Errors
-    /// The fault to inject, or the reason why the VM cannot go on.
+    /// The fault to inject, the frame to bring back, or the reason why the VM cannot go on.
     pub fn translate(&mut self, gva: Gva, access: Access) -> Result<Gpa, TranslateError> {
         for _ in 0..MAX_REWALKS {
             match self.walk(gva, access) {
                 Ok(walk) => return Ok(walk.gpa(gva)),
                 Err(WalkError::Fault(fault)) => return Err(TranslateError::Fault(fault)),
+                Err(WalkError::NotResident(gfn)) => return Err(TranslateError::NotResident(gfn)),
                 Err(WalkError::Stop(stop)) => return Err(TranslateError::Stop(stop)),
                 Err(WalkError::Retry) => {}
             }
@@ -280,6 +287,7 @@ impl<G: GuestMem, T: TableMem, O: Observer> ShadowMmu<G, T, O> {
         match result {
             Ok(walk) => Ok(walk.gpa(gva)),
             Err(WalkError::Fault(fault)) => Err(TranslateError::Fault(fault)),
+            Err(WalkError::NotResident(gfn)) => Err(TranslateError::NotResident(gfn)),
             Err(WalkError::Stop(stop)) => Err(TranslateError::Stop(stop)),
             Err(WalkError::Retry) => Err(TranslateError::Stop(VmStop::Internal { invariant: 12 })),
         }
@@ -289,14 +297,18 @@ impl<G: GuestMem, T: TableMem, O: Observer> ShadowMmu<G, T, O> {
         if gva.raw() >> 32 != 0 {
             return Err(WalkError::Stop(VmStop::AddressTooWide(gva)));
         }
-        let gva_access = (gva, access);
         match self.ctx.mode {
-            PagingMode::Off => walk::<Flat, G, O>(&self.mem, &self.ctx, gva_access, Mark::Set, &mut self.observer),
-            PagingMode::Legacy32 => {
-                walk::<Legacy32, G, O>(&self.mem, &self.ctx, gva_access, Mark::Set, &mut self.observer)
-            }
-            PagingMode::Pae => walk::<Pae, G, O>(&self.mem, &self.ctx, gva_access, Mark::Set, &mut self.observer),
+            PagingMode::Off => self.walk_as::<Flat>(gva, access),
+            PagingMode::Legacy32 => self.walk_as::<Legacy32>(gva, access),
+            PagingMode::Pae => self.walk_as::<Pae>(gva, access),
         }
+    }
+
+    /// One walk with all its effects: A and D bits, and the note that its tables were used.
+    #[inline]
+    pub(crate) fn walk_as<F: GuestFormat>(&mut self, gva: Gva, access: Access) -> Result<Walk, WalkError> {
+        let mut noting = NoteWalk { frames: &mut self.frames, observer: &mut self.observer };
+        walk::<F, G, _>(&self.mem, &self.ctx, (gva, access), Mark::Set, &mut noting)
     }
 
     /// Why writes to `gfn` are caught, if they are.

@@ -15,7 +15,7 @@ use crate::pool::PageId;
 use crate::propagate::{Cause, Leaf, propagate};
 use crate::pte::{Flat, GuestFormat, Legacy32, Pae};
 use crate::stop::{Trouble, VmStop};
-use crate::walk::{Mark, Walk, WalkError, walk};
+use crate::walk::{Walk, WalkError};
 
 /// Frames that one instruction can write: two operands, each across a page border.
 pub(crate) const MAX_OPEN: usize = 4;
@@ -46,14 +46,18 @@ impl<G: GuestMem, T: TableMem, O: Observer> ShadowMmu<G, T, O> {
 
     fn open_as<F: GuestFormat>(&mut self, gva: Gva, access: Access) -> Result<Outcome, VmStop> {
         self.check_fault(gva)?;
-        let walk = match walk::<F, G, O>(&self.mem, &self.ctx, (gva, access), Mark::Set, &mut self.observer) {
+        let walk = match self.walk_as::<F>(gva, access) {
             Ok(walk) => walk,
             Err(WalkError::Fault(fault)) => return Ok(Outcome::Inject(fault)),
             Err(WalkError::Retry) => return Ok(Outcome::Resume),
+            Err(WalkError::NotResident(gfn)) => return Ok(self.not_resident(gfn)),
             Err(WalkError::Stop(stop)) => return Err(stop),
         };
-        let (Some(place), GfnKind::Ram(pfn)) = (self.opened.iter().position(Option::is_none), self.mem.kind(walk.gfn))
-        else {
+        let kind = self.mem.kind(walk.gfn);
+        if kind == GfnKind::NotResident {
+            return Ok(self.not_resident(walk.gfn));
+        }
+        let (Some(place), GfnKind::Ram(pfn)) = (self.opened.iter().position(Option::is_none), kind) else {
             return Ok(Outcome::EmulateWrite(walk.gpa(gva)));
         };
         match self.open_leaf::<F>(&walk, (gva, access), pfn) {
@@ -76,6 +80,7 @@ impl<G: GuestMem, T: TableMem, O: Observer> ShadowMmu<G, T, O> {
     ) -> Result<Opened, Trouble> {
         let mut room = self.reserve(MAX_NEW_PAGES)?;
         let page = self.link_path::<F>(walk, gva, &mut room)?;
+        self.frames.note(walk.gfn, access.into());
         let leaf = Leaf {
             pfn,
             perms: walk.perms,

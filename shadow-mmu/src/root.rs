@@ -12,7 +12,7 @@ use crate::controls::{ControlFault, ControlWrite, Controls, PagingCtx, PagingMod
 use crate::counters::Counter;
 use crate::event::Observer;
 use crate::flush::FlushPlan;
-use crate::mem::{GuestMem, TableMem, backing};
+use crate::mem::{GfnKind, GuestMem, TableMem, backing};
 use crate::mmu::ShadowMmu;
 use crate::pte::Pae;
 use crate::role::Key;
@@ -87,8 +87,12 @@ impl<G: GuestMem, T: TableMem, O: Observer> ShadowMmu<G, T, O> {
 
     /// Reads the four PDPTEs. Where no memory is, an empty bus reads as ones, which are reserved.
     fn load_pdptes(&mut self, ctx: &PagingCtx) -> Result<[u64; 4], ControlFault> {
+        let kind = self.frames.find(ctx.root).map(|_| self.mem.kind(ctx.root));
+        if kind == Some(GfnKind::NotResident) {
+            return Err(ControlFault::NotResident(ctx.root));
+        }
         self.counters.add(Counter::PdpteLoad);
-        let memory = self.frames.find(ctx.root).and_then(|_| backing(self.mem.kind(ctx.root)));
+        let memory = kind.and_then(backing);
         let mut entries = [0; 4];
         for (number, entry) in (0..4).zip(&mut entries) {
             *entry = memory.and_then(|_| self.mem.read_u64(ctx.pdpte_gpa(number))).unwrap_or(u64::MAX);

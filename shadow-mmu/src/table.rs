@@ -302,7 +302,18 @@ impl<G: GuestMem, T: TableMem, O: Observer> ShadowMmu<G, T, O> {
     pub(crate) fn begin_tracking(&mut self, gfn: Gfn, level: Option<Level>) -> Result<(), Trouble> {
         let frame = self.frames.get(gfn)?;
         let stale = frame.stale_epoch == self.epoch;
-        let mut node = frame.rmap;
+        let revoked = self.revoke_writes(gfn)?;
+        self.counters.add_many(Counter::WriteRevoked, revoked);
+        self.observer.event(Event::Track { frame: gfn.base(), level, revoked });
+        if stale || revoked != 0 {
+            self.flush_all();
+        }
+        Ok(())
+    }
+
+    /// Takes the right to write out of every leaf that maps `gfn`; says how many had it. What the TLB keeps is for the caller.
+    pub(crate) fn revoke_writes(&mut self, gfn: Gfn) -> Result<u64, Trouble> {
+        let mut node = self.frames.get(gfn)?.rmap;
         let mut revoked: u64 = 0;
         while node != NIL {
             let (page, slot) = (page_of(node), slot_of(node));
@@ -313,12 +324,7 @@ impl<G: GuestMem, T: TableMem, O: Observer> ShadowMmu<G, T, O> {
             }
             node = self.links.next(node)?;
         }
-        self.counters.add_many(Counter::WriteRevoked, revoked);
-        self.observer.event(Event::Track { frame: gfn.base(), level, revoked });
-        if stale || revoked != 0 {
-            self.flush_all();
-        }
-        Ok(())
+        Ok(revoked)
     }
 
     /// Room for `count` pages; old pages are given up for it if need be. The current root stays.

@@ -7,7 +7,7 @@ use crate::access::{Access, GuestFault, Perms, PfErr};
 use crate::addr::{Gfn, Gpa, Gva, Level};
 use crate::controls::PagingCtx;
 use crate::event::{Event, Observer};
-use crate::mem::{CmpxchgError, GuestMem};
+use crate::mem::{CmpxchgError, GfnKind, GuestMem};
 use crate::pte::{GuestFormat, GuestPte, entry_gpa, span_shift};
 use crate::stop::VmStop;
 
@@ -74,6 +74,8 @@ pub(crate) enum WalkError {
     Fault(GuestFault),
     /// An entry changed under the walk: begin again.
     Retry,
+    /// A table on the way lies in a frame that is not resident.
+    NotResident(Gfn),
     /// The VM cannot go on.
     Stop(VmStop),
 }
@@ -143,7 +145,7 @@ fn descend<F: GuestFormat, G: GuestMem>(
     while let Some(level) = Level::from_number(number) {
         let entry = entry_gpa::<F>(table, level, gva);
         let Some(raw) = F::read(mem, entry) else {
-            return Err(WalkError::Stop(VmStop::TableOutsideMemory { gva, entry, level }));
+            return Err(no_memory(mem, gva, entry, level));
         };
         let place = usize::from(number).wrapping_sub(1);
         if let (Some(step), Some(kept)) = (walk.steps.get_mut(place), raws.get_mut(place)) {
@@ -170,6 +172,15 @@ fn descend<F: GuestFormat, G: GuestMem>(
         }
     }
     Err(WalkError::Stop(VmStop::Internal { invariant: 12 }))
+}
+
+/// Why an entry could not be read or marked.
+#[cold]
+fn no_memory<G: GuestMem>(mem: &G, gva: Gva, entry: Gpa, level: Level) -> WalkError {
+    match mem.kind(entry.gfn()) {
+        GfnKind::NotResident => WalkError::NotResident(entry.gfn()),
+        _ => WalkError::Stop(VmStop::TableOutsideMemory { gva, entry, level }),
+    }
 }
 
 /// The 4 KiB frame of a possibly large page that holds `gva`.
@@ -204,7 +215,7 @@ fn set_marks<F: GuestFormat, G: GuestMem, O: Observer>(
                 Ok(now) => *raw = now,
                 Err(CmpxchgError::Changed) => return Err(WalkError::Retry),
                 Err(CmpxchgError::NoMemory) => {
-                    return Err(WalkError::Stop(VmStop::TableOutsideMemory { gva, entry, level }));
+                    return Err(no_memory(mem, gva, entry, level));
                 }
             }
         }

@@ -5,6 +5,7 @@ use crate::controls::{PagingCtx, PagingMode};
 use crate::counters::Counter;
 use crate::event::{Event, Observer};
 use crate::flush::FlushPlan;
+use crate::frames::Uses;
 use crate::links::NIL;
 use crate::mem::{GuestMem, TableMem, backing};
 use crate::mmu::ShadowMmu;
@@ -17,8 +18,8 @@ use crate::table::Stored;
 use crate::walk::frame_in_leaf;
 
 impl<G: GuestMem, T: TableMem, O: Observer> ShadowMmu<G, T, O> {
-    /// Guest memory at `gpa`, `len` bytes within one frame, was changed by emulation. Does nothing if the frame is no tracked
-    /// table.
+    /// Guest memory at `gpa`, `len` bytes within one frame, was changed by emulation or by a device. Must be called for tracked
+    /// tables; for other frames it only notes that they were written, for [`frame_use`](Self::frame_use) and the dirty log.
     ///
     /// Rights that the write takes away may stay in the TLB until the guest's own INVLPG or CR3 load, as on the CPU, so the plan
     /// is nearly always empty.
@@ -31,6 +32,7 @@ impl<G: GuestMem, T: TableMem, O: Observer> ShadowMmu<G, T, O> {
     #[inline]
     pub fn on_write_from(&mut self, gpa: Gpa, len: usize, before: Option<u64>) -> FlushPlan {
         let gfn = gpa.gfn();
+        self.frames.note(gfn, Uses::WRITE);
         if self.frames.find(gfn).is_some_and(|frame| frame.tables != 0)
             && len != 0
             && let Err(trouble) = self.follow_write(gpa, len, before)
@@ -155,14 +157,15 @@ impl<G: GuestMem, T: TableMem, O: Observer> ShadowMmu<G, T, O> {
             && let GuestPte::Leaf { gfn, perms, accessed: true, dirty } =
                 F::decode(raw, Level::L1, &role.ctx(&self.ctx))
             && let Some(frame) = self.frames.find(gfn)
-            && let (Some((pfn, rom)), tracked) = (backing(self.mem.kind(gfn)), frame.tracked())
+            && frame.may_map()
+            && let (Some((pfn, rom)), may_write) = (backing(self.mem.kind(gfn)), frame.may_write())
         {
             let leaf = Leaf {
                 pfn,
                 perms: perms & role.perms(),
                 accessed: true,
                 dirty,
-                writable_frame: !rom && !tracked,
+                writable_frame: !rom && may_write,
                 wp: role.wp(),
                 smep: role.smep(),
             };

@@ -81,6 +81,7 @@ impl Vm {
             TranslateError::Fault(fault) => {
                 Trap::Exception(Exception::page_fault(fault.error.bits(), fault.gva.raw() as u32))
             }
+            TranslateError::NotResident(_) => Trap::Stop(crate::exit::NOT_RESIDENT),
             TranslateError::Stop(stop) => Trap::Stop(crate::exit::mmu_stop(stop)),
         })
     }
@@ -90,10 +91,8 @@ impl Vm {
         let kind = self.mmu.write_kind(gpa.gfn());
         let before = self.tracer.is_on().then(|| self.mmu.mem().read_u32(Gpa::new(gpa.raw() & !3))).flatten();
         self.mmu.mem().write(gpa, bytes);
-        if kind.page_table {
-            let plan = self.mmu.on_write_from(gpa, bytes.len(), before.map(u64::from));
-            self.flush(plan);
-        }
+        let plan = self.mmu.on_write_from(gpa, bytes.len(), before.map(u64::from));
+        self.flush(plan);
         if kind.watched {
             self.descriptor_frame_written(gpa, bytes.len());
         }

@@ -2,6 +2,7 @@
 
 use super::machine::{Machine, Mmu, SUPERVISOR, Setup, USER};
 use super::memory::{WINDOW, pfn_of};
+use crate::frames::Uses;
 use crate::links::{NIL, node_of};
 use crate::pool::PageId;
 use crate::{ControlWrite, Gfn, Gpa, Level, Perms, Spte, cr0};
@@ -148,6 +149,25 @@ fn i12_the_pool_lost_a_page() {
         let key = crate::Key { gfn: Gfn::new(9), role: crate::Role::NONE };
         let index = mmu.pool.take(&mut room, key).unwrap();
         mmu.pool.get_mut(index).unwrap().live = false;
+    });
+}
+
+#[test]
+fn i13_a_frame_is_used_without_a_note() {
+    let frame = |mmu: &mut Mmu, uses: Uses| mmu.frames.get_mut(Gfn::new(9)).unwrap().uses.remove(uses);
+    breaks(13, |mmu| frame(mmu, Uses::ACCESSED));
+    breaks(13, |mmu| frame(mmu, Uses::WRITTEN));
+    breaks(13, |mmu| frame(mmu, Uses::LOGGED));
+}
+
+#[test]
+fn i13_a_frame_is_gone_but_in_use() {
+    // A mapped page, and a table whose own mapping was taken away.
+    breaks(13, |mmu| mmu.mem().absent.set(Some(Gfn::new(9))));
+    breaks(13, |mmu| {
+        let table = Gfn::new(2);
+        mmu.unmap(table).unwrap();
+        mmu.mem().absent.set(Some(table));
     });
 }
 

@@ -93,7 +93,7 @@ impl Machine {
         };
         self.execute(done.expect("no refusal"));
         // CD and NW empty no TLB, not even where the load of PDPTEs that goes with them finds others.
-        if controls != (Controls { cr0: controls.cr0 ^ cr0::CD, ..self.controls }) {
+        if controls != (Controls { cr0: self.controls.cr0 ^ cr0::CD, ..self.controls }) {
             self.permitted.clear();
             self.upper.clear();
         }

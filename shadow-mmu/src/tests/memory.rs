@@ -22,15 +22,19 @@ pub(super) fn gfn_of(pfn: Pfn) -> Option<u64> {
 
 /// Guest memory, one cell for each aligned 32-bit word.
 #[derive(Debug)]
-pub(super) struct Memory(Vec<Cell<u32>>);
+pub(super) struct Memory {
+    words: Vec<Cell<u32>>,
+    /// A frame that is not resident.
+    pub(super) absent: Cell<Option<Gfn>>,
+}
 
 impl Memory {
     pub(super) fn new() -> Self {
-        Self(vec![Cell::new(0); (ROM as usize + 1) * 1024])
+        Self { words: vec![Cell::new(0); (ROM as usize + 1) * 1024], absent: Cell::new(None) }
     }
 
     fn cell(&self, gpa: Gpa) -> Option<&Cell<u32>> {
-        self.0.get(usize::try_from(gpa.raw() / 4).ok()?)
+        self.words.get(usize::try_from(gpa.raw() / 4).ok()?)
     }
 
     pub(super) fn word(&self, gpa: u64) -> u32 {
@@ -51,7 +55,7 @@ impl Memory {
     }
 
     pub(super) fn first_difference(&self, other: &Self) -> Option<(usize, u32, u32)> {
-        let pairs = self.0.iter().zip(&other.0).enumerate();
+        let pairs = self.words.iter().zip(&other.words).enumerate();
         pairs.map(|(n, (a, b))| (n * 4, a.get(), b.get())).find(|(_, a, b)| a != b)
     }
 }
@@ -59,6 +63,7 @@ impl Memory {
 impl GuestMem for Memory {
     fn kind(&self, gfn: Gfn) -> GfnKind {
         match gfn.raw() {
+            _ if self.absent.get() == Some(gfn) => GfnKind::NotResident,
             n if n < RAM => GfnKind::Ram(pfn_of(n)),
             ROM => GfnKind::Rom(pfn_of(ROM)),
             MMIO => GfnKind::Mmio,

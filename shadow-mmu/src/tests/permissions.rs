@@ -79,7 +79,7 @@ impl Bench {
         let probed = match self.mmu.probe(gva, access) {
             Ok(gpa) => Verdict::At(gpa.raw()),
             Err(TranslateError::Fault(fault)) => Verdict::Fault(fault.error.bits()),
-            Err(TranslateError::Stop(stop)) => panic!("{stop}"),
+            Err(other) => panic!("{other:?}"),
         };
         assert_eq!(probed, expected, "{access:?}");
         if self.cpu.access(self.mmu.tables(), gva, access).is_none() {

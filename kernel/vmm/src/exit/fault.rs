@@ -30,6 +30,7 @@ impl Vm {
                 self.count(Reason::Mmio);
                 self.emulate_access()
             }
+            Outcome::NotResident(_) => Err(NOT_RESIDENT.into()),
             Outcome::Stop(stop) => Err(mmu_stop(stop).into()),
         }
     }
@@ -81,11 +82,15 @@ pub(crate) fn mmu_stop(stop: VmStop) -> StopReason {
     }
 }
 
+/// No frame is ever taken from a guest yet, so none can be missing.
+pub(crate) const NOT_RESIDENT: StopReason = StopReason::Internal("a guest frame is not resident");
+
 /// What a refused control register load means for the guest.
 pub(crate) fn control_fault(fault: ControlFault) -> Trap {
     match fault {
         ControlFault::GeneralProtection => Exception::gp(0).into(),
         ControlFault::Unsupported(_) => StopReason::PagingMode.into(),
+        ControlFault::NotResident(_) => NOT_RESIDENT.into(),
         ControlFault::Stop(stop) => mmu_stop(stop).into(),
     }
 }

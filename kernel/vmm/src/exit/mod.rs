@@ -3,7 +3,7 @@
 mod fault;
 mod step;
 
-pub(crate) use fault::{control_fault, mmu_stop};
+pub(crate) use fault::{NOT_RESIDENT, control_fault, mmu_stop};
 
 use gnomon_hw::Exit;
 use gnomon_trace::{Kind, Reason, Record};

@@ -5,7 +5,7 @@ use alloc::vec::Vec;
 use gnomon_trace::Reason;
 use shadow_mmu::{Fault, Gfn, Outcome};
 
-use crate::exit::mmu_stop;
+use crate::exit::{NOT_RESIDENT, mmu_stop};
 use crate::ram::PAGE;
 use crate::trap::{Emulated, Exception, StopReason};
 use crate::vm::Vm;
@@ -23,6 +23,7 @@ impl Vm {
             }
             Outcome::Inject(fault) => Err(Exception::page_fault(fault.error.bits(), fault.gva.raw() as u32).into()),
             Outcome::EmulateWrite(_) | Outcome::Mmio(_) => Err(StopReason::Unemulated.into()),
+            Outcome::NotResident(_) => Err(NOT_RESIDENT.into()),
             Outcome::Stop(stop) => Err(mmu_stop(stop).into()),
         }
     }
