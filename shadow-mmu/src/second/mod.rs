@@ -144,6 +144,8 @@ pub enum SecondOutcome {
     Hole(Gpa),
     /// A write to a watched frame: emulate it, or end the watch.
     WriteProtected(Gpa),
+    /// A frame that is [not resident](GfnKind::NotResident): bring it back, then run the guest again.
+    NotResident(Gfn),
     /// The VM cannot go on.
     Stop(VmStop),
 }
@@ -257,6 +259,7 @@ impl<F: SecondFormat, T: TableMem> SecondLevel<F, T> {
         let (pfn, rom) = match kind {
             GfnKind::Ram(pfn) => (pfn, false),
             GfnKind::Rom(pfn) => (pfn, true),
+            GfnKind::NotResident => return Ok(SecondOutcome::NotResident(gfn)),
             GfnKind::Mmio | GfnKind::Hole => return Ok(SecondOutcome::Hole(gpa)),
         };
         if write && rom {
