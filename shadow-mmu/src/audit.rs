@@ -9,6 +9,7 @@ use crate::access::{Access, AccessKind, Perms, Privilege};
 use crate::addr::{Gfn, Level};
 use crate::controls::PagingMode;
 use crate::event::Observer;
+use crate::frames::Frame;
 use crate::links::{NIL, SLOTS, node_of, page_of, slot_of};
 use crate::mem::{GfnKind, GuestMem, TableMem};
 use crate::mmu::ShadowMmu;
@@ -74,6 +75,14 @@ struct Census {
     leaves: usize,
     tables: usize,
     live: usize,
+}
+
+/// Pages of one guest frame.
+#[derive(Default)]
+struct Chain {
+    pages: usize,
+    tables: usize,
+    upper: usize,
 }
 
 impl<G: GuestMem, T: TableMem, O: Observer> ShadowMmu<G, T, O> {
@@ -184,17 +193,21 @@ impl<G: GuestMem, T: TableMem, O: Observer> ShadowMmu<G, T, O> {
             GfnKind::Mmio | GfnKind::Hole => return check(false, 1, "a leaf maps what is no memory"),
         };
         check(spte.pfn() == pfn, 1, "a leaf maps another frame than the guest's memory has")?;
+        check(!spte.writable() || !self.frames.tracked(target), 4, "a tracked frame is writable")?;
+        check(!spte.writable() || !rom, 2, "read-only memory is writable")?;
+        if page.key.role.is_table() && self.frames.get(page.key.gfn)?.unsync {
+            // What the entry grants was right at some time since the last flush; no snapshot shows when.
+            return Ok(());
+        }
         let Some((gfn, perms, accessed, dirty)) = self.guest_leaf(page, slot) else {
             return check(false, 2, "a leaf stands for a guest entry that maps nothing");
         };
         check(gfn == target, 2, "a leaf maps another frame than the guest's entry")?;
         check(accessed, 3, "a leaf is present while A is clear")?;
         check(!spte.writable() || dirty, 3, "a leaf is writable while D is clear")?;
-        check(!spte.writable() || !self.frames.tracked(gfn), 4, "a tracked frame is writable")?;
         let frame = self.frames.get(gfn)?;
         check(frame.may_map(), 13, "a leaf maps a frame that does not count as accessed")?;
         check(!spte.writable() || frame.may_write(), 13, "a frame that does not count as written is writable")?;
-        check(!spte.writable() || !rom, 2, "read-only memory is writable")?;
         let role = page.key.role;
         let leaf = Leaf {
             pfn,
@@ -276,20 +289,33 @@ impl<G: GuestMem, T: TableMem, O: Observer> ShadowMmu<G, T, O> {
                 check(maps, 6, "the reverse map names an entry that does not map the frame").map_err(|e| e.of(gfn))?;
                 leaves = leaves.wrapping_sub(1);
             }
-            let (pages, tables) = self.audit_chain(gfn, frame.pages).map_err(|e| e.of(gfn))?;
-            live = live.wrapping_sub(pages);
-            check(usize::from(frame.tables) == tables, 4, "the count of tables is wrong").map_err(|e| e.of(gfn))?;
+            let chain = self.audit_chain(gfn, frame.pages).map_err(|e| e.of(gfn))?;
+            live = live.wrapping_sub(chain.pages);
+            let right = usize::from(frame.tables) == chain.tables && usize::from(frame.upper) == chain.upper;
+            check(right, 4, "the count of tables is wrong").map_err(|e| e.of(gfn))?;
+            self.audit_unsync(gfn, frame).map_err(|e| e.of(gfn))?;
         }
         check(leaves == 0, 6, "a leaf is missing in the reverse map")?;
         check(census.tables == 0, 7, "an entry is missing in the parents of its table")?;
         check(live == 0, 9, "a live page is not found by its key")
     }
 
+    /// I5: only leaf tables that nobody watches, and no more than the policy allows.
+    fn audit_unsync(&self, gfn: Gfn, frame: &Frame) -> Audit {
+        check(frame.unsync == self.unsync.has(gfn), 5, "the list of tables out of sync is wrong")?;
+        if !frame.unsync {
+            return Ok(());
+        }
+        check(frame.upper == 0, 5, "a table above the leaves is out of sync")?;
+        check(frame.tables != 0 && frame.watches == 0, 5, "a frame that is no table, or watched, is out of sync")?;
+        check(self.unsync.len() <= self.policy.sync.unsync_limit(), 5, "too many tables are out of sync")
+    }
+
     /// Pages of a guest frame, and how many of them shadow it as a table. No two have the same role.
-    fn audit_chain(&self, gfn: Gfn, first: u32) -> Result<(usize, usize), AuditError> {
-        let (mut pages, mut tables) = (0usize, 0usize);
+    fn audit_chain(&self, gfn: Gfn, first: u32) -> Result<Chain, AuditError> {
+        let mut chain = Chain::default();
         let mut index = first;
-        while index != NIL && pages <= self.pool.len() {
+        while index != NIL && chain.pages <= self.pool.len() {
             let page = self.pool.get(index)?;
             check(page.live && page.key.gfn == gfn, 9, "a page is in the chain of another frame")?;
             let mut other = page.next_same;
@@ -298,11 +324,13 @@ impl<G: GuestMem, T: TableMem, O: Observer> ShadowMmu<G, T, O> {
                 check(twin.key.role != page.key.role, 9, "two pages have the same key")?;
                 other = twin.next_same;
             }
-            pages = pages.saturating_add(1);
-            tables = tables.saturating_add(usize::from(page.key.role.is_table()));
+            let role = page.key.role;
+            chain.pages = chain.pages.saturating_add(1);
+            chain.tables = chain.tables.saturating_add(usize::from(role.is_table()));
+            chain.upper = chain.upper.saturating_add(usize::from(role.is_table() && !role.is_leaf_table()));
             index = page.next_same;
         }
-        Ok((pages, tables))
+        Ok(chain)
     }
 
     fn audit_roots(&self) -> Audit {

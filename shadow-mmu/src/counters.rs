@@ -51,6 +51,12 @@ counters! {
     TableEvicted = "tables-evicted",
     /// A table's shadow was given up because the guest seems to use the frame as data.
     TableReused = "tables-reused",
+    /// A leaf table went out of sync at a write.
+    TableUnsynced = "tables-unsynced",
+    /// A table that was out of sync was brought in step and write-protected again.
+    TableResynced = "tables-resynced",
+    /// A shadow entry of a table out of sync was compared with the guest's.
+    EntrySynced = "entries-synced",
     /// A control register load found its root in the pool.
     RootHit = "root-hits",
     /// A control register load had to make a root.

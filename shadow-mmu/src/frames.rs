@@ -22,10 +22,14 @@ pub(crate) struct Frame {
     pub(crate) stale_epoch: u32,
     /// How many shadow pages have this frame as their guest table.
     pub(crate) tables: u16,
+    /// How many of them are above the leaves.
+    pub(crate) upper: u16,
     /// How many watches the caller holds.
     pub(crate) watches: u16,
     /// What was done to it since the caller last asked.
     pub(crate) uses: Uses,
+    /// Its shadows may be out of sync: the guest writes it natively.
+    pub(crate) unsync: bool,
 }
 
 bitflags! {
@@ -48,7 +52,13 @@ impl Frame {
     /// Must no shadow entry grant writes to it?
     #[inline]
     pub(crate) const fn tracked(&self) -> bool {
-        self.tables != 0 || self.watches != 0
+        self.followed() || self.watches != 0
+    }
+
+    /// Is it a table whose shadows follow every write?
+    #[inline]
+    pub(crate) const fn followed(&self) -> bool {
+        self.tables != 0 && !self.unsync
     }
 
     /// May a shadow entry grant writes to it, as far as this frame is concerned? I4, I13.
@@ -72,7 +82,16 @@ pub(crate) struct Frames {
 
 impl Frames {
     pub(crate) fn new(count: usize) -> Self {
-        let frame = Frame { rmap: NIL, pages: NIL, stale_epoch: 0, tables: 0, watches: 0, uses: Uses::all() };
+        let frame = Frame {
+            rmap: NIL,
+            pages: NIL,
+            stale_epoch: 0,
+            tables: 0,
+            upper: 0,
+            watches: 0,
+            uses: Uses::all(),
+            unsync: false,
+        };
         Self { frames: vec![frame; count] }
     }
 

@@ -87,6 +87,7 @@ mod role;
 mod root;
 pub mod second;
 mod stop;
+mod sync;
 mod table;
 #[cfg(test)]
 mod tests;

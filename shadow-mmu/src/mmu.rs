@@ -17,6 +17,7 @@ use crate::policy::Policy;
 use crate::pool::{PageId, Pool};
 use crate::pte::{Flat, GuestFormat, Legacy32, Pae};
 use crate::stop::{Broken, Trouble, VmStop};
+use crate::sync::UnsyncSet;
 use crate::walk::{Mark, Walk, WalkError, walk};
 
 /// How many times a walk begins again when guest entries change under it. I12.
@@ -121,7 +122,7 @@ pub enum TranslateError {
 /// Why writes to a frame are caught.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct WriteKind {
-    /// It is a guest page table with a shadow: writes must be reported by [`ShadowMmu::on_write`].
+    /// It is a guest page table whose shadow follows: writes must be reported by [`ShadowMmu::on_write`].
     pub page_table: bool,
     /// The caller watches it for its own reasons.
     pub watched: bool,
@@ -163,6 +164,8 @@ pub struct ShadowMmu<G, T, O = ()> {
     pub(crate) stopped: Option<VmStop>,
     /// Tracked frames that one instruction may write.
     pub(crate) opened: [Option<Opened>; MAX_OPEN],
+    /// Tables out of sync.
+    pub(crate) unsync: UnsyncSet,
 }
 
 impl<G: GuestMem, T: TableMem, O: Observer> ShadowMmu<G, T, O> {
@@ -202,6 +205,7 @@ impl<G: GuestMem, T: TableMem, O: Observer> ShadowMmu<G, T, O> {
             plan: FlushPlan::NONE,
             stopped: None,
             opened: [None; MAX_OPEN],
+            unsync: UnsyncSet::new(config.policy.sync.unsync_limit()),
         })
     }
 
@@ -316,12 +320,12 @@ impl<G: GuestMem, T: TableMem, O: Observer> ShadowMmu<G, T, O> {
     #[inline]
     pub fn write_kind(&self, gfn: Gfn) -> WriteKind {
         match self.frames.find(gfn) {
-            Some(frame) => WriteKind { page_table: frame.tables != 0, watched: frame.watches != 0 },
+            Some(frame) => WriteKind { page_table: frame.followed(), watched: frame.watches != 0 },
             None => WriteKind::default(),
         }
     }
 
-    /// INVLPG. The shadow is always in step, so only the TLB has to forget.
+    /// INVLPG. The TLB has to forget; of a table out of sync the one entry is brought in step.
     ///
     /// A part of a large page stands in the TLB under its own address, while the guest's INVLPG drops the whole large page: if
     /// such parts were unlinked and may still be there, everything goes. While they are linked they are what the guest's entry
@@ -329,6 +333,11 @@ impl<G: GuestMem, T: TableMem, O: Observer> ShadowMmu<G, T, O> {
     #[inline]
     pub fn on_invlpg(&mut self, gva: Gva) -> FlushPlan {
         self.counters.add(Counter::Invlpg);
+        if !self.unsync.is_empty()
+            && let Err(trouble) = self.sync_address(gva)
+        {
+            self.remember(trouble);
+        }
         if self.splinter_epoch == self.epoch {
             self.flush_all();
         } else {
@@ -374,6 +383,9 @@ impl<G: GuestMem, T: TableMem, O: Observer> ShadowMmu<G, T, O> {
     fn add_watch(&mut self, gfn: Gfn) -> Result<(), Trouble> {
         if self.frames.find(gfn).is_none() {
             return Ok(());
+        }
+        if self.frames.get(gfn)?.unsync {
+            self.resync(gfn)?;
         }
         let frame = self.frames.get_mut(gfn)?;
         let was = frame.tracked();

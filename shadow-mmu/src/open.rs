@@ -9,6 +9,7 @@ use crate::controls::PagingMode;
 use crate::event::Observer;
 use crate::fill::MAX_NEW_PAGES;
 use crate::flush::FlushPlan;
+use crate::frames::Frame;
 use crate::mem::{GfnKind, GuestMem, TableMem};
 use crate::mmu::{Fault, Outcome, ShadowMmu};
 use crate::pool::PageId;
@@ -122,7 +123,7 @@ impl<G: GuestMem, T: TableMem, O: Observer> ShadowMmu<G, T, O> {
             self.store(page.index, slot, spte.read_only())?;
         }
         self.plan = self.plan.join(FlushPlan::page(gva));
-        if self.frames.find(gfn).is_some_and(|frame| frame.tables != 0) {
+        if self.frames.find(gfn).is_some_and(Frame::followed) {
             self.follow_write(gfn.base(), PAGE_SIZE as usize, None)?;
         }
         Ok(())

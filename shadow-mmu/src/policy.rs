@@ -15,6 +15,28 @@ pub enum EagerFill {
 pub enum SyncPolicy {
     /// Every guest write to a page table traps. The reference.
     WriteProtect,
+    /// The first write to a leaf table makes it writable; it is brought in step when the guest flushes. See `sync`.
+    Unsync {
+        /// Most tables that are out of sync at once, 1 to [`MAX_UNSYNC`](Self::MAX_UNSYNC); with one more the oldest is brought
+        /// in step.
+        tables: u16,
+    },
+}
+
+impl SyncPolicy {
+    /// Most tables that can be out of sync at once.
+    pub const MAX_UNSYNC: u16 = 1024;
+
+    /// `unsync` with its usual bound.
+    pub const UNSYNC: Self = Self::Unsync { tables: 32 };
+
+    /// The bound on tables out of sync.
+    pub(crate) fn unsync_limit(self) -> usize {
+        match self {
+            Self::WriteProtect => 0,
+            Self::Unsync { tables } => usize::from(tables.clamp(1, Self::MAX_UNSYNC)),
+        }
+    }
 }
 
 /// All switches of one VM.
@@ -29,8 +51,14 @@ pub struct Policy {
     pub reuse_detection: bool,
 }
 
+impl Policy {
+    /// What a VM has that says nothing.
+    pub const DEFAULT: Self =
+        Self { sync: SyncPolicy::WriteProtect, eager_fill: EagerFill::IfAccessed, reuse_detection: true };
+}
+
 impl Default for Policy {
     fn default() -> Self {
-        Self { sync: SyncPolicy::WriteProtect, eager_fill: EagerFill::IfAccessed, reuse_detection: true }
+        Self::DEFAULT
     }
 }

@@ -47,7 +47,7 @@ impl<G: GuestMem, T: TableMem, O: Observer> ShadowMmu<G, T, O> {
         self.ctx = ctx;
         self.controls = controls;
         if changed || flushing {
-            self.flush_all();
+            self.sync_and_flush()?;
         }
         Ok(self.take_plan())
     }
@@ -64,8 +64,20 @@ impl<G: GuestMem, T: TableMem, O: Observer> ShadowMmu<G, T, O> {
             }
         }
         self.controls.cr3 = cr3;
-        self.flush_all();
+        self.sync_and_flush()?;
         Ok(self.take_plan())
+    }
+
+    /// The TLB forgets everything, and with it ends what tables out of sync may show.
+    #[inline]
+    fn sync_and_flush(&mut self) -> Result<(), ControlFault> {
+        if !self.unsync.is_empty()
+            && let Err(trouble) = self.sync_all()
+        {
+            return Err(ControlFault::Stop(self.stop(trouble)));
+        }
+        self.flush_all();
+        Ok(())
     }
 
     #[inline]

@@ -161,6 +161,7 @@ impl<G: GuestMem, T: TableMem, O: Observer> ShadowMmu<G, T, O> {
         let child = match self.find(key)? {
             Some(child) => {
                 self.pool.touch(child)?;
+                self.sync_before_link(child)?;
                 child
             }
             None => self.make(key, room)?,
@@ -193,13 +194,18 @@ impl<G: GuestMem, T: TableMem, O: Observer> ShadowMmu<G, T, O> {
 
     /// Makes the page of a key. The frame of a guest table is tracked from here on.
     pub(crate) fn make(&mut self, key: Key, room: &mut Reservation) -> Result<u32, Trouble> {
+        let upper = key.role.is_table() && !key.role.is_leaf_table();
+        if upper && self.frames.get(key.gfn)?.unsync {
+            self.resync(key.gfn)?;
+        }
         let index = self.pool.take(room, key)?;
         let frame = self.frames.get_mut(key.gfn)?;
         let first = core::mem::replace(&mut frame.pages, index);
         let begins = key.role.is_table() && {
             let was = frame.tracked();
             frame.tables = frame.tables.checked_add(1).ok_or(Broken(9))?;
-            !was
+            frame.upper = frame.upper.checked_add(u16::from(upper)).ok_or(Broken(9))?;
+            !was && frame.tracked()
         };
         let page = self.pool.get_mut(index)?;
         page.next_same = first;
@@ -241,8 +247,14 @@ impl<G: GuestMem, T: TableMem, O: Observer> ShadowMmu<G, T, O> {
         self.observer.event(Event::Table { level, came: false, guest: key.gfn.base(), table: table.base() });
         if key.role.is_table() {
             let frame = self.frames.get_mut(key.gfn)?;
+            let was = frame.tracked();
             frame.tables = frame.tables.checked_sub(1).ok_or(Broken(4))?;
-            if !frame.tracked() {
+            let upper = u16::from(!key.role.is_leaf_table());
+            frame.upper = frame.upper.checked_sub(upper).ok_or(Broken(4))?;
+            if frame.tables == 0 && frame.unsync {
+                frame.unsync = false;
+                self.unsync.remove(key.gfn);
+            } else if was && !frame.tracked() {
                 self.observer.event(Event::Untrack { frame: key.gfn.base() });
             }
         }

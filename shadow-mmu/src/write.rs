@@ -5,7 +5,7 @@ use crate::controls::{PagingCtx, PagingMode};
 use crate::counters::Counter;
 use crate::event::{Event, Observer};
 use crate::flush::FlushPlan;
-use crate::frames::Uses;
+use crate::frames::{Frame, Uses};
 use crate::links::NIL;
 use crate::mem::{GuestMem, TableMem, backing};
 use crate::mmu::ShadowMmu;
@@ -33,7 +33,7 @@ impl<G: GuestMem, T: TableMem, O: Observer> ShadowMmu<G, T, O> {
     pub fn on_write_from(&mut self, gpa: Gpa, len: usize, before: Option<u64>) -> FlushPlan {
         let gfn = gpa.gfn();
         self.frames.note(gfn, Uses::WRITE);
-        if self.frames.find(gfn).is_some_and(|frame| frame.tables != 0)
+        if self.frames.find(gfn).is_some_and(Frame::followed)
             && len != 0
             && let Err(trouble) = self.follow_write(gpa, len, before)
         {
@@ -143,7 +143,7 @@ impl<G: GuestMem, T: TableMem, O: Observer> ShadowMmu<G, T, O> {
 
     /// An entry of a leaf table: the shadow entry is updated in place, made, or cleared.
     #[inline]
-    fn follow_leaf<F: GuestFormat>(
+    pub(crate) fn follow_leaf<F: GuestFormat>(
         &mut self,
         (page, slot): (u32, usize),
         role: Role,

@@ -5,11 +5,11 @@ use super::memory::{WINDOW, pfn_of};
 use crate::frames::Uses;
 use crate::links::{NIL, node_of};
 use crate::pool::PageId;
-use crate::{ControlWrite, Gfn, Gpa, Level, Perms, Spte, cr0};
+use crate::{ControlWrite, Gfn, Gpa, Level, Perms, Policy, Spte, cr0};
 
 /// Frame 1: directory, frame 2: its table, identity for the first 16 pages, all of them used.
 fn running_machine() -> Machine {
-    let setup = Setup { pool: 16, eager: true, reuse: true, caching: false, stepping: false };
+    let setup = Setup { pool: 16, policy: Policy::DEFAULT, caching: false, stepping: false };
     let mut machine = Machine::new(setup, Vec::new());
     machine.write(0x1000, SUPERVISOR, 0x2067);
     for page in 0..16 {
@@ -72,6 +72,24 @@ fn i4_a_tracked_frame_is_writable() {
     breaks(4, |mmu| poke(mmu, Level::L1, 1, Spte::leaf(pfn_of(1), Perms::ALL)));
     breaks(4, |mmu| mmu.frames.get_mut(Gfn::new(2)).unwrap().tables = 2);
     breaks(4, |mmu| mmu.frames.get_mut(Gfn::new(9)).unwrap().watches = 1);
+}
+
+#[test]
+fn i5_what_is_no_leaf_table_goes_out_of_sync() {
+    let set = |mmu: &mut Mmu, gfn: u64| {
+        mmu.frames.get_mut(Gfn::new(gfn)).unwrap().unsync = true;
+        mmu.unsync.force(Gfn::new(gfn));
+    };
+    breaks(5, |mmu| set(mmu, 1));
+    breaks(5, |mmu| set(mmu, 9));
+    breaks(5, |mmu| {
+        set(mmu, 2);
+        mmu.frames.get_mut(Gfn::new(2)).unwrap().watches = 1;
+    });
+    // The policy of this machine allows none at all.
+    breaks(5, |mmu| set(mmu, 2));
+    breaks(5, |mmu| mmu.unsync.force(Gfn::new(2)));
+    breaks(5, |mmu| mmu.frames.get_mut(Gfn::new(2)).unwrap().unsync = true);
 }
 
 #[test]

@@ -5,7 +5,7 @@ use proptest::prelude::*;
 
 use super::machine::{Machine, SUPERVISOR, Setup};
 use super::memory::GUEST_FRAMES;
-use crate::{Access, AccessKind, Privilege, cr0, cr4, efer};
+use crate::{Access, AccessKind, EagerFill, Policy, Privilege, SyncPolicy, cr0, cr4, efer};
 
 const PDES: [u32; 5] = [0, 1, 0x200, 0x201, 0x3ff];
 /// Entries of PAE tables, of 512.
@@ -220,10 +220,25 @@ fn run(setup: Setup, steps: Vec<Step>) {
     }
 }
 
+/// Every policy with every combination of switches.
+fn policy() -> impl Strategy<Value = Policy> {
+    let sync = prop_oneof![Just(SyncPolicy::WriteProtect), (1u16..4).prop_map(|tables| SyncPolicy::Unsync { tables })];
+    let eager = prop_oneof![Just(EagerFill::Never), Just(EagerFill::IfAccessed)];
+    (sync, eager, any::<bool>()).prop_map(|(sync, eager_fill, reuse_detection)| Policy {
+        sync,
+        eager_fill,
+        reuse_detection,
+    })
+}
+
 fn setup() -> impl Strategy<Value = Setup> {
     let pool = prop_oneof![Just(16u64), Just(24), Just(48)];
-    (pool, any::<bool>(), any::<bool>(), any::<bool>(), prop::bool::weighted(0.3))
-        .prop_map(|(pool, eager, reuse, caching, stepping)| Setup { pool, eager, reuse, caching, stepping })
+    (pool, policy(), any::<bool>(), prop::bool::weighted(0.3)).prop_map(|(pool, policy, caching, stepping)| Setup {
+        pool,
+        policy,
+        caching,
+        stepping,
+    })
 }
 
 /// How many random guests: PROPTEST_CASES, or as many as take a few seconds.

@@ -6,8 +6,8 @@ use super::cpu::Cpu;
 use super::memory::{GUEST_FRAMES, Memory, Tables, gfn_of, table_frames};
 use super::reference::{self, Cached, State, Verdict};
 use crate::{
-    Access, AccessKind, Config, ControlFault, ControlWrite, Controls, EagerFill, Fault, FlushPlan, Gva, Outcome,
-    Policy, Privilege, ShadowMmu, SyncPolicy, cr0, efer,
+    Access, AccessKind, Config, ControlFault, ControlWrite, Controls, Fault, FlushPlan, Gva, Outcome, Policy,
+    Privilege, ShadowMmu, SyncPolicy, cr0, efer,
 };
 
 pub(super) type Mmu = ShadowMmu<Memory, Tables, ()>;
@@ -16,8 +16,7 @@ pub(super) type Mmu = ShadowMmu<Memory, Tables, ()>;
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Setup {
     pub(super) pool: u64,
-    pub(super) eager: bool,
-    pub(super) reuse: bool,
+    pub(super) policy: Policy,
     /// The CPU has a TLB.
     pub(super) caching: bool,
     /// The emulator knows nothing: each caught write is stepped over an opened frame.
@@ -32,6 +31,8 @@ pub(super) struct Machine {
     state: State,
     cpu: Cpu,
     stepping: bool,
+    /// Something in the machine may remember a translation: a TLB, or tables out of sync.
+    remembers: bool,
     /// Compare and audit after each step.
     pub(super) checking: bool,
     /// Pages whose cached translations are followed.
@@ -47,13 +48,8 @@ pub(super) const USER: Privilege = Privilege::User;
 
 pub(super) fn new_mmu(setup: Setup) -> Mmu {
     let frames = table_frames(setup.pool);
-    let policy = Policy {
-        sync: SyncPolicy::WriteProtect,
-        eager_fill: if setup.eager { EagerFill::IfAccessed } else { EagerFill::Never },
-        reuse_detection: setup.reuse,
-    };
     let tables = Tables::new(&frames);
-    let config = Config { policy, ..Config::new(frames, GUEST_FRAMES) };
+    let config = Config { policy: setup.policy, ..Config::new(frames, GUEST_FRAMES) };
     ShadowMmu::new(Memory::new(), tables, (), config).expect("a good configuration")
 }
 
@@ -66,6 +62,7 @@ impl Machine {
             state: State::default(),
             cpu: Cpu::new(setup.caching),
             stepping: setup.stepping,
+            remembers: setup.caching || setup.policy.sync != SyncPolicy::WriteProtect,
             checking: true,
             pages,
             permitted: HashMap::new(),
@@ -92,8 +89,9 @@ impl Machine {
             return false;
         };
         self.execute(done.expect("no refusal"));
-        // CD and NW empty no TLB, not even where the load of PDPTEs that goes with them finds others.
-        if controls != (Controls { cr0: self.controls.cr0 ^ cr0::CD, ..self.controls }) {
+        // CD empties no TLB, not even where the load of PDPTEs that goes with it finds others; nor does NXE where it means nothing.
+        let flushes = matches!(why, ControlWrite::Cr3 | ControlWrite::Cr4 | ControlWrite::Reset);
+        if flushes || !state.translates_as(&self.state) {
             self.permitted.clear();
             self.upper.clear();
         }
@@ -160,7 +158,7 @@ impl Machine {
         self.settle();
     }
 
-    /// Remembers what a guest's CPU might cache now, compares memories and audits.
+    /// Compares memories, audits, and samples.
     pub(super) fn settle(&mut self) {
         if !self.checking {
             return;
@@ -171,7 +169,12 @@ impl Machine {
         if let Err(error) = self.mmu.audit() {
             panic!("audit: {error}");
         }
-        if !self.cpu.caching || !self.state.paging() {
+        self.sample();
+    }
+
+    /// Remembers what a guest's CPU might cache now.
+    fn sample(&mut self) {
+        if !self.remembers || !self.state.paging() {
             return;
         }
         for &page in &self.pages {
@@ -192,7 +195,7 @@ impl Machine {
     }
 
     fn stale_permits(&self, gva: u32, access: Access, frame: u64) -> bool {
-        self.cpu.caching
+        self.remembers
             && self
                 .permitted
                 .get(&(gva >> 12))
@@ -222,6 +225,8 @@ impl Machine {
         let (expected, _) = reference::access(&self.twin, &self.state, gva, access, true);
         let (outcome, plan) = self.mmu.on_fault(Fault { gva: address, access });
         self.execute(plan);
+        // The walk has set A and D: a CPU may cache that, even if this write changes the entry that allows it.
+        self.sample();
         match (outcome, expected) {
             (Outcome::Inject(fault), Verdict::Fault(error)) => {
                 assert_eq!((fault.gva, fault.error.bits()), (address, error));

@@ -9,3 +9,4 @@ mod pae;
 mod permissions;
 mod reference;
 mod scenarios;
+mod unsync;

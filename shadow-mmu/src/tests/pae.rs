@@ -3,9 +3,9 @@
 use super::machine::{Machine, SUPERVISOR, Setup, USER};
 use super::memory::{GUEST_FRAMES, HOLE, MMIO};
 use super::reference::Verdict;
-use crate::{Access, AccessKind, Counter, Gfn, Gpa, Gva, PfErr, Privilege, cr0, cr4};
+use crate::{Access, AccessKind, Counter, Gfn, Gpa, Gva, PfErr, Policy, Privilege, cr0, cr4};
 
-const SETUP: Setup = Setup { pool: 32, eager: true, reuse: true, caching: true, stepping: false };
+const SETUP: Setup = Setup { pool: 32, policy: Policy::DEFAULT, caching: true, stepping: false };
 /// PDPTs lie in this frame, directories in frames 1 and 3, the table in frame 2.
 const TOPS: u32 = 0x7000;
 const TABLE: u32 = 0x2000;

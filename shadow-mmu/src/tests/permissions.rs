@@ -5,7 +5,9 @@ use super::cpu::Cpu;
 use super::machine::{Mmu, SUPERVISOR, Setup, USER, new_mmu};
 use super::memory::{Memory, gfn_of};
 use super::reference::{self, State, Verdict};
-use crate::{Access, AccessKind, ControlWrite, Controls, Fault, Gpa, Gva, Outcome, TranslateError, cr0, cr4, efer};
+use crate::{
+    Access, AccessKind, ControlWrite, Controls, Fault, Gpa, Gva, Outcome, Policy, TranslateError, cr0, cr4, efer,
+};
 
 /// P, R/W, U/S, A, D, PS (PAT in a PTE), and of PAE NX.
 const BITS: [u64; 7] = [1, 2, 4, 0x20, 0x40, 0x80, 1 << 63];
@@ -37,7 +39,12 @@ struct Bench {
 impl Bench {
     /// `pae`, and what CR0.WP, EFER.NXE (CR4.PSE in 2-level paging) and CR4.SMEP are.
     fn new(pae: bool, wp: bool, format: bool, smep: bool) -> Self {
-        let setup = Setup { pool: 16, eager: true, reuse: false, caching: false, stepping: false };
+        let setup = Setup {
+            pool: 16,
+            policy: Policy { reuse_detection: false, ..Policy::DEFAULT },
+            caching: false,
+            stepping: false,
+        };
         let gva = (PTE_INDEX << 12) as u32 | if pae { 1 << 21 } else { 1 << 22 };
         let (mmu, twin) = (new_mmu(setup), Memory::new());
         let mut bench = Self { mmu, twin, state: State::default(), cpu: Cpu::new(false), pae, gva };

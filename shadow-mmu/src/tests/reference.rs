@@ -72,6 +72,13 @@ impl State {
         self.paging() && self.controls.cr4 & cr4::PAE != 0
     }
 
+    /// Do the control bits mean the same?
+    pub(super) fn translates_as(&self, other: &Self) -> bool {
+        let wp = |state: &Self| state.controls.cr0 & cr0::WP;
+        let bits = |state: &Self| (state.paging(), state.pae(), state.nxe(), state.smep(), wp(state));
+        bits(self) == bits(other)
+    }
+
     fn nxe(&self) -> bool {
         self.pae() && self.controls.efer & efer::NXE != 0
     }

@@ -5,18 +5,18 @@ use super::memory::{HOLE, MMIO, RAM, ROM};
 use super::reference::Verdict;
 use crate::{
     Access, AccessKind, Config, ConfigError, ControlFault, ControlWrite, Controls, Counter, Fault, Gfn, Gpa, Gva,
-    Outcome, PfErr, ShadowMmu, TranslateError, VmStop, cr0, cr4, efer,
+    Outcome, PfErr, Policy, ShadowMmu, TranslateError, VmStop, cr0, cr4, efer,
 };
 
-const SETUP: Setup = Setup { pool: 24, eager: true, reuse: true, caching: true, stepping: false };
-const LEAF_TABLE: u32 = 0x2000;
+pub(super) const SETUP: Setup = Setup { pool: 24, policy: Policy::DEFAULT, caching: true, stepping: false };
+pub(super) const LEAF_TABLE: u32 = 0x2000;
 
 fn pages() -> Vec<u32> {
     (0..24).chain(0x400..0x410).collect()
 }
 
 /// Frame 1: directory; frame 2: table, identity for 24 pages, A and D set; frame 3: second directory with the same table.
-fn paged(setup: Setup) -> Machine {
+pub(super) fn paged(setup: Setup) -> Machine {
     let mut machine = Machine::new(setup, pages());
     machine.flip_cr4(cr4::PSE);
     for directory in [0x1000, 0x3000] {
@@ -30,11 +30,11 @@ fn paged(setup: Setup) -> Machine {
     machine
 }
 
-fn count(machine: &Machine, counter: Counter) -> u64 {
+pub(super) fn count(machine: &Machine, counter: Counter) -> u64 {
     machine.mmu.counters().get(counter)
 }
 
-fn faults(machine: &Machine) -> u64 {
+pub(super) fn faults(machine: &Machine) -> u64 {
     [Counter::HiddenFault, Counter::TrueFault, Counter::SpuriousFault, Counter::TrackedWrite, Counter::MmioAccess]
         .iter()
         .map(|&counter| count(machine, counter))
