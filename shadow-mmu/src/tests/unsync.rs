@@ -154,7 +154,7 @@ fn rule_6_every_root_is_brought_in_step() {
 
 #[test]
 fn rule_7_a_table_that_was_away_comes_back_in_step() {
-    let mut machine = out_of_sync(UNSYNC);
+    let mut machine = out_of_sync(Setup { caching: false, ..UNSYNC });
     point(&mut machine, 5, 0x9067);
     machine.write(0x1000, SUPERVISOR, 0x2066);
     machine.invlpg(0x5000);
