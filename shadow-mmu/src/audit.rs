@@ -195,6 +195,9 @@ impl<G: GuestMem, T: TableMem, O: Observer> ShadowMmu<G, T, O> {
         check(spte.pfn() == pfn, 1, "a leaf maps another frame than the guest's memory has")?;
         check(!spte.writable() || !self.frames.tracked(target), 4, "a tracked frame is writable")?;
         check(!spte.writable() || !rom, 2, "read-only memory is writable")?;
+        let frame = self.frames.get(target)?;
+        check(frame.may_map(), 13, "a leaf maps a frame that does not count as accessed")?;
+        check(!spte.writable() || frame.may_write(), 13, "a frame that does not count as written is writable")?;
         if page.key.role.is_table() && self.frames.get(page.key.gfn)?.unsync {
             // What the entry grants was right at some time since the last flush; no snapshot shows when.
             return Ok(());
@@ -205,9 +208,6 @@ impl<G: GuestMem, T: TableMem, O: Observer> ShadowMmu<G, T, O> {
         check(gfn == target, 2, "a leaf maps another frame than the guest's entry")?;
         check(accessed, 3, "a leaf is present while A is clear")?;
         check(!spte.writable() || dirty, 3, "a leaf is writable while D is clear")?;
-        let frame = self.frames.get(gfn)?;
-        check(frame.may_map(), 13, "a leaf maps a frame that does not count as accessed")?;
-        check(!spte.writable() || frame.may_write(), 13, "a frame that does not count as written is writable")?;
         let role = page.key.role;
         let leaf = Leaf {
             pfn,

@@ -34,7 +34,8 @@
 //! - **I2** An spte grants no more than the guest's tables and the memory behind them.
 //! - **I3** A leaf is present only if A is set in every gpte on the way, and writable only if D is set in the last.
 //! - **I4** A tracked frame has no writable spte, and no TLB entry that grants writes.
-//! - **I5** Only L1 pages go out of sync. (The present policy keeps all in sync.)
+//! - **I5** Only L1 pages go out of sync, and only while nobody watches their frame. What they hold was right at some time since the
+//!   guest last flushed it; so I2 and I3 hold for them as they held then. I4 does not count their frames as tracked.
 //! - **I6** The reverse map is exact. **I7** Parent links are exact.
 //! - **I8** The current root is pinned. Pages are reserved before any is used, so no fill fails half-way.
 //! - **I9** There is one live page for a key.
