@@ -4,6 +4,7 @@
 //! Every port access of a guest comes through here, so nothing is looked for on the way. Each device's deadline and the
 //! 8259s' output are kept, and found again only after an access that can change them (`bus/lines.rs`).
 
+mod apic;
 mod lines;
 
 use alloc::string::String;
@@ -14,6 +15,8 @@ use super::console::Console;
 use super::crtc::Crtc;
 use super::debug_exit::{EXIT_PORT, ShutdownWord};
 use super::i8042::{I8042, Pulse};
+use super::ioapic::IoApic;
+use super::lapic::LocalApic;
 use super::pic_pair::PicPair;
 use super::pit::Pit;
 use super::ports::{self, Device};
@@ -24,6 +27,8 @@ use super::unclaimed::Unclaimed;
 
 /// PCI configuration address (PCI 2.1, 3.2.2.3.2).
 const PCI_ADDRESS: u16 = 0xCF8;
+/// The I/O APIC's ID; the CPU's is 0.
+pub(crate) const IO_APIC_ID: u8 = 1;
 /// What the debug console reads as.
 const DEBUG_CONSOLE_READS: u8 = 0xE9;
 
@@ -46,6 +51,9 @@ pub enum BusEffect {
 pub struct Bus {
     name: String,
     pic: PicPair,
+    pub(super) lapic: LocalApic,
+    pub(super) io_apic: IoApic,
+    pub(super) has_apic: bool,
     pit: Pit,
     com1: Uart,
     cmos: Cmos,
@@ -55,7 +63,7 @@ pub struct Bus {
     shutdown: ShutdownWord,
     console: Console,
     unclaimed: Unclaimed,
-    now: Nanos,
+    pub(super) now: Nanos,
     deadlines: Deadlines,
     /// The first of all deadlines: before it `advance` has nothing to do.
     due: Nanos,
@@ -70,6 +78,9 @@ impl Bus {
         let mut bus = Self {
             name: String::from(name),
             pic: PicPair::new(),
+            lapic: LocalApic::new(),
+            io_apic: IoApic::new(IO_APIC_ID),
+            has_apic: true,
             pit: Pit::new(),
             com1: Uart::new(),
             cmos: Cmos::new(),
@@ -92,6 +103,13 @@ impl Bus {
     #[must_use]
     pub fn with_memory(mut self, bytes: u64) -> Self {
         self.cmos.set_memory(bytes);
+        self
+    }
+
+    /// Takes the local APIC and the I/O APIC away.
+    #[must_use]
+    pub fn without_apic(mut self) -> Self {
+        (self.lapic, self.has_apic) = (LocalApic::absent(), false);
         self
     }
 
@@ -135,15 +153,23 @@ impl Bus {
         (self.wake != NEVER).then_some(self.wake)
     }
 
-    /// The INTR pin: an interrupt waits for the CPU.
+    /// An interrupt waits for the CPU: one of the local APIC, or the 8259s' if it lets theirs through.
     #[must_use]
     #[inline]
     pub fn interrupt_pending(&self) -> bool {
-        self.pic.interrupt()
+        (self.pic.interrupt() && self.lapic.passes_pic()) || self.lapic.is_ready()
     }
 
-    /// The CPU's interrupt acknowledge cycle: the vector to deliver. Without a pending interrupt this is a spurious one.
+    /// The CPU's interrupt acknowledge cycle: the vector to deliver. Without a pending interrupt this is a spurious one. The
+    /// local APIC's come first.
     pub fn acknowledge(&mut self) -> u8 {
+        if self.lapic.is_ready() {
+            self.lapic.advance(self.now); // ticks up to now belong to the request that waits
+            if let Some(vector) = self.lapic.acknowledge() {
+                self.take_over_apic();
+                return vector;
+            }
+        }
         let vector = self.pic.acknowledge();
         self.find_due();
         vector
@@ -232,7 +258,7 @@ impl Bus {
             Device::System => pulse = self.system.write(port, value, &mut self.pit, now),
             Device::Keyboard => {
                 pulse = self.keyboard.write(port, value);
-                self.pic.set_line(IRQ_KEYBOARD, self.keyboard.interrupt());
+                self.set_line(IRQ_KEYBOARD, self.keyboard.interrupt());
             }
             Device::Cmos => {
                 self.cmos.write(port, value, now);
@@ -317,7 +343,7 @@ impl Bus {
         if let Some(byte) = self.com1.write(register, value, self.now) {
             self.console.print(byte);
             // The line falls while the byte leaves, so that the next interrupt is a new edge.
-            self.pic.set_line(IRQ_COM1, self.com1.interrupt());
+            self.set_line(IRQ_COM1, self.com1.interrupt());
             self.com1.transmitted();
         }
         self.drive_com1();
@@ -326,9 +352,9 @@ impl Bus {
     fn read_keyboard(&mut self, port: u16) -> u8 {
         let value = self.keyboard.read(port);
         if port == 0x60 {
-            self.pic.set_line(IRQ_KEYBOARD, false); // an edge for each byte that follows
+            self.set_line(IRQ_KEYBOARD, false); // an edge for each byte that follows
         }
-        self.pic.set_line(IRQ_KEYBOARD, self.keyboard.interrupt());
+        self.set_line(IRQ_KEYBOARD, self.keyboard.interrupt());
         value
     }
 
