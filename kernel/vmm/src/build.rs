@@ -13,6 +13,7 @@ use crate::clock::Clock;
 use crate::config::GuestConfig;
 use crate::dev::Bus;
 use crate::emul::DecodeCache;
+use crate::firmware;
 use crate::loader::{self, Entry, GuestWriter, LoadError, OutsideMemory};
 use crate::progress::Progress;
 use crate::ram::{GuestRam, OutOfMemory, PAGE};
@@ -90,6 +91,9 @@ pub(crate) fn build<'a>(
     let tracer = tracer.for_vm(number);
     check_memory(guest.memory.div_ceil(PAGE)).map_err(BuildError::Memory)?;
     let ram = GuestRam::new(id, guest.memory).map_err(BuildError::Memory)?;
+    for (at, bytes) in firmware::tables(firmware::Machine { apic: guest.apic.is_on() }) {
+        ram.write(at, &bytes);
+    }
     let modules: Vec<(&[u8], &str)> = guest.modules.iter().map(|m| (module(m.index), m.arguments.as_str())).collect();
     let entry = loader::load(module(guest.image), &modules, guest, &mut RamWriter(&ram)).map_err(BuildError::Load)?;
     let guest_frames = ram.frame_count();
@@ -102,7 +106,7 @@ pub(crate) fn build<'a>(
         vcpu: Vcpu::new(),
         mmu,
         live: LiveTables::new(),
-        bus: Bus::new(&guest.name).with_memory(guest.memory),
+        bus: bus(guest),
         counters: Counters::new(),
         last_reason: Reason::OtherPrivileged,
         clock: Clock::start(),
@@ -110,12 +114,19 @@ pub(crate) fn build<'a>(
         step: None,
         decoded: DecodeCache::new(),
         write_hint: None,
+        device_hint: None,
         retired: false,
         progress: Progress::default(),
         devices_touched: true,
     };
     enter(&mut vm, entry, guest)?;
     Ok(vm)
+}
+
+/// The guest's devices.
+fn bus(guest: &GuestConfig) -> Bus {
+    let bus = Bus::new(&guest.name).with_memory(guest.memory);
+    if guest.apic.is_on() { bus } else { bus.without_apic() }
 }
 
 /// How many shadow tables a guest of this size gets.

@@ -3,7 +3,7 @@
 use gnomon_trace::{Kind, Record};
 
 use crate::event::{Event, Source};
-use crate::trap::StopReason;
+use crate::trap::{StopReason, vector};
 use crate::vm::Vm;
 
 impl Vm {
@@ -13,6 +13,9 @@ impl Vm {
     /// # Errors
     /// The reason for which the VM stops.
     pub(crate) fn inject_interrupt(&mut self) -> Result<(), StopReason> {
+        if self.bus.nmi_pending() && !self.vcpu.nmi_blocked && !self.mmu.is_open() {
+            return self.inject_nmi();
+        }
         if !self.vcpu.interrupts_on() || !self.bus.interrupt_pending() || self.mmu.is_open() {
             return Ok(());
         }
@@ -27,6 +30,15 @@ impl Vm {
         // The next timer tick may have a deadline only now that this one is taken.
         self.devices_touched = true;
         self.deliver(Event { vector, error: None, cr2: None, source: Source::External })
+    }
+
+    /// Delivers the NMI; the next one waits for an IRET (SDM 3A 6.7.1).
+    #[cold]
+    fn inject_nmi(&mut self) -> Result<(), StopReason> {
+        self.bus.acknowledge_nmi();
+        self.vcpu.nmi_blocked = true;
+        self.vcpu.interrupt_shadow = None;
+        self.deliver(Event { vector: vector::NMI, error: None, cr2: None, source: Source::External })
     }
 
     /// Records that the guest goes on.

@@ -3,7 +3,7 @@
 //! Supervisor accesses first try the guest's own live mapping, where the CPU does the walk; whatever faults there goes the slow
 //! way: a walk of the guest's tables with exact rights and A/D bits, then the frame.
 
-use shadow_mmu::{Access, AccessKind, Gfn, Gpa, GuestMem as _, Gva, Privilege, TranslateError};
+use shadow_mmu::{Access, AccessKind, Gfn, GfnKind, Gpa, GuestMem as _, Gva, Privilege, TranslateError};
 
 use crate::ram::PAGE;
 use crate::trap::{Emulated, Exception, Trap};
@@ -16,6 +16,10 @@ impl Vm {
     /// The page fault that the guest's tables demand.
     #[inline]
     pub(crate) fn read_linear(&mut self, gva: u32, bytes: &mut [u8], privilege: Privilege) -> Emulated<()> {
+        if let Some(gpa) = self.device_hint.and_then(|hint| hint.covers(gva, bytes.len())) {
+            self.read_physical(gpa, bytes);
+            return Ok(());
+        }
         if privilege == Privilege::Supervisor && self.world.read_linear(gva, bytes).is_ok() {
             return Ok(());
         }
@@ -28,7 +32,7 @@ impl Vm {
     /// The page fault that the guest's tables demand; then nothing was written by the walk.
     #[inline]
     pub(crate) fn write_linear(&mut self, gva: u32, bytes: &[u8], privilege: Privilege) -> Emulated<()> {
-        if let Some(gpa) = self.hinted(gva, bytes.len()) {
+        if let Some(gpa) = self.write_hint.and_then(|hint| hint.covers(gva, bytes.len())) {
             self.write_physical(gpa, bytes);
             return Ok(());
         }
@@ -38,23 +42,15 @@ impl Vm {
         self.write_walked(gva, bytes, privilege)
     }
 
-    /// The guest-physical address of a write that goes, all of it, to the page that faulted.
-    #[inline]
-    fn hinted(&self, gva: u32, len: usize) -> Option<Gpa> {
-        let hint = self.write_hint?;
-        let offset = gva.wrapping_sub(hint.page);
-        (u64::from(offset) + len as u64 <= PAGE).then(|| hint.frame.add(offset.into()))
-    }
-
     /// Reads by a walk of the guest's tables.
     fn read_walked(&mut self, gva: u32, bytes: &mut [u8], access: Access) -> Emulated<()> {
         let (head, tail) = split_at_page(gva, bytes.len());
         let first = self.translate(gva, access)?;
         let second = if tail > 0 { Some(self.translate(gva.wrapping_add(head as u32), access)?) } else { None };
         if let Some((front, back)) = bytes.split_at_mut_checked(head) {
-            self.mmu.mem().read(first, front);
+            self.read_physical(first, front);
             if let Some(second) = second {
-                self.mmu.mem().read(second, back);
+                self.read_physical(second, back);
             }
         }
         Ok(())
@@ -86,8 +82,22 @@ impl Vm {
         })
     }
 
-    /// Writes guest memory at a guest-physical address inside one page, and tells whoever tracks that frame.
+    /// Reads memory, or the device that is there, at a guest-physical address inside one page.
+    pub(crate) fn read_physical(&mut self, gpa: Gpa, bytes: &mut [u8]) {
+        match self.mmu.mem().kind_at(gpa) {
+            GfnKind::Ram(_) | GfnKind::Rom(_) => self.mmu.mem().read(gpa, bytes),
+            GfnKind::Mmio | GfnKind::Hole => self.read_device(gpa, bytes),
+        }
+    }
+
+    /// Writes guest memory at a guest-physical address inside one page, and tells whoever tracks that frame. ROM stays as it is,
+    /// and what is no memory goes to the device there.
     pub(crate) fn write_physical(&mut self, gpa: Gpa, bytes: &[u8]) {
+        match self.mmu.mem().kind_at(gpa) {
+            GfnKind::Ram(_) => {}
+            GfnKind::Rom(_) => return,
+            GfnKind::Mmio | GfnKind::Hole => return self.write_device(gpa, bytes),
+        }
         let kind = self.mmu.write_kind(gpa.gfn());
         let before = self.tracer.is_on().then(|| self.mmu.mem().read_u32(Gpa::new(gpa.raw() & !3))).flatten();
         self.mmu.mem().write(gpa, bytes);

@@ -6,12 +6,14 @@ use gnomon_hw::frames::{self, Owner, VmId};
 use gnomon_hw::phys::GuestWindow;
 use shadow_mmu::{CmpxchgError, Gfn, GfnKind, Gpa, GuestMem, Pfn};
 
+use crate::memory_map::{self, Backing};
+
 /// Bytes of a page.
 pub(crate) const PAGE: u64 = 4096;
 
-/// The memory of one VM: guest frames 0..n, each with a host frame that lies anywhere.
+/// The memory of one VM: guest frames 0..n, each with a host frame that lies anywhere, or with nothing ([`memory_map`]).
 pub(crate) struct GuestRam {
-    frames: Vec<Pfn>,
+    frames: Vec<GfnKind>,
     window: GuestWindow,
 }
 
@@ -40,25 +42,44 @@ impl GuestRam {
         let window = GuestWindow::new(vm);
         let mut list = Vec::with_capacity(wanted as usize);
         for had in 0..wanted {
+            let backing = memory_map::backing(had * PAGE, wanted * PAGE);
+            if backing == Backing::None {
+                list.push(GfnKind::Hole);
+                continue;
+            }
             let pfn = frames::alloc_scattered(Owner::Guest(vm)).ok_or(OutOfMemory { wanted, had })?;
             if window.zero(pfn).is_err() {
                 return Err(OutOfMemory { wanted, had });
             }
-            list.push(pfn);
+            list.push(if backing == Backing::Rom { GfnKind::Rom(pfn) } else { GfnKind::Ram(pfn) });
         }
         Ok(Self { frames: list, window })
     }
 
-    /// Number of guest frames.
+    /// Number of guest frames, those without memory included.
     #[must_use]
     pub(crate) fn frame_count(&self) -> u64 {
         self.frames.len() as u64
     }
 
+    /// What stands behind an address.
+    #[inline]
+    pub(crate) fn kind_at(&self, gpa: Gpa) -> GfnKind {
+        self.frames.get((gpa.raw() / PAGE) as usize).copied().unwrap_or(GfnKind::Hole)
+    }
+
     #[inline]
     fn place(&self, gpa: Gpa) -> Option<(Pfn, usize)> {
-        let pfn = self.frames.get(usize::try_from(gpa.raw() / PAGE).ok()?)?;
-        Some((*pfn, (gpa.raw() % PAGE) as usize))
+        match self.kind_at(gpa) {
+            GfnKind::Ram(pfn) | GfnKind::Rom(pfn) => Some((pfn, (gpa.raw() % PAGE) as usize)),
+            GfnKind::Mmio | GfnKind::Hole => None,
+        }
+    }
+
+    /// The frame of RAM, which the guest can write.
+    #[inline]
+    fn writable(&self, gpa: Gpa) -> Option<(Pfn, usize)> {
+        self.place(gpa).filter(|_| matches!(self.kind_at(gpa), GfnKind::Ram(_)))
     }
 
     /// Reads bytes; what lies outside memory reads as all ones, as an empty bus does.
@@ -72,7 +93,7 @@ impl GuestRam {
         });
     }
 
-    /// Writes bytes; what lies outside memory is dropped. Does not look at tracking: see [`crate::vm::Vm::write_physical`].
+    /// Writes bytes, to ROM as well; what lies outside memory is dropped. Does not look at tracking: see [`crate::vm::Vm::write_physical`].
     pub(crate) fn write(&self, gpa: Gpa, bytes: &[u8]) {
         self.chunks(gpa, bytes.len(), |ram, at, range| {
             if let (Some((pfn, offset)), Some(part)) = (ram.place(at), bytes.get(range)) {
@@ -98,10 +119,7 @@ impl GuestRam {
 impl GuestMem for GuestRam {
     #[inline]
     fn kind(&self, gfn: Gfn) -> GfnKind {
-        match usize::try_from(gfn.raw()).ok().and_then(|index| self.frames.get(index)) {
-            Some(&pfn) => GfnKind::Ram(pfn),
-            None => GfnKind::Hole,
-        }
+        self.frames.get(gfn.raw() as usize).copied().unwrap_or(GfnKind::Hole)
     }
 
     #[inline]
@@ -117,7 +135,7 @@ impl GuestMem for GuestRam {
     }
 
     fn cmpxchg_u32(&self, gpa: Gpa, old: u32, new: u32) -> Result<(), CmpxchgError> {
-        let (pfn, offset) = self.place(gpa).ok_or(CmpxchgError::NoMemory)?;
+        let (pfn, offset) = self.writable(gpa).ok_or(CmpxchgError::NoMemory)?;
         match self.window.cmpxchg_u32(pfn, offset, old, new) {
             Ok(swapped) => swapped.map_err(|_| CmpxchgError::Changed),
             Err(_) => Err(CmpxchgError::NoMemory),
@@ -125,7 +143,7 @@ impl GuestMem for GuestRam {
     }
 
     fn cmpxchg_u64(&self, gpa: Gpa, old: u64, new: u64) -> Result<(), CmpxchgError> {
-        let (pfn, offset) = self.place(gpa).ok_or(CmpxchgError::NoMemory)?;
+        let (pfn, offset) = self.writable(gpa).ok_or(CmpxchgError::NoMemory)?;
         match self.window.cmpxchg_u64(pfn, offset, old, new) {
             Ok(swapped) => swapped.map_err(|_| CmpxchgError::Changed),
             Err(_) => Err(CmpxchgError::NoMemory),

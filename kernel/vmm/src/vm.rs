@@ -10,7 +10,7 @@ use crate::clock::Clock;
 use crate::dev::{Bus, Nanos};
 use crate::emul::DecodeCache;
 use crate::progress::Progress;
-use crate::ram::GuestRam;
+use crate::ram::{GuestRam, PAGE};
 use crate::segments::LiveTables;
 use crate::tracer::Tracer;
 use crate::vcpu::{Vcpu, flags};
@@ -45,7 +45,9 @@ pub(crate) struct Vm {
     /// Instructions decoded before.
     pub decoded: DecodeCache,
     /// The page that the write being emulated goes to, translated already.
-    pub write_hint: Option<WriteHint>,
+    pub write_hint: Option<PageHint>,
+    /// The page of a device that the access being emulated goes to, translated already.
+    pub device_hint: Option<PageHint>,
     /// Whether this exit emulated an instruction to its end.
     pub retired: bool,
     /// Faults without progress.
@@ -54,13 +56,22 @@ pub(crate) struct Vm {
     pub devices_touched: bool,
 }
 
-/// A translation for a write of the instruction that is being emulated.
+/// A translation for the access of the instruction that is being emulated.
 #[derive(Clone, Copy, Debug)]
-pub(crate) struct WriteHint {
+pub(crate) struct PageHint {
     /// The linear page.
     pub page: u32,
     /// The guest-physical page.
     pub frame: Gpa,
+}
+
+impl PageHint {
+    /// The guest-physical address of an access that lies, all of it, in the page.
+    #[inline]
+    pub(crate) fn covers(self, gva: u32, len: usize) -> Option<Gpa> {
+        let offset = gva.wrapping_sub(self.page);
+        (u64::from(offset) + len as u64 <= PAGE).then(|| self.frame.add(offset.into()))
+    }
 }
 
 /// A single step that the monitor asked for.

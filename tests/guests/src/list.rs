@@ -92,6 +92,7 @@ pub const GUESTS: &[Guest] = &[
     tap("syscalls", "system calls by INT 0x80, and ring 3 seen from the kernel"),
     tap("sysenter", "SYSENTER and SYSEXIT"),
     tap("timer", "timer interrupts with CLI, STI and HLT"),
+    tap("apic", "local APIC and I/O APIC: priorities, timer, redirection, NMI"),
     tap("io", "PIC, PIT and UART registers, INS and OUTS"),
     tap("paging-on-off", "paging switched on and off"),
     tap("demand-paging", "pages that appear when they are touched"),

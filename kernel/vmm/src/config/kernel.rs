@@ -63,8 +63,8 @@ pub fn parse_kernel(line: &str) -> Result<KernelConfig, ConfigError> {
     for word in line.words() {
         match (word.key, word.value) {
             ("log", Some(value)) => set(&mut log, "log", level(value), value, LEVELS)?,
-            ("trace", Some(value)) => set(&mut trace, "trace", switch(value), value, SWITCH)?,
-            ("summary", Some(value)) => set(&mut summary, "summary", switch(value), value, SWITCH)?,
+            ("trace", Some(value)) => set(&mut trace, "trace", parse_switch(value), value, SWITCH)?,
+            ("summary", Some(value)) => set(&mut summary, "summary", parse_switch(value), value, SWITCH)?,
             ("timeslice", Some(value)) => set(&mut timeslice, "timeslice", millis(value), value, TIMESLICE)?,
             _ => return Err(unknown(word)),
         }
@@ -106,7 +106,7 @@ fn level(value: &str) -> Option<LevelFilter> {
     known.then(|| value.parse().ok()).flatten()
 }
 
-fn switch(value: &str) -> Option<Switch> {
+pub(super) fn parse_switch(value: &str) -> Option<Switch> {
     match value {
         "on" => Some(Switch::On),
         "off" => Some(Switch::Off),

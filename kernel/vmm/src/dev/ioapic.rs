@@ -130,7 +130,11 @@ impl IoApic {
         // Remote IRR belongs to level-triggered entries only; making one edge-triggered clears it.
         let kept = if value & LEVEL != 0 { entry.low & REMOTE_IRR } else { 0 };
         entry.low = value & WRITABLE | kept;
-        if value & MASKED == 0 { self.open |= bit(pin) } else { self.open &= !bit(pin) }
+        if value & MASKED == 0 {
+            self.open |= bit(pin)
+        } else {
+            self.open &= !bit(pin)
+        }
         self.waiting_level(pin)
     }
 
@@ -196,8 +200,7 @@ mod tests {
         let mut apic = IoApic::new(1);
         assert_eq!(apic.pulse(2), None);
         assert_eq!(program(&mut apic, 2, 0x31, 0), None);
-        let message =
-            Message { vector: 0x31, delivery: Delivery::Fixed, destination: 0, logical: false, level: false };
+        let message = Message { vector: 0x31, delivery: Delivery::Fixed, destination: 0, logical: false, level: false };
         assert_eq!(apic.set_line(2, true), Some(message));
         assert_eq!(apic.set_line(2, true), None);
         assert_eq!(apic.set_line(2, false), None);

@@ -80,7 +80,7 @@ fn the_timer_interrupts_when_it_is_not_masked() {
 #[test]
 fn destinations() {
     let mut apic = LocalApic::new();
-    let mut takes = |apic: &mut LocalApic, destination, logical| {
+    let takes = |apic: &mut LocalApic, destination, logical| {
         apic.receive(Message { vector: 0x80, delivery: Delivery::Fixed, destination, logical, level: false });
         let taken = apic.acknowledge().is_some();
         let _ = apic.write(EOI, 0, Nanos::ZERO);

@@ -187,7 +187,11 @@ impl Vm {
     /// RDMSR.
     pub(crate) fn read_msr(&mut self) -> Emulated<()> {
         let msr = self.gpr(1);
-        let value = if msr == MSR_TSC { Some(time::tsc()) } else { self.vcpu.msrs.read(msr) };
+        let value = match msr {
+            MSR_TSC => Some(time::tsc()),
+            vcpu::msr_number::APIC_BASE => self.bus.apic_base(),
+            _ => self.vcpu.msrs.read(msr),
+        };
         let value = value.ok_or(Exception::gp(0))?;
         self.set_gpr(0, value as u32);
         self.set_gpr(2, (value >> 32) as u32);
@@ -197,6 +201,10 @@ impl Vm {
     /// WRMSR.
     pub(crate) fn write_msr(&mut self) -> Emulated<()> {
         let value = u64::from(self.gpr(0)) | u64::from(self.gpr(2)) << 32;
+        if self.gpr(1) == vcpu::msr_number::APIC_BASE {
+            self.devices_touched = true;
+            return if self.bus.set_apic_base(value) { Ok(()) } else { Err(Exception::gp(0).into()) };
+        }
         let old = self.vcpu.msrs.efer;
         match self.vcpu.msrs.write(self.gpr(1), value) {
             vcpu::Written::Stored => Ok(()),

@@ -200,6 +200,7 @@ impl Vm {
         if self.vcpu.system_flags & flags::NT != 0 {
             return Err(StopReason::TaskSwitch.into());
         }
+        self.vcpu.nmi_blocked = false; // even if it faults (SDM 3A 6.7.1)
         let word = size as u32;
         let eip = self.peek(0, size)?;
         let cs = Selector(self.peek(word, size)? as u16);

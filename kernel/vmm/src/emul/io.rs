@@ -3,7 +3,7 @@
 use gnomon_hw::SegReg;
 use gnomon_trace::{Kind, Record};
 use iced_x86::{Instruction, OpKind, Register};
-use shadow_mmu::{Access, AccessKind, Privilege};
+use shadow_mmu::{Access, AccessKind, Gpa, Privilege};
 
 use super::Next;
 use crate::dev::BusEffect;
@@ -60,6 +60,34 @@ impl Vm {
             BusEffect::Exit(status) => Err(StopReason::Exit(status).into()),
             BusEffect::Reset => Err(StopReason::Reset.into()),
         }
+    }
+
+    /// Reads a device in memory.
+    pub(crate) fn read_device(&mut self, gpa: Gpa, bytes: &mut [u8]) {
+        let before = self.bus.next_deadline();
+        self.bus.read_memory(gpa.raw(), bytes, self.now());
+        self.devices_touched |= self.bus.next_deadline() != before;
+        self.trace_device(gpa, bytes, 2);
+    }
+
+    /// Writes a device in memory. Most writes only end an interrupt, after which there is nothing to arm.
+    pub(crate) fn write_device(&mut self, gpa: Gpa, bytes: &[u8]) {
+        let before = self.bus.next_deadline();
+        self.bus.write_memory(gpa.raw(), bytes, self.now());
+        self.devices_touched |= self.bus.next_deadline() != before;
+        self.trace_device(gpa, bytes, 3);
+    }
+
+    /// Flag 1 says write, flag 2 memory.
+    fn trace_device(&self, gpa: Gpa, bytes: &[u8], flags: u8) {
+        self.tracer.record(|| {
+            let mut value = [0; 8];
+            for (place, byte) in value.iter_mut().zip(bytes) {
+                *place = *byte;
+            }
+            let a = u64::from_le_bytes(value);
+            Record { code: bytes.len() as u8, flags, arg: gpa.raw() as u32, a, ..Record::new(Kind::Io) }
+        });
     }
 
     /// IN or OUT.

@@ -4,7 +4,7 @@ use gnomon_trace::Reason;
 use shadow_mmu::{Access, AccessKind, ControlFault, Fault, Gpa, Gva, Outcome, PfErr, VmStop};
 
 use crate::trap::{Emulated, Exception, StopReason, Trap};
-use crate::vm::{Vm, WriteHint};
+use crate::vm::{PageHint, Vm};
 
 impl Vm {
     /// Handles a page fault of the guest.
@@ -26,10 +26,7 @@ impl Vm {
             }
             Outcome::EmulateWrite(gpa) => self.on_tracked_write(fault, gpa),
             Outcome::Mmio(_) if access.kind == AccessKind::Fetch => Err(StopReason::FetchOutsideMemory.into()),
-            Outcome::Mmio(_) => {
-                self.count(Reason::Mmio);
-                self.emulate_access()
-            }
+            Outcome::Mmio(gpa) => self.on_device_access(fault, gpa),
             Outcome::NotResident(_) => Err(NOT_RESIDENT.into()),
             Outcome::Stop(stop) => Err(mmu_stop(stop).into()),
         }
@@ -50,7 +47,7 @@ impl Vm {
             return Ok(());
         }
         let page = fault.gva.page().raw() as u32;
-        self.write_hint = Some(WriteHint { page, frame: gpa.gfn().base() });
+        self.write_hint = Some(PageHint { page, frame: gpa.gfn().base() });
         let done = self.emulate_access();
         self.write_hint = None;
         match done {
@@ -60,6 +57,19 @@ impl Vm {
                 done
             }
         }
+    }
+
+    /// An access that is allowed, to a device, to ROM or to nothing.
+    fn on_device_access(&mut self, fault: Fault, gpa: Gpa) -> Emulated<()> {
+        self.count(Reason::Mmio);
+        let hint = PageHint { page: fault.gva.page().raw() as u32, frame: gpa.gfn().base() };
+        self.device_hint = Some(hint);
+        if fault.access.kind == AccessKind::Write {
+            self.write_hint = Some(hint);
+        }
+        let done = self.emulate_access();
+        (self.device_hint, self.write_hint) = (None, None);
+        done
     }
 
     /// Executes the instruction at EIP by emulation.

@@ -112,6 +112,8 @@ pub struct Vcpu {
     pub interrupt_shadow: Option<u32>,
     /// HLT waits for an interrupt.
     pub halted: bool,
+    /// An NMI was delivered, and no IRET was executed since.
+    pub nmi_blocked: bool,
     /// DR0..DR7.
     pub debug: [u32; 8],
     /// Model-specific registers.
@@ -135,6 +137,7 @@ impl Vcpu {
             system_flags: 0,
             interrupt_shadow: None,
             halted: false,
+            nmi_blocked: false,
             debug: [0, 0, 0, 0, 0, 0, 0xffff_0ff0, 0x400],
             msrs: Msrs::new(),
         }

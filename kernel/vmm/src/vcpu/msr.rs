@@ -69,8 +69,7 @@ pub struct Msrs {
 }
 
 /// MSRs that only keep their value, with their value at reset.
-const PLAIN: [(u32, u64); 17] = [
-    (number::APIC_BASE, 0xfee0_0900),
+const PLAIN: [(u32, u64); 16] = [
     (number::FEATURE_CONTROL, 1),
     (number::BIOS_SIGN_ID, 0),
     (number::MCG_STATUS, 0),
@@ -96,7 +95,7 @@ impl Msrs {
         Self { sysenter: [0; 3], efer: 0, star: 0, plain: PLAIN, mtrr_variable: [0; 16], mtrr_fix4k: [0; 8] }
     }
 
-    /// The value that RDMSR gives, or `None` for #GP(0). The TSC is the caller's business.
+    /// The value that RDMSR gives, or `None` for #GP(0). The TSC and IA32_APIC_BASE are the caller's business.
     #[must_use]
     pub fn read(&self, msr: u32) -> Option<u64> {
         match msr {
