@@ -388,7 +388,11 @@ serial_idle:
 nmi:
     hook 2, on_nmi
     lset L_TPR, 0xf0
-    lset L_ICR, TO_SELF | DELIVER_NMI
+    lget L_ID                           # the shorthand for self is not for NMIs
+    andl $0xff000000, %eax
+    movl $L_ICR_HIGH, %edx
+    movl %eax, (%edx)
+    lset L_ICR, DELIVER_NMI
     jmp 1f
 1:  nop
     check_eq "an NMI comes with IF=0 and TPR 0xf0", nmis, $2
@@ -401,7 +405,7 @@ on_nmi:
     incl depth
     cmpl $1, nmis
     jne 1f
-    lset L_ICR, TO_SELF | DELIVER_NMI
+    lset L_ICR, DELIVER_NMI
     jmp 1f
 1:  cmpl $1, depth
     jbe 2f
