@@ -85,7 +85,7 @@ impl Vm {
     /// Reads memory, or the device that is there, at a guest-physical address inside one page.
     pub(crate) fn read_physical(&mut self, gpa: Gpa, bytes: &mut [u8]) {
         match self.mmu.mem().kind_at(gpa) {
-            GfnKind::Ram(_) | GfnKind::Rom(_) => self.mmu.mem().read(gpa, bytes),
+            GfnKind::Ram(_) | GfnKind::Rom(_) | GfnKind::NotResident => self.mmu.mem().read(gpa, bytes),
             GfnKind::Mmio | GfnKind::Hole => self.read_device(gpa, bytes),
         }
     }
@@ -94,7 +94,7 @@ impl Vm {
     /// and what is no memory goes to the device there.
     pub(crate) fn write_physical(&mut self, gpa: Gpa, bytes: &[u8]) {
         match self.mmu.mem().kind_at(gpa) {
-            GfnKind::Ram(_) => {}
+            GfnKind::Ram(_) | GfnKind::NotResident => {}
             GfnKind::Rom(_) => return,
             GfnKind::Mmio | GfnKind::Hole => return self.write_device(gpa, bytes),
         }

@@ -72,7 +72,7 @@ impl GuestRam {
     fn place(&self, gpa: Gpa) -> Option<(Pfn, usize)> {
         match self.kind_at(gpa) {
             GfnKind::Ram(pfn) | GfnKind::Rom(pfn) => Some((pfn, (gpa.raw() % PAGE) as usize)),
-            GfnKind::Mmio | GfnKind::Hole => None,
+            GfnKind::NotResident | GfnKind::Mmio | GfnKind::Hole => None,
         }
     }
 

@@ -53,8 +53,8 @@ pub fn fields(record: &Record) -> Vec<Field> {
             ("instruction", Text(disassemble(a, b, flags))),
         ],
         Kind::Io => vec![
-            ("direction", Text(if flags == 1 { "out" } else { "in" }.into())),
-            ("port", Hex(arg.into())),
+            ("direction", Text(if flags & 1 != 0 { "out" } else { "in" }.into())),
+            (if flags & 2 != 0 { "gpa" } else { "port" }, Hex(arg.into())),
             ("bytes", small),
             ("value", Hex(a)),
         ],
