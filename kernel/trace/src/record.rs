@@ -66,7 +66,8 @@ kinds! {
     /// An instruction was emulated: `code` = its length, `flags` = bytes of it in `b` that count, `a` = RIP, `b` = its first 8
     /// bytes, little-endian.
     Emulate = 15 "emulate",
-    /// A port access: `code` = bytes, `flags` = 1 for OUT, `arg` = port, `a` = the value.
+    /// A device access: `code` = bytes, `flags` = 1 for a write, plus 2 if `arg` is a guest-physical address and not a port, `a` =
+    /// the value.
     Io = 16 "io",
     /// Translations were dropped from the TLB: `code` = 1 one page, 2 all; `a` = GVA if one page.
     Flush = 17 "flush",

@@ -1,4 +1,4 @@
-//! The guest-physical address space: what is RAM, ROM, and nothing. Loaders tell it to guests, [`crate::ram`] carries it out.
+//! The guest-physical address space: what is RAM, ROM, and nothing. Loaders tell it to guests, `ram.rs` carries it out.
 //!
 //! ```text
 //!   0x00000000  RAM; the BIOS data area at 0x400
