@@ -10,11 +10,12 @@ use gnomon_trace::{Counters, Kind, Reason, Record};
 use shadow_mmu::{Config, ControlWrite, Gpa, Pfn, ShadowMmu};
 
 use crate::clock::Clock;
-use crate::config::GuestConfig;
+use crate::config::{GuestConfig, Switch};
 use crate::dev::Bus;
 use crate::emul::DecodeCache;
 use crate::firmware;
 use crate::loader::{self, Entry, GuestWriter, LoadError, OutsideMemory};
+use crate::marks::Marks;
 use crate::progress::Progress;
 use crate::ram::{GuestRam, OutOfMemory, PAGE};
 use crate::segments::LiveTables;
@@ -85,6 +86,7 @@ pub(crate) fn build<'a>(
     index: usize,
     module: impl Fn(usize) -> &'a [u8],
     tracer: &Tracer,
+    marks: Switch,
 ) -> Result<Vm, BuildError> {
     let number = u8::try_from(index).unwrap_or(u8::MAX).saturating_add(1);
     let id = VmId(number);
@@ -117,6 +119,7 @@ pub(crate) fn build<'a>(
         device_hint: None,
         retired: false,
         progress: Progress::default(),
+        marks: Marks::new(marks),
         devices_touched: true,
     };
     enter(&mut vm, entry, guest)?;

@@ -30,6 +30,7 @@ mod event;
 mod exit;
 mod firmware;
 mod interrupt;
+mod marks;
 mod memory;
 pub mod memory_map;
 mod progress;

@@ -60,7 +60,7 @@ fn make_guests(boot: &BootInfo, config: &KernelConfig) -> Result<Vec<Guest>, (Ex
     let mut guests = Vec::with_capacity(descriptions.len());
     for (index, description) in descriptions.iter().enumerate() {
         let bytes = |index: usize| boot.modules.get(index).map_or(&[][..], phys::module_bytes);
-        let vm = build(description, index, bytes, &tracer).map_err(|error| {
+        let vm = build(description, index, bytes, &tracer, config.marks).map_err(|error| {
             log::error!("guest {}: {error}", description.name);
             (ExitCode::Config, "guest image")
         })?;

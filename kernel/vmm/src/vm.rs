@@ -9,6 +9,7 @@ use shadow_mmu::{FlushPlan, Gpa, Privilege, ShadowMmu};
 use crate::clock::Clock;
 use crate::dev::{Bus, Nanos};
 use crate::emul::DecodeCache;
+use crate::marks::Marks;
 use crate::progress::Progress;
 use crate::ram::{GuestRam, PAGE};
 use crate::segments::LiveTables;
@@ -52,6 +53,8 @@ pub(crate) struct Vm {
     pub retired: bool,
     /// Faults without progress.
     pub progress: Progress,
+    /// What was counted since the guest's last mark.
+    pub marks: Marks,
     /// Whether devices were touched since the run loop last looked at them.
     pub devices_touched: bool,
 }

@@ -1,4 +1,4 @@
-//! The hypervisor's own command line: `log=info trace=off summary=on timeslice=10`.
+//! The hypervisor's own command line: `log=info trace=off summary=on marks=off timeslice=10`.
 
 use alloc::string::{String, ToString};
 
@@ -8,7 +8,7 @@ use super::error::ConfigError;
 use super::words::{Line, Word, number};
 
 const PLACE: &str = "kernel command line";
-const WORDS: &str = "log=, trace=, summary= or timeslice=";
+const WORDS: &str = "log=, trace=, summary=, marks= or timeslice=";
 const LEVELS: &str = "off, error, warn, info, debug or trace";
 const SWITCH: &str = "on or off";
 const TIMESLICE: &str = "a number of milliseconds from 1 to 1000";
@@ -39,13 +39,15 @@ pub struct KernelConfig {
     pub trace: Switch,
     /// Whether the counters are printed at the end (`summary=`, default on).
     pub summary: Switch,
+    /// Whether a guest's marks are answered with the exits between them (`marks=`, default off; see `marks.rs`).
+    pub marks: Switch,
     /// How long a guest runs before the next one has its turn, in milliseconds (`timeslice=`, default 10).
     pub timeslice_ms: u32,
 }
 
 impl Default for KernelConfig {
     fn default() -> Self {
-        Self { log: LevelFilter::Info, trace: Switch::Off, summary: Switch::On, timeslice_ms: 10 }
+        Self { log: LevelFilter::Info, trace: Switch::Off, summary: Switch::On, marks: Switch::Off, timeslice_ms: 10 }
     }
 }
 
@@ -54,7 +56,7 @@ impl Default for KernelConfig {
 /// # Errors
 /// A [`ConfigError`] for an unknown or repeated word or a value that cannot be used.
 pub fn parse_kernel(line: &str) -> Result<KernelConfig, ConfigError> {
-    let (mut log, mut trace, mut summary, mut timeslice) = (None, None, None, None);
+    let (mut log, mut trace, mut summary, mut marks, mut timeslice) = (None, None, None, None, None);
     let line = Line::new(line);
     if !line.rest.is_empty() {
         let problem = "`--` has no meaning here: expected it in a module's command line only";
@@ -65,6 +67,7 @@ pub fn parse_kernel(line: &str) -> Result<KernelConfig, ConfigError> {
             ("log", Some(value)) => set(&mut log, "log", level(value), value, LEVELS)?,
             ("trace", Some(value)) => set(&mut trace, "trace", parse_switch(value), value, SWITCH)?,
             ("summary", Some(value)) => set(&mut summary, "summary", parse_switch(value), value, SWITCH)?,
+            ("marks", Some(value)) => set(&mut marks, "marks", parse_switch(value), value, SWITCH)?,
             ("timeslice", Some(value)) => set(&mut timeslice, "timeslice", millis(value), value, TIMESLICE)?,
             _ => return Err(unknown(word)),
         }
@@ -74,6 +77,7 @@ pub fn parse_kernel(line: &str) -> Result<KernelConfig, ConfigError> {
         log: log.unwrap_or(default.log),
         trace: trace.unwrap_or(default.trace),
         summary: summary.unwrap_or(default.summary),
+        marks: marks.unwrap_or(default.marks),
         timeslice_ms: timeslice.unwrap_or(default.timeslice_ms),
     })
 }
@@ -134,9 +138,14 @@ mod tests {
 
     #[test]
     fn every_word_is_understood() {
-        let config = parse_kernel("/boot/gnomon log=debug trace=on summary=off timeslice=25");
-        let expected =
-            KernelConfig { log: LevelFilter::Debug, trace: Switch::On, summary: Switch::Off, timeslice_ms: 25 };
+        let config = parse_kernel("/boot/gnomon log=debug trace=on summary=off marks=on timeslice=25");
+        let expected = KernelConfig {
+            log: LevelFilter::Debug,
+            trace: Switch::On,
+            summary: Switch::Off,
+            marks: Switch::On,
+            timeslice_ms: 25,
+        };
         assert_eq!(config, Ok(expected));
         assert_eq!(parse_kernel("log=off").map(|config| config.log), Ok(LevelFilter::Off));
     }
@@ -150,11 +159,11 @@ mod tests {
         assert_eq!(refusal("log=INFO"), refusal("log=loud").replace("loud", "INFO"));
         assert_eq!(
             refusal("speed=3"),
-            "kernel command line: unknown word `speed=3`: expected log=, trace=, summary= or timeslice="
+            "kernel command line: unknown word `speed=3`: expected log=, trace=, summary=, marks= or timeslice="
         );
         assert_eq!(
             refusal("gnomon fast"),
-            "kernel command line: unknown word `fast`: expected log=, trace=, summary= or timeslice="
+            "kernel command line: unknown word `fast`: expected log=, trace=, summary=, marks= or timeslice="
         );
         assert_eq!(
             refusal("timeslice=0"),

@@ -7,6 +7,7 @@ use shadow_mmu::{Access, AccessKind, Gpa, Privilege};
 
 use super::Next;
 use crate::dev::BusEffect;
+use crate::marks;
 use crate::trap::{Emulated, Exception, StopReason};
 use crate::vcpu::flags;
 use crate::vm::Vm;
@@ -55,6 +56,9 @@ impl Vm {
             a: value.into(),
             ..Record::new(Kind::Io)
         });
+        if port == marks::PORT {
+            self.mark(value);
+        }
         match self.bus.write(port, size as u8, value, self.now()) {
             BusEffect::None => Ok(()),
             BusEffect::Exit(status) => Err(StopReason::Exit(status).into()),

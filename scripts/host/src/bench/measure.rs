@@ -1,142 +1,224 @@
-//! One run of a benchmark guest: an emulator that counts instructions, with Gnomon or without.
+//! One run of a benchmark guest in one column.
 
 use std::path::Path;
 use std::time::{Duration, Instant};
 
-use super::parse;
-use super::results::{Run, Under};
+use super::column::Column;
+use super::parse::Recorder;
+use super::results::{Clock, Run, State};
 use crate::cli::{MachineArgs, MachineKind};
 use crate::console::Piece;
 use crate::guest::Guest;
 use crate::image::Payload;
 use crate::machine::{Machine, RunFolder};
 use crate::progress;
-use crate::run::{self, Outcome};
+use crate::run;
 use crate::status::{Failed, Status};
 
 /// How often a long run says how far it is.
 const PATIENCE: Duration = Duration::from_secs(20);
 
 /// A benchmark guest.
-#[derive(Debug)]
+#[derive(Clone, Debug)]
 pub(super) struct Subject {
-    /// What is booted.
+    /// What is booted, arguments included.
     pub(super) guest: Guest,
     /// What `gnomon run` calls it.
     pub(super) image: String,
 }
 
-/// Where it runs.
-#[derive(Clone, Copy, Debug)]
-pub(super) struct Place {
-    /// The emulator.
-    pub(super) machine: MachineKind,
-    /// With or without Gnomon.
-    pub(super) under: Under,
+/// A run to be done.
+#[derive(Clone, Debug)]
+pub(super) struct Job {
+    /// The guest.
+    pub(super) subject: Subject,
+    /// What it runs on.
+    pub(super) column: Column,
+    /// What is read.
+    pub(super) clock: Clock,
+    /// How often it runs.
+    pub(super) repeats: u32,
+    /// Limit of one run in seconds.
+    pub(super) timeout: f64,
 }
 
-impl Place {
+/// How one boot ended.
+enum Boot {
+    Done(Recorder),
+    Not(State),
+}
+
+impl Job {
     /// In words.
-    pub(super) fn describe(self) -> String {
-        let under = if self.under == Under::Bare { "bare" } else { "under Gnomon" };
-        format!("{under} on {}", machine_name(self.machine))
+    pub(super) fn describe(&self) -> String {
+        let clock = if self.clock == Clock::Wall { ", timed" } else { "" };
+        format!("{}: {}{clock}", self.subject.guest.name, self.column.describe())
     }
-}
 
-/// The emulator's proper name.
-pub(super) fn machine_name(machine: MachineKind) -> &'static str {
-    match machine {
-        MachineKind::Qemu => "QEMU",
-        MachineKind::Bochs => "Bochs",
-    }
-}
-
-/// Runs the guest to its end; under Gnomon with this `kernel`.
-///
-/// # Errors
-/// If it cannot be started, does not end well within `timeout` (in seconds), or prints no figures. Half a result would look
-/// like a whole one in a table.
-pub(super) fn measure(subject: &Subject, kernel: &Path, place: Place, timeout: f64) -> anyhow::Result<Run> {
-    let bare = place.under == Under::Bare;
-    let guests = std::slice::from_ref(&subject.guest);
-    let (payload, memory) = if bare {
-        (Payload::bare(&subject.guest), subject.guest.memory)
-    } else {
-        let words = run::kernel_command_line("info", false, &[]);
-        (Payload::gnomon(kernel.to_owned(), words, guests), run::host_memory(guests))
-    };
-    let machine = machine(place.machine, memory, timeout)?;
-    let folder = RunFolder::new()?;
-    let (mut said, mut log) = (Vec::new(), Vec::new());
-    let mut reported = Instant::now();
-    let outcome = run::execute(&machine, &payload, bare, &folder, &mut |piece| {
-        match piece {
-            Piece::Guest(bytes) => said.extend_from_slice(bytes),
-            Piece::Line(line) => log.push(format!("[gnomon {}] {}", line.level, line.text)),
+    /// Runs the guest to its end, as often as wanted; under Gnomon with this `kernel`.
+    ///
+    /// # Errors
+    /// If an emulator cannot be started, or the user interrupts. What the guest or the hypervisor does wrong is in the result.
+    pub(super) fn run(&self, kernel: &Path) -> anyhow::Result<Run> {
+        let mut all: Option<Recorder> = None;
+        let mut identical = (self.repeats > 1).then_some(true);
+        let mut state = State::Measured;
+        for _ in 0..self.repeats {
+            match self.boot(kernel)? {
+                Boot::Not(reason) => {
+                    state = reason;
+                    break;
+                }
+                Boot::Done(recorder) => match &mut all {
+                    None => all = Some(recorder),
+                    Some(first) => {
+                        identical = identical.map(|same| same && first.text() == recorder.text());
+                        first.merge(recorder);
+                    }
+                },
+            }
         }
-        if reported.elapsed() > PATIENCE {
-            reported = Instant::now();
-            progress::note(&format!("   {} operations so far", parse::counts(&String::from_utf8_lossy(&said)).len()));
+        let measured = state == State::Measured;
+        Ok(Run {
+            guest: self.subject.guest.name.clone(),
+            column: self.column,
+            clock: self.clock,
+            command: self.command(),
+            state,
+            repeats: self.repeats,
+            // Times differ in any two runs.
+            identical: identical.filter(|_| measured && self.clock == Clock::Count),
+            operations: all.filter(|_| measured).map(|all| all.results(self.clock)).unwrap_or_default(),
+        })
+    }
+
+    fn boot(&self, kernel: &Path) -> anyhow::Result<Boot> {
+        let bare = self.column.is_bare();
+        let mut guest = self.subject.guest.clone();
+        guest.words = self.column.guest_words();
+        let guests = std::slice::from_ref(&guest);
+        let (payload, memory) = if bare {
+            (Payload::bare(&guest), guest.memory)
+        } else {
+            let words = run::kernel_command_line("info", false, &self.kernel_words());
+            (Payload::gnomon(kernel.to_owned(), words, guests), run::host_memory(guests))
+        };
+        let machine = self.machine(memory)?;
+        let folder = RunFolder::new()?;
+        let (mut recorder, mut complaint) = (Recorder::default(), None);
+        let mut reported = Instant::now();
+        let outcome = run::execute(&machine, &payload, bare, &folder, &mut |piece| {
+            match piece {
+                Piece::Guest(bytes) => recorder.guest(bytes),
+                Piece::Line(line) if line.level == "error" => complaint = complaint.take().or(Some(line.text)),
+                Piece::Line(line) => recorder.hypervisor(&line.text),
+            }
+            if reported.elapsed() > PATIENCE {
+                reported = Instant::now();
+                progress::note(&format!("   {}: {} operations so far", self.describe(), recorder.operations()));
+            }
+            Ok(())
+        })?;
+        let words = || complaint.clone().unwrap_or_else(|| format!("{:?}", outcome.ending));
+        Ok(match outcome.status {
+            Status::Ok if recorder.operations() == 0 => {
+                Boot::Not(State::Failed { why: "prints no figures (lines `name count ticks`)".into() })
+            }
+            Status::Ok => Boot::Done(recorder),
+            Status::Usage => Boot::Not(State::NotOffered { why: words() }),
+            Status::Interrupted => return Err(Failed::interrupted()),
+            Status::Tool => return Err(Failed::tool(format!("{}: {}", self.describe(), words()))),
+            Status::Timeout => Boot::Not(State::Failed { why: format!("not done after {} s", self.timeout) }),
+            Status::Guest | Status::Host => Boot::Not(State::Failed { why: words() }),
+        })
+    }
+
+    fn machine(&self, memory: u64) -> anyhow::Result<Machine> {
+        let arguments = MachineArgs {
+            machine: self.column.machine,
+            boot: None,
+            host_memory: None,
+            cpu: None,
+            icount: self.icount(),
+            timeout: Some(self.timeout),
+        };
+        Machine::new(&arguments, memory)
+    }
+
+    /// Bochs counts instructions anyway.
+    fn icount(&self) -> bool {
+        self.column.machine == MachineKind::Qemu && self.clock == Clock::Count
+    }
+
+    /// Marks are answered by log lines, which would only disturb what is timed.
+    fn kernel_words(&self) -> Vec<String> {
+        let mut words = self.column.kernel_words();
+        if self.clock == Clock::Count {
+            words.push("marks=on".into());
         }
-        Ok(())
-    })?;
-    if outcome.status != Status::Ok {
-        for line in String::from_utf8_lossy(&said).lines().map(str::to_owned).chain(log) {
-            eprintln!("   | {line}");
+        words
+    }
+
+    /// The command that runs the same once more, by hand.
+    fn command(&self) -> String {
+        let Subject { guest, image } = &self.subject;
+        let memory = guest.memory >> 20;
+        let words = self.column.guest_words();
+        let mut command = String::from("scripts/gnomon run");
+        let arguments =
+            |text: &str| if guest.arguments.is_empty() { String::new() } else { format!("{text}{}", guest.arguments) };
+        let mut tail = String::new();
+        if words.is_empty() {
+            command.push_str(&format!(" {image} -m {memory}M"));
+            tail = arguments(" -- ");
+        } else {
+            let name = &guest.name;
+            let words = words.join(" ");
+            command
+                .push_str(&format!(" --guest 'name={name} mem={memory}M kernel={image} {words}{}'", arguments(" -- ")));
         }
-        run::explain(&outcome, bare, &machine);
-        return Err(failed(subject, place, &outcome));
+        if self.column.machine == MachineKind::Bochs {
+            command.push_str(" --machine bochs");
+        } else if self.icount() {
+            command.push_str(" --icount");
+        }
+        if self.column.is_bare() {
+            command.push_str(" --bare");
+        } else {
+            self.kernel_words().iter().for_each(|word| command.push_str(&format!(" --set {word}")));
+        }
+        command + &tail
     }
-    let counts = parse::counts(&String::from_utf8_lossy(&said));
-    if counts.is_empty() {
-        let why = "prints no figures (lines `name: ticks.00` or `name iterations ticks`)";
-        return Err(Failed::usage(format!("{} {why}", subject.guest.name)));
-    }
-    Ok(Run { machine: place.machine, under: place.under, command: command(subject, place), counts })
-}
-
-fn machine(kind: MachineKind, memory: u64, timeout: f64) -> anyhow::Result<Machine> {
-    let arguments = MachineArgs {
-        machine: kind,
-        boot: None,
-        host_memory: None,
-        cpu: None,
-        // Bochs counts instructions anyway.
-        icount: kind == MachineKind::Qemu,
-        timeout: Some(timeout),
-    };
-    Machine::new(&arguments, memory)
-}
-
-fn failed(subject: &Subject, place: Place, outcome: &Outcome) -> anyhow::Error {
-    let why = format!("{} {}: did not end well, so nothing is reported", subject.guest.name, place.describe());
-    if outcome.status == Status::Interrupted { Failed::interrupted() } else { Failed::with(outcome.status, why) }
-}
-
-/// The command that runs the same again, by hand.
-fn command(subject: &Subject, place: Place) -> String {
-    let mut command = format!("scripts/gnomon run {} -m {}M", subject.image, subject.guest.memory >> 20);
-    command.push_str(match place.machine {
-        MachineKind::Qemu => " --icount",
-        MachineKind::Bochs => " --machine bochs",
-    });
-    if place.under == Under::Bare {
-        command.push_str(" --bare");
-    }
-    command
 }
 
 #[cfg(test)]
 mod tests {
+    use super::super::column::{Backend, Mmu, Policy};
     use super::*;
 
     #[test]
     fn commands_name_no_folder() {
-        let guest = Guest { memory: 64 << 20, ..Guest::new("nanobench", Path::new("/somewhere/nanobench.elf")) };
+        let guest = Guest {
+            memory: 64 << 20,
+            arguments: "rounds=2".into(),
+            ..Guest::new("nanobench", Path::new("/somewhere/nanobench.elf"))
+        };
         let subject = Subject { guest, image: "nanobench.elf".into() };
-        let on = |machine, under| command(&subject, Place { machine, under });
-        assert_eq!(on(MachineKind::Qemu, Under::Gnomon), "scripts/gnomon run nanobench.elf -m 64M --icount");
-        let bochs = "scripts/gnomon run nanobench.elf -m 64M --machine bochs --bare";
-        assert_eq!(on(MachineKind::Bochs, Under::Bare), bochs);
+        let on = |machine, backend, policy| {
+            let column = Column { machine, backend, mmu: Some(Mmu::Shadow), policy };
+            Job { subject: subject.clone(), column, clock: Clock::Count, repeats: 1, timeout: 1.0 }.command()
+        };
+        assert_eq!(
+            on(MachineKind::Qemu, Backend::Depriv, Some(Policy::WriteProtect)),
+            "scripts/gnomon run nanobench.elf -m 64M --icount --set marks=on -- rounds=2"
+        );
+        assert_eq!(
+            on(MachineKind::Qemu, Backend::Depriv, Some(Policy::Vtlb)),
+            "scripts/gnomon run --guest 'name=nanobench mem=64M kernel=nanobench.elf shadow=vtlb -- rounds=2' --icount --set marks=on"
+        );
+        assert_eq!(
+            on(MachineKind::Bochs, Backend::Bare, None),
+            "scripts/gnomon run nanobench.elf -m 64M --machine bochs --bare -- rounds=2"
+        );
     }
 }

@@ -1,21 +1,29 @@
-//! `gnomon bench`: what the operations of a guest kernel cost under Gnomon, in instructions, beside what they cost bare. Runs
-//! the guest `bench-exits` and any other that prints its figures, and can write them to `bench/`.
+//! `gnomon bench`: what the operations of a guest kernel cost, bare and under each way of Gnomon to run it.
 //!
-//! Figures are instruction counts, not times: they are the same in every run and on every machine, however busy.
+//! The guest `bench` (and any other that prints its figures in the same form) runs in each column of a matrix: emulator, back
+//! end, policy. Counts of instructions are the same in every run and on every machine, however busy; times are ratios.
 
+mod catalog;
+mod column;
+mod compare;
+mod csv;
+mod guard;
 mod measure;
 mod parse;
 mod peer;
 mod provenance;
+mod queue;
 mod report;
 mod results;
 mod table;
+
+pub use guard::check as guard;
 
 use std::io::{self, Write as _};
 use std::path::{Path, PathBuf};
 
 use anyhow::Context as _;
-use clap::Args;
+use clap::{Args, Subcommand, ValueEnum};
 
 use crate::build;
 use crate::cli::{MachineKind, parse_seconds, parse_size};
@@ -23,145 +31,266 @@ use crate::guest::{Guest, name_of};
 use crate::progress;
 use crate::status::{Failed, Status};
 use crate::workspace;
-use measure::{Place, Subject, machine_name};
-use results::{GuestResults, Results, Under};
+use column::{Backend, Column, Policy, Wanted, name};
+use measure::{Job, Subject};
+use results::{Clock, Results, State};
 
 /// The benchmark guest that comes with Gnomon.
-const BUILT_IN: &str = "bench-exits";
+const BUILT_IN: &str = "bench";
+
+/// What `gnomon bench` prints on stdout.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub enum Format {
+    /// Tables for a terminal
+    Table,
+    /// The results with all conditions
+    Json,
+    /// A line for each figure
+    Csv,
+}
 
 /// Arguments of `gnomon bench`.
 #[derive(Debug, Args)]
+#[command(args_conflicts_with_subcommands = true)]
 pub struct BenchArgs {
-    /// The emulators
-    #[arg(long, value_enum, value_delimiter = ',', default_values_t = [MachineKind::Qemu, MachineKind::Bochs])]
-    pub machine: Vec<MachineKind>,
-    /// Run this guest as well: one that prints lines `NAME ITERATIONS TICKS`, in rounds
+    /// Something else than measuring
+    #[command(subcommand)]
+    command: Option<BenchCommand>,
+    /// Few rounds: done in minutes, with the same counts
+    #[arg(long)]
+    quick: bool,
+    /// The emulators [default: both]
+    #[arg(long, value_enum, value_delimiter = ',')]
+    machine: Vec<MachineKind>,
+    /// Who runs the guest [default: all that the emulators can]
+    #[arg(long, value_enum, value_delimiter = ',')]
+    backend: Vec<Backend>,
+    /// How shadow tables are kept [default: each way]
+    #[arg(long, value_enum, value_delimiter = ',')]
+    policy: Vec<Policy>,
+    /// What is measured [default: both; times on QEMU only]
+    #[arg(long, value_enum, value_delimiter = ',')]
+    clock: Vec<Clock>,
+    /// Only operations whose name begins so
+    #[arg(long, value_name = "PREFIX")]
+    only: Option<String>,
+    /// Rounds of each operation in a run [default: 5, quick 2; for times 15, quick 5]
+    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u32).range(1..=1000))]
+    rounds: Option<u32>,
+    /// Run this guest as well: one that prints lines `NAME COUNT TICKS`, in rounds
     #[arg(long, value_name = "FILE")]
-    pub guest: Vec<String>,
+    guest: Vec<String>,
     /// Memory of those guests (suffixes K, M, G)
     #[arg(short, long, value_name = "SIZE", default_value = "64M", value_parser = parse_size)]
-    pub memory: u64,
+    memory: u64,
     /// Stop a run after this time
     #[arg(long, value_name = "SECONDS", default_value = "900", value_parser = parse_seconds)]
-    pub timeout: f64,
-    /// Write the figures to the repository's bench/results.json, and the report bench/RESULTS.md from them
-    #[arg(long)]
-    pub update: bool,
-    /// The same in another folder
-    #[arg(long, value_name = "DIR", conflicts_with = "update")]
-    pub out: Option<PathBuf>,
-    /// Measure nothing: make the report again from the results that are there
-    #[arg(long, conflicts_with_all = ["machine", "guest", "memory", "timeout", "update"])]
-    pub render: bool,
+    timeout: f64,
+    /// What is printed on stdout
+    #[arg(long, value_enum, default_value_t = Format::Table)]
+    format: Format,
+    /// Write results.json, results.csv and RESULTS.md into this folder
+    #[arg(long, value_name = "DIR")]
+    out: Option<PathBuf>,
+    /// The same in the repository's own folder bench/
+    #[arg(long, conflicts_with = "out")]
+    update: bool,
 }
 
-impl BenchArgs {
-    /// The folder for results, if they are to be kept.
-    fn folder(&self) -> Option<PathBuf> {
-        let own = || (self.update || self.render).then(|| workspace::root().join("bench"));
-        self.out.clone().or_else(own)
-    }
-
-    /// The emulators, each once.
-    fn machines(&self) -> impl Iterator<Item = MachineKind> + use<'_> {
-        [MachineKind::Qemu, MachineKind::Bochs].into_iter().filter(|machine| self.machine.contains(machine))
-    }
-
-    /// The command line, without the folders of this machine.
-    fn command(&self) -> String {
-        let mut command = String::from("scripts/gnomon bench --machine ");
-        let machines: Vec<_> = self.machines().map(|machine| machine_name(machine).to_lowercase()).collect();
-        command.push_str(&machines.join(","));
-        for guest in &self.guest {
-            command.push_str(" --guest ");
-            command.push_str(&file_name(guest));
-        }
-        if !self.guest.is_empty() {
-            command.push_str(&format!(" --memory {}M", self.memory >> 20));
-        }
-        command + " --update"
-    }
+/// What `gnomon bench` does beside measuring.
+#[derive(Debug, Subcommand)]
+enum BenchCommand {
+    /// Make the reports again from the results in a folder, measuring nothing
+    Render {
+        /// The folder [default: the repository's bench/]
+        folder: Option<PathBuf>,
+    },
+    /// Say what changed between two results, and whether it is beyond noise
+    Compare {
+        /// The folder or results.json to start from
+        before: PathBuf,
+        /// The one to compare with it
+        after: PathBuf,
+        /// Only changes of at least this many percent
+        #[arg(long, value_name = "PERCENT", default_value_t = 0.5)]
+        least: f64,
+    },
+    /// Check a small set of operations against bench/baseline.json, as CI does
+    Guard {
+        /// Take what is measured as the new baseline
+        #[arg(long)]
+        accept: bool,
+    },
 }
 
 /// `gnomon bench`.
 ///
 /// # Errors
-/// If something cannot be built or run, or a guest does not end well.
+/// If something cannot be built or started, or an argument is wrong.
 pub fn run(args: &BenchArgs) -> anyhow::Result<Status> {
-    let folder = args.folder();
-    if let Some(folder) = folder.as_deref().filter(|_| args.render) {
-        report(&Results::load(folder)?, folder)?;
-        return Ok(Status::Ok);
+    match &args.command {
+        Some(BenchCommand::Render { folder }) => {
+            let folder = folder.clone().unwrap_or_else(own_folder);
+            write_reports(&Results::load(&folder)?, &folder)?;
+            Ok(Status::Ok)
+        }
+        Some(BenchCommand::Compare { before, after, least }) => compare::run(before, after, *least),
+        Some(BenchCommand::Guard { accept }) => guard::run(*accept),
+        None => measure_all(args),
     }
-    let mut results = Results {
-        command: args.command(),
-        source: provenance::source(),
-        tools: provenance::tools(),
-        guests: Vec::new(),
-    };
-    let subjects = subjects(args)?;
-    // Once: the sources may change while the benchmarks run.
-    let kernel = build::kernel()?;
-    for subject in subjects {
-        let guest = measure_guest(&subject, &kernel, args)?;
-        print(&guest)?;
-        results.guests.push(guest);
-    }
-    if let Some(folder) = folder {
-        std::fs::create_dir_all(&folder).with_context(|| format!("cannot make {}", folder.display()))?;
-        results.save(&folder)?;
-        report(&results, &folder)?;
-    }
-    Ok(Status::Ok)
 }
 
-fn report(results: &Results, folder: &Path) -> anyhow::Result<()> {
-    let path = folder.join(report::FILE);
-    std::fs::write(&path, report::markdown(results)).with_context(|| format!("cannot write {}", path.display()))?;
+/// The repository's folder of results.
+fn own_folder() -> PathBuf {
+    workspace::root().join("bench")
+}
+
+fn measure_all(args: &BenchArgs) -> anyhow::Result<Status> {
+    let jobs = args.jobs()?;
+    if jobs.is_empty() {
+        return Err(Failed::usage("no column is left: see gnomon bench --help for what goes together"));
+    }
+    // Once: the sources may change while the benchmarks run.
+    let kernel = build::kernel()?;
+    let (source, tools) = (provenance::source(), provenance::tools());
+    let runs = queue::run(&jobs, &kernel)?;
+    let results = Results { command: args.line(), source, tools, runs };
+    print(&results, args.format)?;
+    if let Some(folder) = args.out.clone().or_else(|| args.update.then(own_folder)) {
+        std::fs::create_dir_all(&folder).with_context(|| format!("cannot make {}", folder.display()))?;
+        write(&folder.join(results::FILE), &results.json()?)?;
+        write_reports(&results, &folder)?;
+    }
+    Ok(verdict(&results))
+}
+
+/// Failed runs and counts that are not the same twice are errors; a column that is not there is none.
+fn verdict(results: &Results) -> Status {
+    let mut status = Status::Ok;
+    for run in &results.runs {
+        let what = format!("{}: {}", run.guest, run.column.describe());
+        match &run.state {
+            State::Measured if run.identical == Some(false) => {
+                progress::error(&format!("{what}: two runs did not print the same counts"));
+                status = Status::Guest;
+            }
+            State::Measured => {}
+            State::NotOffered { why } => progress::note(&format!("{what}: not offered ({why})")),
+            State::Failed { why } => {
+                progress::error(&format!("{what}: {why}"));
+                status = Status::Guest;
+            }
+        }
+    }
+    let repeated = results.runs.iter().filter(|run| run.identical == Some(true)).count();
+    if repeated > 0 {
+        progress::note(&format!("{repeated} runs were done twice and printed the same bytes twice"));
+    }
+    status
+}
+
+fn print(results: &Results, format: Format) -> anyhow::Result<()> {
+    let mut out = io::stdout().lock();
+    match format {
+        Format::Json => out.write_all(results.json()?.as_bytes())?,
+        Format::Csv => out.write_all(csv::text(results).as_bytes())?,
+        Format::Table => out.write_all(report::terminal(results).as_bytes())?,
+    }
+    out.flush()?;
+    Ok(())
+}
+
+fn write_reports(results: &Results, folder: &Path) -> anyhow::Result<()> {
+    write(&folder.join(csv::FILE), &csv::text(results))?;
+    write(&folder.join(report::FILE), &report::markdown(results))
+}
+
+fn write(path: &Path, text: &str) -> anyhow::Result<()> {
+    std::fs::write(path, text).with_context(|| format!("cannot write {}", path.display()))?;
     progress::note(&format!("wrote {}", path.display()));
     Ok(())
 }
 
-fn subjects(args: &BenchArgs) -> anyhow::Result<Vec<Subject>> {
-    let listed = gnomon_guests::GUESTS.iter().find(|guest| guest.name == BUILT_IN);
-    let memory = listed.map_or(args.memory, |guest| u64::from(guest.memory) << 20);
-    let guest = Guest { memory, ..Guest::new(BUILT_IN, &build::find_image(BUILT_IN)?) };
-    let mut subjects = vec![Subject { guest, image: BUILT_IN.into() }];
-    for file in &args.guest {
-        let kernel = build::find_image(file)?;
-        let image = file_name(file);
-        let name = name_of(file);
-        if subjects.iter().any(|subject| subject.guest.name == name) {
+impl BenchArgs {
+    /// Everything to be run, counts before times.
+    fn jobs(&self) -> anyhow::Result<Vec<Job>> {
+        let wanted = Wanted { machines: &self.machine, backends: &self.backend, policies: &self.policy };
+        let columns = Column::matrix(wanted);
+        let files: Vec<Subject> =
+            self.guest.iter().map(|file| self.other_guest(file)).collect::<anyhow::Result<_>>()?;
+        let mut jobs = Vec::new();
+        for clock in [Clock::Count, Clock::Wall] {
+            if !self.clock.is_empty() && !self.clock.contains(&clock) {
+                continue;
+            }
+            let built_in = built_in(&self.arguments(clock))?;
+            for subject in std::iter::once(&built_in).chain(&files) {
+                // Bochs' clock knows instructions only.
+                let columns = columns.iter().filter(|c| clock == Clock::Count || c.machine == MachineKind::Qemu);
+                jobs.extend(columns.map(|&column| Job {
+                    subject: subject.clone(),
+                    column,
+                    clock,
+                    repeats: if clock == Clock::Count { 2 } else { 1 },
+                    timeout: self.timeout,
+                }));
+            }
+        }
+        Ok(jobs)
+    }
+
+    /// Arguments of the built-in guest.
+    fn arguments(&self, clock: Clock) -> String {
+        let rounds = self.rounds.unwrap_or(match (clock, self.quick) {
+            (Clock::Count, false) => 5,
+            (Clock::Count, true) => 2,
+            (Clock::Wall, false) => 15,
+            (Clock::Wall, true) => 5,
+        });
+        let only = self.only.as_ref().map(|prefix| format!(" only={prefix}")).unwrap_or_default();
+        format!("rounds={rounds}{only}")
+    }
+
+    fn other_guest(&self, file: &str) -> anyhow::Result<Subject> {
+        let (kernel, name) = (build::find_image(file)?, name_of(file));
+        if name == BUILT_IN {
             return Err(Failed::usage(format!("--guest {file}: there is another guest of this name")));
         }
-        let guest = Guest { memory: args.memory, ..Guest::new(&name, &kernel) };
-        subjects.push(Subject { guest, image });
+        let guest = Guest { memory: self.memory, ..Guest::new(&name, &kernel) };
+        Ok(Subject { guest, image: file_name(file) })
     }
-    Ok(subjects)
+
+    /// The command line, without the folders of this machine.
+    fn line(&self) -> String {
+        fn list<T: ValueEnum + Copy>(option: &str, values: &[T]) -> String {
+            let names: Vec<String> = values.iter().copied().map(name).collect();
+            if names.is_empty() { String::new() } else { format!(" --{option} {}", names.join(",")) }
+        }
+        let mut line = String::from("scripts/gnomon bench");
+        line.push_str(if self.quick { " --quick" } else { "" });
+        line.push_str(&list("machine", &self.machine));
+        line.push_str(&list("backend", &self.backend));
+        line.push_str(&list("policy", &self.policy));
+        line.push_str(&list("clock", &self.clock));
+        line.extend(self.only.iter().map(|prefix| format!(" --only {prefix}")));
+        line.extend(self.rounds.map(|rounds| format!(" --rounds {rounds}")));
+        line.extend(self.guest.iter().map(|guest| format!(" --guest {}", file_name(guest))));
+        if !self.guest.is_empty() {
+            line.push_str(&format!(" --memory {}M", self.memory >> 20));
+        }
+        line + " --update"
+    }
+}
+
+/// The guest that comes with Gnomon, with these arguments.
+fn built_in(arguments: &str) -> anyhow::Result<Subject> {
+    let listed = gnomon_guests::GUESTS.iter().find(|guest| guest.name == BUILT_IN);
+    let memory = listed.map_or(96, |guest| u64::from(guest.memory)) << 20;
+    let guest =
+        Guest { memory, arguments: arguments.to_owned(), ..Guest::new(BUILT_IN, &build::find_image(BUILT_IN)?) };
+    Ok(Subject { guest, image: BUILT_IN.into() })
 }
 
 fn file_name(path: &str) -> String {
     Path::new(path).file_name().map_or_else(|| path.to_owned(), |name| name.to_string_lossy().into_owned())
-}
-
-fn measure_guest(subject: &Subject, kernel: &Path, args: &BenchArgs) -> anyhow::Result<GuestResults> {
-    let mut runs = Vec::new();
-    for machine in args.machines() {
-        for under in [Under::Bare, Under::Gnomon] {
-            let place = Place { machine, under };
-            let what = format!("{} {}", subject.guest.name, place.describe());
-            runs.push(progress::step(&what, || measure::measure(subject, kernel, place, args.timeout))?);
-        }
-    }
-    Ok(GuestResults { name: subject.guest.name.clone(), memory_mib: subject.guest.memory >> 20, runs })
-}
-
-fn print(guest: &GuestResults) -> io::Result<()> {
-    let mut out = io::stdout().lock();
-    for machine in guest.machines() {
-        let table = table::of_guest(guest, machine);
-        writeln!(out, "{} on {}, instructions for each operation\n", guest.name, machine_name(machine))?;
-        writeln!(out, "{}", table.plain())?;
-    }
-    out.flush()
 }

@@ -22,7 +22,16 @@ pub(super) fn tools() -> Tools {
         bochs: line("bochs", &["--help"], "Bochs x86 Emulator"),
         bochs_cpu: BOCHS_CPU.into(),
         rustc: line("rustc", &["--version"], "rustc"),
+        host: host(),
     }
+}
+
+/// The CPU's own name and how many of them there are.
+fn host() -> String {
+    let info = std::fs::read_to_string("/proc/cpuinfo").unwrap_or_default();
+    let name = info.lines().find(|line| line.starts_with("model name")).and_then(|line| line.split_once(": "));
+    let cores = std::thread::available_parallelism().map_or(1, std::num::NonZero::get);
+    format!("{}, {cores} cores", name.map_or("unknown CPU", |(_, name)| name.trim()))
 }
 
 /// The line with this in it, of what a program says.

@@ -1,15 +1,18 @@
-//! What a run of the benchmarks found, as it is kept in `bench/results.json`. The report is made from this alone.
+//! What a run of the benchmarks found, as it is kept in `bench/results.json`. Every report is made from this alone.
 
+use std::collections::BTreeMap;
 use std::path::Path;
 
 use anyhow::Context as _;
+use clap::ValueEnum;
 use serde::{Deserialize, Serialize};
 
+use super::column::Column;
 use crate::cli::MachineKind;
 use crate::status::Failed;
 
 /// The name of the file.
-const FILE: &str = "results.json";
+pub(super) const FILE: &str = "results.json";
 
 /// Everything that one call of `gnomon bench` measured.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
@@ -20,8 +23,8 @@ pub(super) struct Results {
     pub(super) source: Source,
     /// What it was measured with.
     pub(super) tools: Tools,
-    /// The benchmark guests, in the order in which they ran.
-    pub(super) guests: Vec<GuestResults>,
+    /// The runs, by guest, then clock, then column.
+    pub(super) runs: Vec<Run>,
 }
 
 /// A state of the sources.
@@ -33,7 +36,7 @@ pub(super) struct Source {
     pub(super) changed: bool,
 }
 
-/// Versions, in the tools' own words.
+/// Versions, in the tools' own words, and the machine underneath.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub(super) struct Tools {
     /// QEMU.
@@ -46,111 +49,155 @@ pub(super) struct Tools {
     pub(super) bochs_cpu: String,
     /// The compiler.
     pub(super) rustc: String,
+    /// The machine underneath: CPU and number of cores. Counts do not depend on it, times do.
+    pub(super) host: String,
 }
 
-/// One benchmark guest.
+/// What ticks mean.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub(crate) enum Clock {
+    /// Instructions for each operation, exact
+    Count,
+    /// Time (QEMU only), as a multiple of what a pass of an empty loop takes in the same run
+    Wall,
+}
+
+/// How a run went.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
-pub(super) struct GuestResults {
-    /// The name of its image.
-    pub(super) name: String,
-    /// Its memory in MiB.
-    pub(super) memory_mib: u64,
-    /// Its runs.
-    pub(super) runs: Vec<Run>,
+#[serde(rename_all = "kebab-case", tag = "state")]
+pub(super) enum State {
+    /// There are figures.
+    Measured,
+    /// This kernel or this machine has no such column; in the kernel's words.
+    NotOffered {
+        /// Why.
+        why: String,
+    },
+    /// It should have worked.
+    Failed {
+        /// Why it did not.
+        why: String,
+    },
 }
 
-/// What the guest ran on.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(rename_all = "lowercase")]
-pub(super) enum Under {
-    /// The emulated machine itself.
-    Bare,
-    /// Gnomon.
-    Gnomon,
-}
-
-/// One run of a guest.
+/// One guest in one column.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub(super) struct Run {
-    /// The emulator.
-    pub(super) machine: MachineKind,
-    /// With or without the hypervisor.
-    pub(super) under: Under,
+    /// The guest.
+    pub(super) guest: String,
+    /// What it ran on.
+    #[serde(flatten)]
+    pub(super) column: Column,
+    /// What was read.
+    pub(super) clock: Clock,
     /// The command that runs the same again.
     pub(super) command: String,
-    /// What it counted.
-    pub(super) counts: Vec<Count>,
+    /// How it went.
+    #[serde(flatten)]
+    pub(super) state: State,
+    /// How often it was run.
+    pub(super) repeats: u32,
+    /// Whether all repeats printed the same bytes, marks included; nothing if there was one.
+    pub(super) identical: Option<bool>,
+    /// What it found.
+    pub(super) operations: Vec<Operation>,
 }
 
 /// One operation of a run.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
-pub(super) struct Count {
+pub(super) struct Operation {
     /// Its name, as the guest prints it.
-    pub(super) operation: String,
-    /// Instructions for each operation, in the best round.
-    pub(super) instructions: f64,
-    /// How many rounds there were.
+    pub(super) name: String,
+    /// How often it was done in a round.
+    pub(super) count: u32,
+    /// How many rounds there were, in all repeats.
     pub(super) rounds: u32,
+    /// The cost of one: of the best round if instructions are counted, the median if not.
+    pub(super) cost: f64,
+    /// First and third quartile, for times.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub(super) spread: Option<(f64, f64)>,
+    /// Exits of one, by reason.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub(super) exits: Option<BTreeMap<String, f64>>,
+    /// What the shadow MMU counted for one.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub(super) mmu: Option<BTreeMap<String, f64>>,
+}
+
+impl Operation {
+    /// All exits of one.
+    pub(super) fn all_exits(&self) -> Option<f64> {
+        self.exits.as_ref().map(|exits| exits.values().sum())
+    }
 }
 
 impl Results {
-    /// Reads the file in this folder.
+    /// Reads the file in this folder, or this file.
     ///
     /// # Errors
     /// If it is missing or not what this tool writes.
-    pub(super) fn load(folder: &Path) -> anyhow::Result<Self> {
-        let path = folder.join(FILE);
+    pub(super) fn load(path: &Path) -> anyhow::Result<Self> {
+        let path = if path.is_dir() { path.join(FILE) } else { path.to_owned() };
         let text = std::fs::read_to_string(&path);
         let text = text.map_err(|error| Failed::usage(format!("{}: {error}", path.display())))?;
         serde_json::from_str(&text).with_context(|| format!("{}: not results of gnomon bench", path.display()))
     }
 
-    /// Writes the file into this folder.
+    /// The file's text.
     ///
     /// # Errors
-    /// Those of the file system.
-    pub(super) fn save(&self, folder: &Path) -> anyhow::Result<()> {
-        let path = folder.join(FILE);
-        let mut text = serde_json::to_string_pretty(self)?;
-        text.push('\n');
-        std::fs::write(&path, text).with_context(|| format!("cannot write {}", path.display()))
+    /// None that can happen with these types.
+    pub(super) fn json(&self) -> anyhow::Result<String> {
+        Ok(serde_json::to_string_pretty(self)? + "\n")
     }
 
-    /// The guest of this name.
-    pub(super) fn guest(&self, name: &str) -> Option<&GuestResults> {
-        self.guests.iter().find(|guest| guest.name == name)
+    /// The guests, each once.
+    pub(super) fn guests(&self) -> Vec<&str> {
+        distinct(self.runs.iter().map(|run| run.guest.as_str()))
+    }
+
+    /// The emulators, each once.
+    pub(super) fn machines(&self) -> Vec<MachineKind> {
+        distinct(self.runs.iter().map(|run| run.column.machine))
+    }
+
+    /// The runs of a guest on an emulator by a clock.
+    pub(super) fn select(&self, guest: &str, machine: MachineKind, clock: Clock) -> Vec<&Run> {
+        let wanted = |run: &&Run| run.guest == guest && run.column.machine == machine && run.clock == clock;
+        self.runs.iter().filter(wanted).collect()
     }
 }
 
-impl GuestResults {
-    /// The emulators that it ran on, each once.
-    pub(super) fn machines(&self) -> Vec<MachineKind> {
-        let mut machines: Vec<_> = self.runs.iter().map(|run| run.machine).collect();
-        machines.dedup();
-        machines
+impl Run {
+    /// The operation of this name.
+    pub(super) fn operation(&self, name: &str) -> Option<&Operation> {
+        self.operations.iter().find(|operation| operation.name == name)
     }
 
-    /// The operations of this emulator's runs, in the guest's order. Gnomon's run may lack one that the bare run has, and the
-    /// other way round: a guest may look at what the CPU offers.
-    pub(super) fn operations(&self, machine: MachineKind) -> Vec<&str> {
-        let mut operations: Vec<&str> = Vec::new();
-        for count in self.runs.iter().filter(|run| run.machine == machine).flat_map(|run| &run.counts) {
-            if !operations.contains(&count.operation.as_str()) {
-                operations.push(&count.operation);
-            }
+    /// What one costs.
+    pub(super) fn cost(&self, name: &str) -> Option<f64> {
+        self.operation(name).map(|operation| operation.cost)
+    }
+
+    /// Whether there are figures.
+    pub(super) fn is_measured(&self) -> bool {
+        self.state == State::Measured
+    }
+}
+
+/// The operations of these runs, in the guest's order. One run may lack what another has: a guest looks at what its CPU offers.
+pub(super) fn operations<'a>(runs: &[&'a Run]) -> Vec<&'a str> {
+    distinct(runs.iter().flat_map(|run| run.operations.iter().map(|operation| operation.name.as_str())))
+}
+
+fn distinct<T: PartialEq>(items: impl Iterator<Item = T>) -> Vec<T> {
+    let mut list = Vec::new();
+    for item in items {
+        if !list.contains(&item) {
+            list.push(item);
         }
-        operations
     }
-
-    /// Instructions for each `operation`.
-    pub(super) fn instructions(&self, machine: MachineKind, under: Under, operation: &str) -> Option<f64> {
-        let run = self.runs.iter().find(|run| run.machine == machine && run.under == under)?;
-        run.counts.iter().find(|count| count.operation == operation).map(|count| count.instructions)
-    }
-
-    /// Instructions that Gnomon adds to each `operation`.
-    pub(super) fn added(&self, machine: MachineKind, operation: &str) -> Option<f64> {
-        let of = |under| self.instructions(machine, under, operation);
-        Some(of(Under::Gnomon)? - of(Under::Bare)?)
-    }
+    list
 }

@@ -2,10 +2,6 @@
 
 use std::fmt::Write as _;
 
-use super::peer;
-use super::results::{GuestResults, Under};
-use crate::cli::MachineKind;
-
 /// A table. Columns of figures are aligned to the right.
 #[derive(Debug)]
 pub(super) struct Table {
@@ -23,6 +19,11 @@ impl Table {
     pub(super) fn push(&mut self, row: Vec<String>) {
         debug_assert_eq!(row.len(), self.header.len());
         self.rows.push(row);
+    }
+
+    /// Whether there are no rows.
+    pub(super) fn is_empty(&self) -> bool {
+        self.rows.is_empty()
     }
 
     /// In Markdown.
@@ -59,7 +60,8 @@ impl Table {
 
     /// Whether a cell of this column does not begin like a figure.
     fn is_text(&self, column: usize) -> bool {
-        let figure = |cell: &String| cell.is_empty() || cell.starts_with(|c: char| c.is_ascii_digit() || c == '-');
+        let figure =
+            |cell: &String| cell.is_empty() || cell.starts_with(|c: char| c.is_ascii_digit() || "-+~".contains(c));
         !self.rows.iter().all(|row| figure(&row[column]))
     }
 }
@@ -82,27 +84,9 @@ pub(super) fn figure(value: f64) -> String {
     text
 }
 
-fn cell(value: Option<f64>) -> String {
+/// The same, or nothing.
+pub(super) fn cell(value: Option<f64>) -> String {
     value.map_or_else(String::new, figure)
-}
-
-/// A guest's figures on one emulator.
-pub(super) fn of_guest(guest: &GuestResults, machine: MachineKind) -> Table {
-    let with_peer = guest.name == peer::GUEST;
-    let mut header = vec!["operation", "bare", "Gnomon", "added"];
-    header.extend(with_peer.then_some("KVM"));
-    let mut table = Table::new(&header);
-    for operation in guest.operations(machine) {
-        let mut row = vec![
-            operation.to_owned(),
-            cell(guest.instructions(machine, Under::Bare, operation)),
-            cell(guest.instructions(machine, Under::Gnomon, operation)),
-            cell(guest.added(machine, operation)),
-        ];
-        row.extend(with_peer.then(|| cell(peer::instructions(machine, operation))));
-        table.push(row);
-    }
-    table
 }
 
 #[cfg(test)]

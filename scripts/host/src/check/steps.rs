@@ -5,6 +5,7 @@ use std::process::Command;
 use clap::ValueEnum;
 
 use super::{Verdict, run_program};
+use crate::bench;
 use crate::build;
 use crate::workspace;
 
@@ -25,6 +26,8 @@ pub enum Step {
     Kernel,
     /// The guests
     Guests,
+    /// Instruction counts of a few operations against bench/baseline.json
+    Bench,
     /// End-to-end tests on QEMU and Bochs
     E2e,
 }
@@ -46,6 +49,7 @@ impl Step {
             Self::Unit => "unit tests",
             Self::Kernel => "kernel build and check of its machine code",
             Self::Guests => "guests",
+            Self::Bench => "instruction counts against the baseline",
             Self::E2e => "end-to-end tests on QEMU and Bochs",
         }
     }
@@ -64,6 +68,7 @@ pub(super) fn run(step: Step, filter: Option<&str>) -> anyhow::Result<Verdict> {
         Step::Unit => run_program(&mut cargo("test --locked --quiet --workspace --exclude gnomon-e2e")),
         Step::Kernel => Ok(built(build::kernel().map(drop))),
         Step::Guests => Ok(built(build::guests().map(drop))),
+        Step::Bench => Ok(guarded(bench::guard())),
         Step::E2e => {
             let mut command = cargo("test --locked --quiet -p gnomon-e2e --test e2e -- --include-ignored");
             run_program(command.args(filter))
@@ -93,6 +98,18 @@ fn clippy_bare() -> anyhow::Result<Verdict> {
         }
     }
     Ok(Verdict::Passed)
+}
+
+/// Nothing guarded may have become dearer.
+fn guarded(result: anyhow::Result<Vec<String>>) -> Verdict {
+    match result {
+        Ok(grown) if grown.is_empty() => Verdict::Passed,
+        Ok(grown) => {
+            grown.iter().for_each(|line| crate::progress::error(line));
+            Verdict::Failed("a cost grew: mend it, or say why and run gnomon bench guard --accept".into())
+        }
+        Err(error) => built(Err(error)),
+    }
 }
 
 fn built(result: anyhow::Result<()>) -> Verdict {
