@@ -61,14 +61,17 @@ impl<G: GuestMem, T: TableMem, O: Observer> ShadowMmu<G, T, O> {
             return Ok(self.mmio(&walk, gva));
         };
         let gives_up = self.policy.reuse_detection && access.is_user() && frame.watches == 0;
-        let caught = frame.tracked() && access.is_write() && !gives_up;
-        if caught && self.mem.kind(walk.gfn) == GfnKind::NotResident {
-            return Ok(self.not_resident(walk.gfn));
-        }
-        if caught && !self.go_unsync(walk.gfn).map_err(|trouble| self.stop(trouble))? {
-            // No memory but RAM is ever tracked, see `backing`.
-            self.counters.add(Counter::TrackedWrite);
-            return Ok(Outcome::EmulateWrite(walk.gpa(gva)));
+        if frame.tracked() && access.is_write() && !gives_up {
+            match self.mem.kind(walk.gfn) {
+                GfnKind::Ram(_) => {}
+                GfnKind::NotResident => return Ok(self.not_resident(walk.gfn)),
+                // A table in ROM.
+                GfnKind::Rom(_) | GfnKind::Mmio | GfnKind::Hole => return Ok(self.mmio(&walk, gva)),
+            }
+            if !self.go_unsync(walk.gfn).map_err(|trouble| self.stop(trouble))? {
+                self.counters.add(Counter::TrackedWrite);
+                return Ok(Outcome::EmulateWrite(walk.gpa(gva)));
+            }
         }
         let kind = self.mem.kind(walk.gfn);
         let Some((pfn, rom)) = backing(kind) else {

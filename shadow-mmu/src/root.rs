@@ -12,6 +12,7 @@ use crate::controls::{ControlFault, ControlWrite, Controls, PagingCtx, PagingMod
 use crate::counters::Counter;
 use crate::event::Observer;
 use crate::flush::FlushPlan;
+use crate::frames::Uses;
 use crate::mem::{GfnKind, GuestMem, TableMem, backing};
 use crate::mmu::ShadowMmu;
 use crate::pte::Pae;
@@ -112,6 +113,7 @@ impl<G: GuestMem, T: TableMem, O: Observer> ShadowMmu<G, T, O> {
                 return Err(ControlFault::GeneralProtection);
             }
         }
+        self.frames.note(ctx.root, Uses::ACCESSED);
         Ok(entries)
     }
 

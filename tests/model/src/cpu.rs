@@ -1,0 +1,121 @@
+//! The real CPU: walks the shadow tables from the real root as hardware does, through a TLB and a cache of tables that forget
+//! only what a flush plan or a fault says (SDM 3A 4.10.4).
+
+use std::collections::HashMap;
+
+use shadow_mmu::{FlushPlan, Gva, Level, Pfn, Root, Spte, TableMem};
+
+use crate::host::Tables;
+use crate::reference::{What, Who};
+
+/// What a leaf allows.
+#[derive(Clone, Copy, Debug)]
+struct Entry {
+    pfn: Pfn,
+    user: bool,
+    write: bool,
+    execute: bool,
+}
+
+/// The CPU that the guest really runs on. CR0.WP is 1 and EFER.NXE is on, as the library asks of its host.
+#[derive(Debug, Default)]
+pub struct Cpu {
+    /// It has a TLB and a cache of L1 tables.
+    caching: bool,
+    /// CR4.SMEP, which a host takes from a guest in ring 1.
+    pub smep: bool,
+    root: Option<Root>,
+    tlb: HashMap<u64, Entry>,
+    l1: HashMap<u64, Pfn>,
+}
+
+impl Cpu {
+    /// With or without caches.
+    #[must_use]
+    pub fn new(caching: bool) -> Self {
+        Self { caching, ..Self::default() }
+    }
+
+    /// Loads CR3 if the root changed, then does what the plan says.
+    pub fn execute(&mut self, root: Option<Root>, plan: FlushPlan) {
+        if self.root != root || plan.is_all() {
+            self.tlb.clear();
+            self.l1.clear();
+            self.root = root;
+        }
+        for page in plan.pages() {
+            self.tlb.remove(&page.raw());
+            self.l1.clear();
+        }
+    }
+
+    fn allows(&self, entry: &Entry, what: What, who: Who) -> bool {
+        let user = who == Who::User;
+        (entry.user || !user)
+            && match what {
+                What::Read => true,
+                What::Write => entry.write,
+                What::Fetch => entry.execute && (user || !self.smep || !entry.user),
+            }
+    }
+
+    /// The host frame that an access goes to, or `None` for a page fault.
+    pub fn access(&mut self, tables: &Tables, va: u64, what: What, who: Who) -> Option<Pfn> {
+        let page = va & !0xfff;
+        let entry = match self.tlb.get(&page) {
+            Some(&entry) => Some(entry),
+            None => self.walk(tables, va),
+        };
+        match entry.filter(|entry| self.allows(entry, what, who)) {
+            Some(entry) => {
+                if self.caching {
+                    self.tlb.insert(page, entry);
+                }
+                Some(entry.pfn)
+            }
+            None => {
+                // A page fault drops what was used for that address.
+                self.tlb.remove(&page);
+                self.l1.remove(&(va >> 21));
+                None
+            }
+        }
+    }
+
+    fn walk(&mut self, tables: &Tables, va: u64) -> Option<Entry> {
+        let gva = Gva::new(va);
+        let table = match self.l1.get(&(va >> 21)) {
+            Some(&table) => table,
+            None => {
+                let mut table = self.root.expect("a root was loaded").table;
+                for level in [Level::L4, Level::L3, Level::L2] {
+                    let spte = tables.load(table, gva.slot(level));
+                    if !spte.present() {
+                        return None;
+                    }
+                    assert!(spte.raw() & 0xe6 == 0x26, "a table entry that grants everything: {spte}");
+                    table = spte.pfn();
+                }
+                table
+            }
+        };
+        if self.caching {
+            self.l1.insert(va >> 21, table);
+        }
+        let spte = tables.load(table, gva.slot(Level::L1));
+        if spte.present() {
+            check_leaf(spte);
+        }
+        spte.present().then(|| Entry {
+            pfn: spte.pfn(),
+            user: spte.user(),
+            write: spte.writable(),
+            execute: spte.executable(),
+        })
+    }
+}
+
+/// The CPU must have no reason to write a shadow table: A is set, and D wherever W is.
+fn check_leaf(spte: Spte) {
+    assert!(spte.raw() & 0x20 != 0 && (!spte.writable() || spte.raw() & 0x40 != 0), "{spte}");
+}

@@ -1,0 +1,199 @@
+//! What a guest, its devices and its host do, made from bytes: the property tests and the fuzz target share one language.
+//!
+//! An event is 12 bytes, so that leaving out events is leaving out pieces of equal size.
+
+use crate::ram::FRAMES;
+use crate::reference::{CD, Mode, NXE, PGE, PSE, SMEP, WP, What, Who};
+
+/// Bytes of an event.
+pub const SIZE: usize = 12;
+
+/// One event.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Event {
+    /// An access. The bytes are stored if it is a write; their number is its width.
+    Access(u64, What, Who, Vec<u8>),
+    /// A device writes to memory at this address.
+    Device(u64, Vec<u8>),
+    /// INVLPG.
+    Invlpg(u64),
+    /// MOV to CR3: one of the guest's two address spaces.
+    Space(u64),
+    /// MOV to CR3, some value.
+    Cr3(u64),
+    /// MOV to CR0 with this bit flipped.
+    FlipCr0(u64),
+    /// MOV to CR4 with this bit flipped.
+    FlipCr4(u64),
+    /// WRMSR of EFER with this bit flipped.
+    FlipEfer(u64),
+    /// Paging off, tables built anew by the guest in this mode, paging on.
+    Rebuild(Mode, u32),
+    /// The hypervisor begins or ends to watch a frame.
+    Watch(u64, bool),
+    /// The host takes a frame to disk.
+    PageOut(u64),
+    /// The host brings a frame back before anybody asks.
+    PageIn(u64),
+    /// The host moves a frame.
+    Move(u64),
+    /// The host asks for the use of a frame.
+    Look(u64),
+    /// The host begins a dirty log over these frames.
+    LogStart(u64, u64),
+    /// It collects it.
+    LogCollect(u64, u64),
+    /// It ends it.
+    LogStop(u64, u64),
+}
+
+/// Bytes one after the other; zeros at the end.
+struct Bytes<'a>(core::slice::Iter<'a, u8>);
+
+impl Bytes<'_> {
+    fn byte(&mut self) -> u8 {
+        self.0.next().copied().unwrap_or(0)
+    }
+
+    fn number(&mut self) -> u32 {
+        u32::from_le_bytes([self.byte(), self.byte(), self.byte(), self.byte()])
+    }
+
+    fn pick<T: Copy>(&mut self, from: &[T]) -> T {
+        from[usize::from(self.byte()) % from.len()]
+    }
+}
+
+/// Indices in a table that the guests use: of 1024 entries, or of 512.
+pub(crate) const NARROW: [u64; 9] = [0, 1, 2, 3, 5, 0x200, 0x201, 0x3fe, 0x3ff];
+/// Of 512.
+pub(crate) const WIDE: [u64; 7] = [0, 1, 2, 3, 5, 0x1fe, 0x1ff];
+
+/// The pages that a guest uses in a mode.
+#[must_use]
+pub fn pages(mode: Mode) -> Vec<u64> {
+    match mode {
+        Mode::Off | Mode::Legacy | Mode::Pae => {
+            let pdes = [0u64, 1, 0x200, 0x201, 0x3ff];
+            pdes.iter().flat_map(|pde| NARROW.iter().map(move |pte| pde << 22 | pte << 12)).collect()
+        }
+        Mode::Long4 | Mode::Long5 => {
+            let upper = [[0u64, 0], [0, 1], [3, 0], [3, 3], [0x1ff, 0]];
+            let high = if mode == Mode::Long5 { 48 } else { 39 };
+            let mut pages = Vec::new();
+            for ([top, third], second) in upper.iter().flat_map(|upper| [0u64, 1, 3].map(|second| (*upper, second))) {
+                for first in [0u64, 1, 2, 5] {
+                    let negative = if top == 0x1ff { u64::MAX << high } else { 0 };
+                    pages.push(negative | top << high | third << 30 | second << 21 | first << 12);
+                }
+            }
+            pages
+        }
+    }
+}
+
+/// The low half of an entry, mostly one that leads somewhere.
+fn entry(bytes: &mut Bytes<'_>) -> u32 {
+    let place = bytes.byte();
+    let frame = if place < 200 { 1 + u32::from(place) % 11 } else { u32::from(place) % FRAMES as u32 };
+    let flags = u32::from(bytes.byte());
+    let flags = match bytes.byte() % 16 {
+        0..6 => flags & 0x7f | 1,
+        6..8 => flags | (frame & 1) << 8,
+        8..11 => 0x67,
+        11..13 => 0x07,
+        13 => 0x167,
+        14 => return frame << 22 | 0x87 | flags & 0x67,
+        _ => return flags << 12 | 0x80 | flags & 0x67,
+    };
+    frame << 12 | flags
+}
+
+/// The high half.
+fn high(bytes: &mut Bytes<'_>) -> u32 {
+    match bytes.byte() % 16 {
+        0..11 => 0,
+        11..14 => 1 << 31,
+        14 => u32::from(bytes.byte()) << 27,
+        _ => 1 << (bytes.byte() & 31),
+    }
+}
+
+fn who(bytes: &mut Bytes<'_>, user_of_16: u8) -> Who {
+    match bytes.byte() % 16 {
+        n if n < user_of_16 => Who::User,
+        15 => Who::SupervisorAc,
+        _ => Who::Supervisor,
+    }
+}
+
+/// An address in one of the pages: mostly that of an entry.
+fn address(bytes: &mut Bytes<'_>, mode: Mode) -> u64 {
+    let page = bytes.pick(&pages(mode));
+    let (index, size) = if mode == Mode::Legacy { (bytes.pick(&NARROW), 4) } else { (bytes.pick(&WIDE), 8) };
+    page + index * size
+}
+
+/// A write of entries, by an access: mostly whole, aligned and by the supervisor.
+fn write(bytes: &mut Bytes<'_>, mode: Mode) -> Event {
+    let gva = address(bytes, mode);
+    let who = who(bytes, 1);
+    let shape = bytes.byte();
+    let (low, high) = (entry(bytes), high(bytes));
+    let wide = (u64::from(low) | u64::from(high) << 32).to_le_bytes();
+    let (skew, data) = match (shape % 16, mode) {
+        (0..12, Mode::Legacy) | (0..3, _) => (0, &wide[..4]),
+        (0..12, _) => (0, &wide[..8]),
+        (12, _) => (0, &wide[..]),
+        (13, _) => (u64::from(shape >> 4) & 7, &wide[..1]),
+        (14, _) => (u64::from(shape >> 4) & 7, &wide[..2]),
+        _ => (u64::from(shape >> 4) & 7, &wide[4..]),
+    };
+    let last = gva & !0xfff | (0x1000 - data.len() as u64);
+    Event::Access((gva + skew).min(last), What::Write, who, data.to_vec())
+}
+
+/// The event that bytes stand for, in a guest that pages in `mode` now.
+#[must_use]
+pub fn decode(bytes: &[u8], mode: Mode) -> Event {
+    let mut bytes = Bytes(bytes.iter());
+    let frame = |bytes: &mut Bytes<'_>| u64::from(bytes.byte()) % FRAMES;
+    match bytes.byte() {
+        0..80 => {
+            let gva = address(&mut bytes, mode);
+            let what = bytes.pick(&[What::Read, What::Write, What::Read, What::Write, What::Fetch]);
+            let who = who(&mut bytes, 8);
+            Event::Access(gva, what, who, vec![0x67, 0x10, 0, 0])
+        }
+        80..170 => write(&mut bytes, mode),
+        170..186 => Event::Invlpg(address(&mut bytes, mode)),
+        186..198 => Event::Space(u64::from(bytes.byte()) & 3),
+        198..200 => Event::Cr3(frame(&mut bytes) << 12 | u64::from(bytes.byte() & 3) << 5),
+        200..204 => Event::FlipCr0(WP),
+        204 => Event::FlipCr0(CD),
+        205..207 => Event::FlipCr4(PSE),
+        207..209 => Event::FlipCr4(PGE),
+        209..211 => Event::FlipCr4(SMEP),
+        211..213 => Event::FlipEfer(NXE),
+        213..219 => {
+            let mode = bytes.pick(&MODES);
+            Event::Rebuild(mode, bytes.number())
+        }
+        219..222 => Event::Watch(frame(&mut bytes) % 12, bytes.byte() & 1 != 0),
+        222..230 => Event::PageOut(frame(&mut bytes)),
+        230..232 => Event::PageIn(frame(&mut bytes)),
+        232..235 => Event::Move(frame(&mut bytes)),
+        235..243 => Event::Look(frame(&mut bytes)),
+        243..245 => Event::LogStart(frame(&mut bytes), frame(&mut bytes)),
+        245..248 => Event::LogCollect(frame(&mut bytes), frame(&mut bytes)),
+        248 => Event::LogStop(frame(&mut bytes), frame(&mut bytes)),
+        _ => {
+            let (at, low) = (frame(&mut bytes) << 12, entry(&mut bytes));
+            let index = bytes.pick(&NARROW);
+            Event::Device(at + index * 4, low.to_le_bytes().to_vec())
+        }
+    }
+}
+
+/// The modes that a guest of the tests pages in.
+pub const MODES: [Mode; 2] = [Mode::Legacy, Mode::Pae];

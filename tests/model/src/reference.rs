@@ -1,0 +1,477 @@
+//! What an x86 CPU without any cache does with the guest's own tables. Written from the Intel SDM, volume 3A, chapter 4 ("SDM"
+//! below), to be obviously right and nothing else. It knows nothing of the library, and shares no code with it.
+
+use crate::ram::Ram;
+
+/// CR0.WP, CR0.PG.
+pub const WP: u64 = 1 << 16;
+/// CR0.PG.
+pub const PG: u64 = 1 << 31;
+/// CR0.NW and CR0.CD.
+pub const NW: u64 = 1 << 29;
+/// CR0.CD.
+pub const CD: u64 = 1 << 30;
+/// CR4.PSE.
+pub const PSE: u64 = 1 << 4;
+/// CR4.PAE.
+pub const PAE: u64 = 1 << 5;
+/// CR4.PGE.
+pub const PGE: u64 = 1 << 7;
+/// CR4.LA57.
+pub const LA57: u64 = 1 << 12;
+/// CR4.SMEP.
+pub const SMEP: u64 = 1 << 20;
+/// CR4.SMAP.
+pub const SMAP: u64 = 1 << 21;
+/// CR4.PKE.
+pub const PKE: u64 = 1 << 22;
+/// EFER.LME.
+pub const LME: u64 = 1 << 8;
+/// EFER.NXE.
+pub const NXE: u64 = 1 << 11;
+/// Physical address bits of the CPU.
+pub const MAXPHYADDR: u32 = 36;
+
+const PRESENT: u64 = 1;
+const WRITABLE: u64 = 2;
+const USER: u64 = 4;
+const ACCESSED: u64 = 0x20;
+const DIRTY: u64 = 0x40;
+const LARGE: u64 = 0x80;
+const GLOBAL: u64 = 0x100;
+const NX: u64 = 1 << 63;
+
+/// What an access does.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum What {
+    /// Data read.
+    Read,
+    /// Data write.
+    Write,
+    /// Instruction fetch.
+    Fetch,
+}
+
+/// Who makes it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Who {
+    /// CPL below 3.
+    Supervisor,
+    /// CPL below 3 with EFLAGS.AC set.
+    SupervisorAc,
+    /// CPL 3.
+    User,
+}
+
+/// The paging modes.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Mode {
+    /// CR0.PG = 0.
+    Off,
+    /// 32-bit paging.
+    Legacy,
+    /// PAE paging.
+    Pae,
+    /// 4-level paging.
+    Long4,
+    /// 5-level paging.
+    Long5,
+}
+
+/// The registers that decide about translation.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Regs {
+    /// CR0.
+    pub cr0: u64,
+    /// CR3.
+    pub cr3: u64,
+    /// CR4.
+    pub cr4: u64,
+    /// EFER.
+    pub efer: u64,
+    /// PKRU.
+    pub pkru: u32,
+    /// What PAE paging has latched.
+    pub pdptes: [u64; 4],
+}
+
+/// Which instruction changes them.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Load {
+    /// MOV to CR0.
+    Cr0,
+    /// MOV to CR3.
+    Cr3,
+    /// MOV to CR4.
+    Cr4,
+    /// WRMSR of EFER.
+    Efer,
+    /// WRPKRU.
+    Pkru,
+}
+
+/// Rights of one entry, or of a whole walk.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub struct Rights {
+    /// U/S.
+    pub user: bool,
+    /// R/W.
+    pub write: bool,
+    /// Not NX.
+    pub execute: bool,
+}
+
+impl Rights {
+    /// What a walk begins with.
+    pub const ALL: Self = Self { user: true, write: true, execute: true };
+
+    /// Both.
+    #[must_use]
+    pub fn and(self, other: Self) -> Self {
+        Self { user: self.user && other.user, write: self.write && other.write, execute: self.execute && other.execute }
+    }
+}
+
+/// What one entry says.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Entry {
+    /// P = 0.
+    Absent,
+    /// A reserved bit is set.
+    Reserved,
+    /// The table at this address, with these rights.
+    Table(u64, Rights),
+    /// A page.
+    Page(Page),
+}
+
+/// A page as one entry gives it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Page {
+    /// Its first address.
+    pub base: u64,
+    /// log2 of its bytes.
+    pub shift: u32,
+    /// Rights of the entry.
+    pub rights: Rights,
+    /// D.
+    pub dirty: bool,
+    /// G.
+    pub global: bool,
+    /// Protection key.
+    pub key: u8,
+}
+
+/// How an access ends.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Verdict {
+    /// Goes to this physical address.
+    At(u64),
+    /// Page fault with this error code.
+    Fault(u32),
+    /// An entry at this address was needed, or had to be marked, and no memory is there.
+    Lost(u64),
+}
+
+/// An entry that a successful walk used.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Used {
+    /// Where it is.
+    pub at: u64,
+    /// A or D had to be set in it.
+    pub marked: bool,
+}
+
+/// A walk, with what it used.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Walk {
+    /// How it ended.
+    pub verdict: Verdict,
+    /// The entries it used, if it succeeded.
+    pub used: Vec<Used>,
+    /// Where it read entries.
+    pub read: Vec<u64>,
+}
+
+impl Walk {
+    /// Did it need a frame, for a table or for the page?
+    #[must_use]
+    pub fn needs(&self, frame: u64) -> bool {
+        let page = match self.verdict {
+            Verdict::At(target) => target >> 12 == frame,
+            Verdict::Fault(_) | Verdict::Lost(_) => false,
+        };
+        page || self.read.iter().any(|at| at >> 12 == frame)
+    }
+
+    /// Were A and D already as the access needs them?
+    #[must_use]
+    pub fn was_marked(&self) -> bool {
+        self.used.iter().all(|used| !used.marked)
+    }
+}
+
+impl Regs {
+    /// The paging mode (SDM 4.1.1).
+    #[must_use]
+    pub fn mode(&self) -> Mode {
+        if self.cr0 & PG == 0 {
+            Mode::Off
+        } else if self.cr4 & PAE == 0 {
+            Mode::Legacy
+        } else if self.efer & LME == 0 {
+            Mode::Pae
+        } else if self.cr4 & LA57 == 0 {
+            Mode::Long4
+        } else {
+            Mode::Long5
+        }
+    }
+
+    /// Is NX a bit of entries?
+    #[must_use]
+    pub fn nxe(&self) -> bool {
+        !matches!(self.mode(), Mode::Off | Mode::Legacy) && self.efer & NXE != 0
+    }
+
+    fn long(&self) -> bool {
+        matches!(self.mode(), Mode::Long4 | Mode::Long5)
+    }
+
+    /// Bytes of an entry.
+    #[must_use]
+    pub fn entry_size(&self) -> u64 {
+        if self.mode() == Mode::Legacy { 4 } else { 8 }
+    }
+
+    /// For each level of a walk from the top down: log2 of the bytes that an entry maps.
+    #[must_use]
+    pub fn levels(&self) -> &'static [u32] {
+        match self.mode() {
+            Mode::Off => &[],
+            Mode::Legacy => &[22, 12],
+            Mode::Pae => &[21, 12],
+            Mode::Long4 => &[39, 30, 21, 12],
+            Mode::Long5 => &[48, 39, 30, 21, 12],
+        }
+    }
+
+    /// The table in which a walk begins; `None` if PAE paging has no directory there.
+    #[must_use]
+    pub fn top(&self, va: u64) -> Option<u64> {
+        match self.mode() {
+            Mode::Pae => {
+                let pdpte = self.pdptes[(va >> 30 & 3) as usize];
+                (pdpte & PRESENT != 0).then_some(pdpte & address_bits())
+            }
+            Mode::Off | Mode::Legacy => Some(self.cr3 & 0xffff_f000),
+            Mode::Long4 | Mode::Long5 => Some(self.cr3 & address_bits()),
+        }
+    }
+
+    /// Where the entry for `va` lies in a table.
+    #[must_use]
+    pub fn entry_at(&self, table: u64, va: u64, shift: u32) -> u64 {
+        let index = va >> shift & if self.mode() == Mode::Legacy { 1023 } else { 511 };
+        table + index * self.entry_size()
+    }
+
+    /// Reads an entry; `None` if no memory is there.
+    #[must_use]
+    pub fn read(&self, ram: &Ram, at: u64) -> Option<u64> {
+        ram.read(at, self.entry_size())
+    }
+
+    /// What an entry means at the level where entries map `1 << shift` bytes (SDM 4.3, 4.4.2, 4.5.4).
+    #[must_use]
+    pub fn decode(&self, raw: u64, shift: u32) -> Entry {
+        if raw & PRESENT == 0 {
+            return Entry::Absent;
+        }
+        let rights =
+            Rights { user: raw & USER != 0, write: raw & WRITABLE != 0, execute: !(self.nxe() && raw & NX != 0) };
+        let page = |base, shift| {
+            Entry::Page(Page {
+                base,
+                shift,
+                rights,
+                dirty: raw & DIRTY != 0,
+                global: raw & GLOBAL != 0,
+                key: (raw >> 59 & 15) as u8,
+            })
+        };
+        if self.mode() == Mode::Legacy {
+            return match (shift, raw & LARGE != 0 && self.cr4 & PSE != 0) {
+                (12, _) => page(raw & 0xffff_f000, 12),
+                // PSE-36: bits 16:13 are address bits 35:32; 21:17 are reserved on a CPU with 36 of them.
+                (_, true) if raw >> 17 & 0x1f != 0 => Entry::Reserved,
+                (_, true) => page(raw & 0xffc0_0000 | (raw >> 13 & 0xf) << 32, 22),
+                (_, false) => Entry::Table(raw & 0xffff_f000, rights),
+            };
+        }
+        // Bits 51:36 are reserved; in PAE paging so are 62:52. NX is while EFER.NXE = 0.
+        let mut reserved = 0x000f_ffff_ffff_ffff & !((1 << MAXPHYADDR) - 1);
+        if self.mode() == Mode::Pae {
+            reserved |= 0x7ff0_0000_0000_0000;
+        }
+        if !self.nxe() {
+            reserved |= NX;
+        }
+        let address = raw & address_bits();
+        if raw & reserved != 0 {
+            return Entry::Reserved;
+        }
+        match (shift, raw & LARGE != 0) {
+            (12, _) => page(address, 12),
+            (_, false) => Entry::Table(address, rights),
+            // Bits 20:13 of a 2 MiB page and 29:13 of a 1 GiB page are reserved; bit 12 is PAT. No larger page exists.
+            (21 | 30, true) if address & ((1 << shift) - 1) & !0x1000 != 0 => Entry::Reserved,
+            (21 | 30, true) => page(address >> shift << shift, shift),
+            (_, true) => Entry::Reserved,
+        }
+    }
+
+    /// Do the rights of a walk forbid an access (SDM 4.6.1)?
+    #[must_use]
+    pub fn forbids(&self, rights: Rights, what: What, who: Who) -> bool {
+        let user = who == Who::User;
+        if user && !rights.user {
+            return true;
+        }
+        let smap = self.cr4 & SMAP != 0 && rights.user && who == Who::Supervisor;
+        match what {
+            What::Read => smap,
+            What::Write => smap || !rights.write && (user || self.cr0 & WP != 0),
+            What::Fetch => !rights.execute || !user && rights.user && self.cr4 & SMEP != 0,
+        }
+    }
+
+    /// Does the protection key of a page forbid an access (SDM 4.6.2)?
+    #[must_use]
+    pub fn key_forbids(&self, rights: Rights, key: u8, what: What, who: Who) -> bool {
+        if !self.long() || self.cr4 & PKE == 0 || !rights.user || what == What::Fetch {
+            return false;
+        }
+        let (no_access, no_write) = (self.pkru >> (2 * key) & 1 != 0, self.pkru >> (2 * key + 1) & 1 != 0);
+        no_access || no_write && what == What::Write && (who == Who::User || self.cr0 & WP != 0)
+    }
+
+    /// The part of an error code that comes from the access itself (SDM 4.7).
+    fn error(&self, what: What, who: Who) -> u32 {
+        let fetch = what == What::Fetch && (self.cr4 & SMEP != 0 || self.nxe());
+        u32::from(what == What::Write) << 1 | u32::from(who == Who::User) << 2 | u32::from(fetch) << 4
+    }
+
+    /// One access. With `mark` it sets A and D in `ram` (SDM 4.8): in all entries it used, and only if it is allowed.
+    #[must_use]
+    pub fn access(&self, ram: &Ram, va: u64, what: What, who: Who, mark: bool) -> Walk {
+        let mut walk = Walk { verdict: Verdict::At(va), used: Vec::new(), read: Vec::new() };
+        if self.mode() == Mode::Off {
+            return walk;
+        }
+        let mut entries = Vec::new();
+        walk.verdict = self.descend(ram, va, (what, who), &mut entries);
+        walk.read = entries.iter().map(|entry| entry.0).collect();
+        if let Verdict::At(_) = walk.verdict {
+            self.finish(ram, &entries, mark, &mut walk);
+        }
+        walk
+    }
+
+    /// The walk itself; `used` gets each entry read, and the marks it must have.
+    fn descend(&self, ram: &Ram, va: u64, (what, who): (What, Who), used: &mut Vec<(u64, u64)>) -> Verdict {
+        let error = self.error(what, who);
+        let Some(mut table) = self.top(va) else { return Verdict::Fault(error) };
+        let mut rights = Rights::ALL;
+        for &shift in self.levels() {
+            let at = self.entry_at(table, va, shift);
+            let Some(raw) = self.read(ram, at) else { return Verdict::Lost(at) };
+            let entry = self.decode(raw, shift);
+            let leaf = matches!(entry, Entry::Page(_));
+            let wanted = ACCESSED | if leaf && what == What::Write { DIRTY } else { 0 };
+            used.push((at, wanted));
+            match entry {
+                Entry::Absent => return Verdict::Fault(error),
+                Entry::Reserved => return Verdict::Fault(error | 9),
+                Entry::Table(next, own) => {
+                    table = next;
+                    rights = rights.and(own);
+                }
+                Entry::Page(page) => {
+                    rights = rights.and(page.rights);
+                    let key = self.key_forbids(rights, page.key, what, who);
+                    if key || self.forbids(rights, what, who) {
+                        return Verdict::Fault(error | 1 | u32::from(key) << 5);
+                    }
+                    return Verdict::At(page.base + (va & ((1 << page.shift) - 1)));
+                }
+            }
+        }
+        unreachable!("the last level maps pages")
+    }
+
+    /// Sets the marks. An entry that is used twice by one walk gets both.
+    fn finish(&self, ram: &Ram, entries: &[(u64, u64)], mark: bool, walk: &mut Walk) {
+        for &(at, wanted) in entries {
+            let raw = self.read(ram, at).expect("it was read before");
+            let marked = raw & wanted != wanted;
+            if mark && marked {
+                if !ram.is_ram(at) {
+                    walk.verdict = Verdict::Lost(at);
+                    return;
+                }
+                ram.write(at, &(raw | wanted).to_le_bytes()[..self.entry_size() as usize]);
+            }
+            walk.used.push(Used { at, marked });
+        }
+    }
+
+    /// Does a load latch the PDPTEs (SDM 4.4.1)?
+    #[must_use]
+    pub fn latches(&self, new: &Self, load: Load) -> bool {
+        let named = match load {
+            Load::Cr3 => true,
+            Load::Cr0 => (self.cr0 ^ new.cr0) & (PG | CD | NW) != 0,
+            Load::Cr4 => (self.cr4 ^ new.cr4) & (PAE | PGE | PSE | SMEP) != 0,
+            Load::Efer | Load::Pkru => false,
+        };
+        new.mode() == Mode::Pae && (named || self.mode() != Mode::Pae)
+    }
+
+    /// The registers after a load of `new`, or `None` for #GP(0). Of `new`, the latched PDPTEs do not count.
+    #[must_use]
+    pub fn load(&self, ram: &Ram, new: Self, load: Load) -> Option<Self> {
+        let (was, is) = (self.mode(), new.mode());
+        let long = |mode| matches!(mode, Mode::Long4 | Mode::Long5);
+        // SDM 2.5, 4.1.2: no way between modes of PAE, LME and LA57 while paging.
+        let refused = new.cr0 & PG != 0 && new.cr0 & 1 == 0
+            || new.cr0 & PG != 0 && new.efer & LME != 0 && new.cr4 & PAE == 0
+            || was != Mode::Off && is != Mode::Off && (self.efer ^ new.efer) & LME != 0
+            || long(was) && long(is) && was != is
+            || new.cr3 >> MAXPHYADDR != 0;
+        if refused {
+            return None;
+        }
+        if is != Mode::Pae {
+            return Some(Self { pdptes: [0; 4], ..new });
+        }
+        if !self.latches(&new, load) {
+            return Some(Self { pdptes: self.pdptes, ..new });
+        }
+        let mut pdptes = [0; 4];
+        for (n, pdpte) in pdptes.iter_mut().enumerate() {
+            // An empty bus reads as ones.
+            *pdpte = ram.read((new.cr3 & 0xffff_ffe0) + 8 * n as u64, 8).unwrap_or(u64::MAX);
+            let reserved = !(address_bits() | 0xfff) | 0x1e6;
+            if *pdpte & PRESENT != 0 && *pdpte & reserved != 0 {
+                return None;
+            }
+        }
+        Some(Self { pdptes, ..new })
+    }
+}
+
+/// Where entries of 8 bytes have their address.
+fn address_bits() -> u64 {
+    ((1 << MAXPHYADDR) - 1) & !0xfff
+}

@@ -1,0 +1,40 @@
+//! A whole run from bytes: how the machine is built, then event after event.
+
+use shadow_mmu::{EagerFill, Policy, SyncPolicy};
+
+use crate::event::{self, Event, MODES};
+use crate::machine::{Machine, Setup};
+use crate::reference::PSE;
+
+/// Bytes that say how the machine is built.
+pub const SETUP: usize = 4;
+
+/// The machine that bytes stand for.
+#[must_use]
+pub fn setup(bytes: [u8; SETUP]) -> Setup {
+    let [pool, switches, ..] = bytes;
+    let on = |bit: u32| switches >> bit & 1 != 0;
+    let policy = Policy {
+        sync: [SyncPolicy::WriteProtect, SyncPolicy::UNSYNC, SyncPolicy::Unsync { tables: 1 }]
+            [usize::from(switches >> 5) % 3],
+        eager_fill: if on(0) { EagerFill::IfAccessed } else { EagerFill::Never },
+        reuse_detection: on(1),
+    };
+    let pool = [16, 24, 48, 200][usize::from(pool) % 4];
+    Setup { pool, policy, caching: on(2), stepping: on(3) && on(4) }
+}
+
+/// Runs a guest. Panics where the library and the reference differ. What happened goes to `tell`, before it happens.
+pub fn run(first: [u8; SETUP], events: &[[u8; event::SIZE]], mut tell: impl FnMut(&Event)) -> Machine {
+    let mut machine = Machine::new(setup(first));
+    machine.set_cr4(PSE, true);
+    let [_, _, mode, variant] = first;
+    let mode = MODES[usize::from(mode) % MODES.len()];
+    machine.event(Event::Rebuild(mode, u32::from(variant).wrapping_mul(0x8103_0507)));
+    for bytes in events {
+        let event = event::decode(bytes, machine.regs().mode());
+        tell(&event);
+        machine.event(event);
+    }
+    machine
+}
