@@ -9,8 +9,11 @@ mod compare;
 mod csv;
 mod guard;
 mod measure;
+mod model;
+mod page;
 mod parse;
 mod peer;
+mod plot;
 mod provenance;
 mod queue;
 mod report;
@@ -89,11 +92,11 @@ pub struct BenchArgs {
     /// What is printed on stdout
     #[arg(long, value_enum, default_value_t = Format::Table)]
     format: Format,
-    /// Write results.json, results.csv and RESULTS.md into this folder
+    /// Write results.json, results.csv, RESULTS.md, report.html and plots/ into this folder [default: target/bench]
     #[arg(long, value_name = "DIR")]
     out: Option<PathBuf>,
-    /// The same in the repository's own folder bench/
-    #[arg(long, conflicts_with = "out")]
+    /// Write results.json, results.csv and RESULTS.md into the repository's bench/ as well
+    #[arg(long)]
     update: bool,
 }
 
@@ -102,7 +105,7 @@ pub struct BenchArgs {
 enum BenchCommand {
     /// Make the reports again from the results in a folder, measuring nothing
     Render {
-        /// The folder [default: the repository's bench/]
+        /// The folder [default: the repository's bench/; the page and its plots go to target/bench]
         folder: Option<PathBuf>,
     },
     /// Say what changed between two results, and whether it is beyond noise
@@ -130,8 +133,10 @@ enum BenchCommand {
 pub fn run(args: &BenchArgs) -> anyhow::Result<Status> {
     match &args.command {
         Some(BenchCommand::Render { folder }) => {
-            let folder = folder.clone().unwrap_or_else(own_folder);
-            write_reports(&Results::load(&folder)?, &folder)?;
+            let from = folder.clone().unwrap_or_else(own_folder);
+            let results = Results::load(&from)?;
+            write_reports(&results, &from)?;
+            page::save(&results, &folder.clone().unwrap_or_else(built_folder))?;
             Ok(Status::Ok)
         }
         Some(BenchCommand::Compare { before, after, least }) => compare::run(before, after, *least),
@@ -145,6 +150,11 @@ fn own_folder() -> PathBuf {
     workspace::root().join("bench")
 }
 
+/// Where results go when nothing else is said.
+fn built_folder() -> PathBuf {
+    workspace::host_target().join("bench")
+}
+
 fn measure_all(args: &BenchArgs) -> anyhow::Result<Status> {
     let jobs = args.jobs()?;
     if jobs.is_empty() {
@@ -156,11 +166,13 @@ fn measure_all(args: &BenchArgs) -> anyhow::Result<Status> {
     let runs = queue::run(&jobs, &kernel)?;
     let results = Results { command: args.line(), source, tools, runs };
     print(&results, args.format)?;
-    if let Some(folder) = args.out.clone().or_else(|| args.update.then(own_folder)) {
-        std::fs::create_dir_all(&folder).with_context(|| format!("cannot make {}", folder.display()))?;
+    let folder = args.out.clone().unwrap_or_else(built_folder);
+    for folder in std::iter::once(&folder).chain(args.update.then(own_folder).as_ref()) {
+        std::fs::create_dir_all(folder).with_context(|| format!("cannot make {}", folder.display()))?;
         write(&folder.join(results::FILE), &results.json()?)?;
-        write_reports(&results, &folder)?;
+        write_reports(&results, folder)?;
     }
+    page::save(&results, &folder)?;
     Ok(verdict(&results))
 }
 

@@ -21,7 +21,7 @@ Do not edit it.
 Unless it says otherwise, a figure is **instructions for each operation**: what the CPU executes between two RDTSC, guest and
 hypervisor together, divided by the number of operations. A column is a way to run the guest: *bare*, alone on the emulated
 machine; *depriv*, under Gnomon in rings 1 and 3 with shadow tables, by policy; *svm* and *vmx*, under Gnomon with AMD-V or VT-x,
-with nested or with shadow tables. `report.html` beside this file draws the same figures.
+with nested or with shadow tables. `scripts/gnomon bench render` draws the same figures, too: `target/bench/report.html`.
 
 ## How it was measured
 ";
