@@ -16,10 +16,10 @@ const COLOURS: [RGBColor; 6] = [
 const FONT: &str = "sans-serif";
 const WIDTH: u32 = 980;
 /// Pixels for each row of a dot plot.
-const ROW: u32 = 21;
+const ROW: u32 = 22;
 const MARGIN_LEFT: u32 = 190;
 const TOP: u32 = 64;
-const BOTTOM: u32 = 58;
+const BOTTOM: u32 = 62;
 
 type Area<'a> = DrawingArea<SVGBackend<'a>, Shift>;
 
@@ -60,8 +60,8 @@ impl Plot<'_> {
                 .disable_y_axis()
                 .x_desc(self.axis)
                 .x_label_formatter(&|value| label(*value))
-                .x_label_style((FONT, 14))
-                .axis_desc_style((FONT, 15))
+                .x_label_style((FONT, 17))
+                .axis_desc_style((FONT, 18))
                 .light_line_style(RGBColor(240, 240, 240))
                 .bold_line_style(RGBColor(205, 205, 205))
                 .draw()
@@ -80,7 +80,7 @@ impl Plot<'_> {
             }
             for (index, (name, _)) in rows.iter().enumerate() {
                 let (_, y) = chart.backend_coord(&(low, place(index)));
-                let style = text(14).pos(Pos::new(HPos::Right, VPos::Center));
+                let style = text(17).pos(Pos::new(HPos::Right, VPos::Center));
                 area.draw(&Text::new(name.clone(), (MARGIN_LEFT as i32 - 8, y), style)).map_err(failed)?;
             }
             Ok(())
@@ -106,8 +106,8 @@ impl Plot<'_> {
                 .x_desc(x)
                 .y_desc(self.axis)
                 .y_label_formatter(&|value| label(*value))
-                .label_style((FONT, 14))
-                .axis_desc_style((FONT, 15))
+                .label_style((FONT, 17))
+                .axis_desc_style((FONT, 18))
                 .light_line_style(RGBColor(240, 240, 240))
                 .bold_line_style(RGBColor(205, 205, 205))
                 .draw()
@@ -129,7 +129,7 @@ impl Plot<'_> {
         {
             let area = SVGBackend::with_string(&mut svg, (WIDTH, height)).into_drawing_area();
             area.fill(&WHITE).map_err(failed)?;
-            area.draw(&Text::new(self.title.to_owned(), (12, 8), text(18))).map_err(failed)?;
+            area.draw(&Text::new(self.title.to_owned(), (12, 8), text(22))).map_err(failed)?;
             self.legend(&area)?;
             content(&area)?;
             area.present().map_err(failed)?;
@@ -141,8 +141,8 @@ impl Plot<'_> {
         let mut x = 18;
         for (index, name) in self.series.iter().enumerate() {
             mark(area, self.first + index, (x, 44))?;
-            area.draw(&Text::new(name.clone(), (x + 12, 37), text(14))).map_err(failed)?;
-            x += 34 + 8 * name.len() as i32;
+            area.draw(&Text::new(name.clone(), (x + 12, 35), text(17))).map_err(failed)?;
+            x += 36 + 9 * name.len() as i32;
         }
         Ok(())
     }

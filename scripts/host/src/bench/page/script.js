@@ -38,7 +38,7 @@
     let legend = 18;
     columns.forEach((c, i) => {
       svg += mark(i, legend, 44) + text(legend + 12, 49, escape(c.label));
-      legend += 34 + 8 * c.label.length;
+      legend += 36 + 9 * c.label.length;
     });
     for (let e = low; e <= high; e++) {
       const y = py(10 ** e);
