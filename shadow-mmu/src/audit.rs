@@ -75,6 +75,7 @@ struct Census {
     leaves: usize,
     tables: usize,
     live: usize,
+    keyless: usize,
 }
 
 /// Pages of one guest frame.
@@ -95,6 +96,7 @@ impl<G: GuestMem, T: TableMem, O: Observer> ShadowMmu<G, T, O> {
         for (index, page) in self.pool.iter() {
             if page.live {
                 census.live = census.live.wrapping_add(1);
+                census.keyless = census.keyless.wrapping_add(usize::from(!page.key.role.has_key()));
                 self.audit_page(index, page, &mut census)?;
             } else {
                 self.audit_free(page).map_err(|e| e.at(index, 0))?;
@@ -156,6 +158,8 @@ impl<G: GuestMem, T: TableMem, O: Observer> ShadowMmu<G, T, O> {
                 .map_err(|e| e.at(page_of(node), slot_of(node)))?;
             census.tables = census.tables.wrapping_sub(1);
         }
+        let two = page.parents != NIL && self.links.next(page.parents)? != NIL;
+        check(page.key.role.has_key() || !two, 9, "two entries name one page of the virtual TLB")?;
         check(!(page.key.role.is_root() && page.parents != NIL), 8, "a root has parents")
     }
 
@@ -198,7 +202,8 @@ impl<G: GuestMem, T: TableMem, O: Observer> ShadowMmu<G, T, O> {
         let frame = self.frames.get(target)?;
         check(frame.may_map(), 13, "a leaf maps a frame that does not count as accessed")?;
         check(!spte.writable() || frame.may_write(), 13, "a frame that does not count as written is writable")?;
-        if page.key.role.is_table() && self.frames.get(page.key.gfn)?.unsync {
+        let role = page.key.role;
+        if role.is_place() || role.is_table() && self.frames.get(page.key.gfn)?.unsync {
             // What the entry grants was right at some time since the last flush; no snapshot shows when.
             return Ok(());
         }
@@ -208,7 +213,6 @@ impl<G: GuestMem, T: TableMem, O: Observer> ShadowMmu<G, T, O> {
         check(gfn == target, 2, "a leaf maps another frame than the guest's entry")?;
         check(accessed, 3, "a leaf is present while A is clear")?;
         check(!spte.writable() || dirty, 3, "a leaf is writable while D is clear")?;
-        let role = page.key.role;
         let leaf = Leaf {
             pfn,
             perms,
@@ -229,6 +233,10 @@ impl<G: GuestMem, T: TableMem, O: Observer> ShadowMmu<G, T, O> {
 
     fn audit_link(&self, (page, slot): (&Page, usize), child: &Page) -> Audit {
         let role = page.key.role;
+        if role.is_place() {
+            let right = role.level().down().map(Key::place) == Some(child.key);
+            return check(right, 2, "a page of the virtual TLB names one of a tracked table");
+        }
         let wanted = if role.glue() && role.format() == PagingMode::Pae && role.level() == Level::L3 {
             self.directory_of(page.key, slot, child.key)
         } else if role.glue() || role.direct() {
@@ -278,7 +286,7 @@ impl<G: GuestMem, T: TableMem, O: Observer> ShadowMmu<G, T, O> {
 
     fn audit_frames(&self, census: &Census) -> Audit {
         let mut leaves = census.leaves;
-        let mut live = census.live;
+        let mut live = census.live.wrapping_sub(census.keyless);
         for (gfn, frame) in self.frames.iter() {
             for node in self.links.iter(frame.rmap) {
                 let page = self.pool.get(page_of(node))?;
@@ -339,7 +347,11 @@ impl<G: GuestMem, T: TableMem, O: Observer> ShadowMmu<G, T, O> {
             let Some(page) = self.pool.checked(id) else {
                 return check(false, 8, "the current root was given up");
             };
-            let right = page.key == Key::glue(&self.ctx, Level::L4) || page.key == Key::void(&self.ctx);
+            let right = if self.policy.sync.is_vtlb() {
+                page.key == Key::place(Level::L4)
+            } else {
+                page.key == Key::glue(&self.ctx, Level::L4) || page.key == Key::void(&self.ctx)
+            };
             check(right, 8, "the current root is not that of the control registers")?;
         }
         let Some((_, first)) = roots().next() else { return Ok(()) };

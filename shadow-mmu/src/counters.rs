@@ -57,6 +57,8 @@ counters! {
     TableResynced = "tables-resynced",
     /// A shadow entry of a table out of sync was compared with the guest's.
     EntrySynced = "entries-synced",
+    /// The virtual TLB was emptied.
+    TlbDropped = "tlb-drops",
     /// A control register load found its root in the pool.
     RootHit = "root-hits",
     /// A control register load had to make a root.

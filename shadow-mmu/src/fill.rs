@@ -103,6 +103,9 @@ impl<G: GuestMem, T: TableMem, O: Observer> ShadowMmu<G, T, O> {
         }
         let mut room = self.reserve(MAX_NEW_PAGES)?;
         let page = self.link_path::<F>(walk, gva, &mut room)?;
+        if walk.leaf > Level::L1.number() && walk.leaf <= F::LEVELS {
+            self.large = self.large.max(walk.leaf);
+        }
         self.frames.note(walk.gfn, access.into());
         let leaf = Leaf {
             pfn,
@@ -192,6 +195,9 @@ impl<G: GuestMem, T: TableMem, O: Observer> ShadowMmu<G, T, O> {
     /// Which shadow page of `level` a walk needs.
     #[inline]
     fn key_on_path<F: GuestFormat>(&self, walk: &Walk, gva: Gva, level: Level) -> Key {
+        if self.policy.sync.is_vtlb() {
+            return Key::place(level);
+        }
         if level.number() < walk.leaf {
             return Key::direct(&self.ctx, level, walk.gfn, (walk.perms, walk.dirty));
         }

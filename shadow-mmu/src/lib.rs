@@ -92,6 +92,7 @@ mod sync;
 mod table;
 #[cfg(test)]
 mod tests;
+mod vtlb;
 mod walk;
 mod write;
 

@@ -13,7 +13,7 @@ use crate::frames::{Frames, NoteWalk};
 use crate::links::Links;
 use crate::mem::{GuestMem, TableMem};
 use crate::open::{MAX_OPEN, Opened};
-use crate::policy::Policy;
+use crate::policy::{Policy, SyncPolicy};
 use crate::pool::{PageId, Pool};
 use crate::pte::{Flat, GuestFormat, Legacy32, Pae};
 use crate::stop::{Broken, Trouble, VmStop};
@@ -166,6 +166,8 @@ pub struct ShadowMmu<G, T, O = ()> {
     pub(crate) opened: [Option<Opened>; MAX_OPEN],
     /// Tables out of sync.
     pub(crate) unsync: UnsyncSet,
+    /// The highest level of a guest page that was filled in parts since the virtual TLB was emptied.
+    pub(crate) large: u8,
 }
 
 impl<G: GuestMem, T: TableMem, O: Observer> ShadowMmu<G, T, O> {
@@ -206,6 +208,7 @@ impl<G: GuestMem, T: TableMem, O: Observer> ShadowMmu<G, T, O> {
             stopped: None,
             opened: [None; MAX_OPEN],
             unsync: UnsyncSet::new(config.policy.sync.unsync_limit()),
+            large: 0,
         })
     }
 
@@ -333,12 +336,16 @@ impl<G: GuestMem, T: TableMem, O: Observer> ShadowMmu<G, T, O> {
     #[inline]
     pub fn on_invlpg(&mut self, gva: Gva) -> FlushPlan {
         self.counters.add(Counter::Invlpg);
-        if !self.unsync.is_empty()
-            && let Err(trouble) = self.sync_address(gva)
-        {
+        let synced = match self.policy.sync {
+            SyncPolicy::VirtualTlb => self.forget_address(gva),
+            _ if !self.unsync.is_empty() => self.sync_address(gva),
+            _ => Ok(()),
+        };
+        if let Err(trouble) = synced {
             self.remember(trouble);
         }
-        if self.splinter_epoch == self.epoch {
+        let forgets_parts = self.policy.sync.is_vtlb() && self.large != 0;
+        if forgets_parts || self.splinter_epoch == self.epoch {
             self.flush_all();
         } else {
             self.counters.add(Counter::FlushPage);

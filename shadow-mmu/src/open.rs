@@ -81,6 +81,9 @@ impl<G: GuestMem, T: TableMem, O: Observer> ShadowMmu<G, T, O> {
     ) -> Result<Opened, Trouble> {
         let mut room = self.reserve(MAX_NEW_PAGES)?;
         let page = self.link_path::<F>(walk, gva, &mut room)?;
+        if walk.leaf > Level::L1.number() && walk.leaf <= F::LEVELS {
+            self.large = self.large.max(walk.leaf);
+        }
         self.frames.note(walk.gfn, access.into());
         let leaf = Leaf {
             pfn,

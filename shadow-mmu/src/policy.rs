@@ -21,6 +21,8 @@ pub enum SyncPolicy {
         /// in step.
         tables: u16,
     },
+    /// No table is tracked. The shadow is filled on a miss, and forgets what the guest flushes. See `vtlb`.
+    VirtualTlb,
 }
 
 impl SyncPolicy {
@@ -30,10 +32,15 @@ impl SyncPolicy {
     /// `unsync` with its usual bound.
     pub const UNSYNC: Self = Self::Unsync { tables: 32 };
 
+    #[inline]
+    pub(crate) const fn is_vtlb(self) -> bool {
+        matches!(self, Self::VirtualTlb)
+    }
+
     /// The bound on tables out of sync.
     pub(crate) fn unsync_limit(self) -> usize {
         match self {
-            Self::WriteProtect => 0,
+            Self::WriteProtect | Self::VirtualTlb => 0,
             Self::Unsync { tables } => usize::from(tables.clamp(1, Self::MAX_UNSYNC)),
         }
     }

@@ -175,6 +175,13 @@ impl Pool {
         Ok(index)
     }
 
+    /// The live page that was touched longest ago, but not `pinned`.
+    pub(crate) fn oldest_but(&self, pinned: u32) -> Option<u32> {
+        let first = self.lru.first;
+        let index = if first == pinned { self.get(first).ok()?.next } else { first };
+        (index != NIL).then_some(index)
+    }
+
     /// Gives a live page back.
     pub(crate) fn give(&mut self, index: u32, epoch: u32) -> Result<(), Broken> {
         self.lru = self.unlink(self.lru, index)?;

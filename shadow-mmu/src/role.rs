@@ -14,8 +14,8 @@ use crate::pte::{GuestFormat, quadrant};
 /// Packed, so that a comparison is one instruction.
 ///
 /// ```text
-/// 31..25  24..23  22..16  15   14    13    12    11   10  9      8       7..5   4..3      2..0
-/// zero    format  part    nxe  void  smep  glue  pse  wp  dirty  direct  perms  quadrant  level
+/// 31     30..25  24..23  22..16  15   14    13    12    11   10  9      8       7..5   4..3      2..0
+/// place  zero    format  part    nxe  void  smep  glue  pse  wp  dirty  direct  perms  quadrant  level
 /// ```
 #[derive(Clone, Copy, PartialEq, Eq, Hash)]
 #[repr(transparent)]
@@ -33,6 +33,7 @@ const VOID: u32 = 1 << 14;
 const NXE: u32 = 1 << 15;
 const PART_SHIFT: u32 = 16;
 const FORMAT_SHIFT: u32 = 23;
+const PLACE: u32 = 1 << 31;
 
 /// Key of a shadow page.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -174,6 +175,19 @@ impl Role {
         self.0 & (GLUE | 7) == GLUE | Level::L4.number() as u32
     }
 
+    /// It holds what a TLB would for one place in the guest's address space, whatever tables that came from. No key finds it.
+    #[must_use]
+    #[inline]
+    pub const fn is_place(self) -> bool {
+        self.0 & PLACE != 0
+    }
+
+    /// It is found by its key. The pages of the virtual TLB below its root are not.
+    #[inline]
+    pub(crate) const fn has_key(self) -> bool {
+        !self.is_place() || self.is_root()
+    }
+
     /// The context in which the entries of a page with this role mean something, whatever mode is on now.
     #[inline]
     pub(crate) fn ctx(self, now: &PagingCtx) -> PagingCtx {
@@ -184,7 +198,7 @@ impl Role {
     #[must_use]
     #[inline]
     pub const fn format(self) -> PagingMode {
-        match self.0 >> FORMAT_SHIFT {
+        match self.0 >> FORMAT_SHIFT & 3 {
             0 => PagingMode::Off,
             1 => PagingMode::Legacy32,
             _ => PagingMode::Pae,
@@ -212,6 +226,7 @@ impl fmt::Debug for Role {
             (self.nxe(), "/nxe"),
             (self.smep(), "/smep"),
             (self.glue(), "/glue"),
+            (self.is_place(), "/place"),
             (self.0 & VOID != 0, "/void"),
         ] {
             if on {
@@ -264,6 +279,12 @@ impl Key {
     pub(crate) fn glue(ctx: &PagingCtx, level: Level) -> Self {
         let bits = Role::mode(ctx) | GLUE | u32::from(ctx.part) << PART_SHIFT | if ctx.pse { PSE } else { 0 };
         Self { gfn: ctx.root, role: Role::new(level, bits) }
+    }
+
+    /// A page of the virtual TLB. Below the root it is known by the entry that names it only.
+    #[inline]
+    pub(crate) fn place(level: Level) -> Self {
+        Self { gfn: Gfn::new(0), role: Role::new(level, PLACE | GLUE) }
     }
 
     /// The root to load while the guest's own root lies outside memory. Nothing is ever linked below it.

@@ -15,6 +15,7 @@ use crate::flush::FlushPlan;
 use crate::frames::Uses;
 use crate::mem::{GfnKind, GuestMem, TableMem, backing};
 use crate::mmu::ShadowMmu;
+use crate::policy::SyncPolicy;
 use crate::pte::Pae;
 use crate::role::Key;
 use crate::stop::Trouble;
@@ -72,9 +73,12 @@ impl<G: GuestMem, T: TableMem, O: Observer> ShadowMmu<G, T, O> {
     /// The TLB forgets everything, and with it ends what tables out of sync may show.
     #[inline]
     fn sync_and_flush(&mut self) -> Result<(), ControlFault> {
-        if !self.unsync.is_empty()
-            && let Err(trouble) = self.sync_all()
-        {
+        let synced = match self.policy.sync {
+            SyncPolicy::VirtualTlb => self.forget_all(),
+            _ if !self.unsync.is_empty() => self.sync_all(),
+            _ => Ok(()),
+        };
+        if let Err(trouble) = synced {
             return Err(ControlFault::Stop(self.stop(trouble)));
         }
         self.flush_all();
@@ -139,11 +143,14 @@ impl<G: GuestMem, T: TableMem, O: Observer> ShadowMmu<G, T, O> {
     #[cold]
     fn switch_to(&mut self, ctx: &PagingCtx) -> Result<(), Trouble> {
         let root = self.switch(self.root_key(ctx))?;
-        if ctx.mode == PagingMode::Pae { self.follow_pdptes(ctx, root) } else { Ok(()) }
+        if ctx.mode == PagingMode::Pae && !self.policy.sync.is_vtlb() { self.follow_pdptes(ctx, root) } else { Ok(()) }
     }
 
     #[inline]
     fn root_key(&self, ctx: &PagingCtx) -> Key {
+        if self.policy.sync.is_vtlb() {
+            return Key::place(Level::L4);
+        }
         if self.frames.find(ctx.root).is_some() { Key::glue(ctx, Level::L4) } else { Key::void(ctx) }
     }
 

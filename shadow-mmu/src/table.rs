@@ -181,6 +181,9 @@ impl<G: GuestMem, T: TableMem, O: Observer> ShadowMmu<G, T, O> {
     /// The live page of a key.
     #[inline]
     pub(crate) fn find(&self, key: Key) -> Result<Option<u32>, Broken> {
+        if !key.role.has_key() {
+            return Ok(None);
+        }
         let mut index = self.frames.get(key.gfn)?.pages;
         while index != NIL {
             let page = self.pool.get(index)?;
@@ -200,7 +203,7 @@ impl<G: GuestMem, T: TableMem, O: Observer> ShadowMmu<G, T, O> {
         }
         let index = self.pool.take(room, key)?;
         let frame = self.frames.get_mut(key.gfn)?;
-        let first = core::mem::replace(&mut frame.pages, index);
+        let first = if key.role.has_key() { core::mem::replace(&mut frame.pages, index) } else { NIL };
         let begins = key.role.is_table() && {
             let was = frame.tracked();
             frame.tables = frame.tables.checked_add(1).ok_or(Broken(9))?;
@@ -236,7 +239,9 @@ impl<G: GuestMem, T: TableMem, O: Observer> ShadowMmu<G, T, O> {
             self.zap(page_of(node), slot_of(node))?;
         }
         let key = self.pool.get(index)?.key;
-        self.unchain(key.gfn, index)?;
+        if key.role.has_key() {
+            self.unchain(key.gfn, index)?;
+        }
         let table = self.pool.get(index)?.pfn;
         if key.role.is_root() && self.tables.retire_root(table).is_err() {
             return Err(Trouble::Refused { page: index, slot: 0 });

@@ -222,7 +222,11 @@ fn run(setup: Setup, steps: Vec<Step>) {
 
 /// Every policy with every combination of switches.
 fn policy() -> impl Strategy<Value = Policy> {
-    let sync = prop_oneof![Just(SyncPolicy::WriteProtect), (1u16..4).prop_map(|tables| SyncPolicy::Unsync { tables })];
+    let sync = prop_oneof![
+        Just(SyncPolicy::WriteProtect),
+        Just(SyncPolicy::VirtualTlb),
+        (1u16..4).prop_map(|tables| SyncPolicy::Unsync { tables }),
+    ];
     let eager = prop_oneof![Just(EagerFill::Never), Just(EagerFill::IfAccessed)];
     (sync, eager, any::<bool>()).prop_map(|(sync, eager_fill, reuse_detection)| Policy {
         sync,

@@ -10,3 +10,4 @@ mod permissions;
 mod reference;
 mod scenarios;
 mod unsync;
+mod vtlb;

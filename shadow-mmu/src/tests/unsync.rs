@@ -239,3 +239,7 @@ fn a_table_that_maps_itself_is_protected_again() {
     machine.write(0x16000 + 5 * 4, SUPERVISOR, 0xa067);
     assert_eq!(count(&machine, Counter::TableUnsynced), before + 1);
 }
+
+/// One policy of each kind.
+pub(super) const EACH: [Policy; 3] =
+    [Policy::DEFAULT, POLICY, Policy { sync: SyncPolicy::VirtualTlb, ..Policy::DEFAULT }];

@@ -1,0 +1,108 @@
+//! The virtual TLB.
+
+use super::machine::{Machine, SUPERVISOR, Setup, USER};
+use super::reference::Verdict;
+use super::scenarios::{LEAF_TABLE, SETUP, count, faults, paged};
+use crate::{Counter, Gfn, Policy, SyncPolicy};
+
+const VTLB: Setup =
+    Setup { policy: Policy { sync: SyncPolicy::VirtualTlb, ..Policy::DEFAULT }, caching: false, ..SETUP };
+
+fn live(machine: &Machine) -> usize {
+    machine.mmu.pool.iter().filter(|(_, page)| page.live).count()
+}
+
+#[test]
+fn table_writes_cost_nothing_and_show_after_a_flush() {
+    let mut machine = paged(VTLB);
+    for page in 4..16 {
+        machine.write(page << 12, USER, page);
+    }
+    machine.write(LEAF_TABLE + 23 * 4, SUPERVISOR, 0x17067);
+    let before = faults(&machine);
+    for page in 4..16 {
+        machine.write(LEAF_TABLE + page * 4, SUPERVISOR, (page + 1) << 12 | 0x67);
+    }
+    assert_eq!(machine.read(0x5000, USER), Verdict::At(0x5000), "stale, as a TLB may be");
+    assert_eq!(faults(&machine), before);
+    machine.invlpg(0x5000);
+    assert_eq!(machine.read(0x5000, USER), Verdict::At(0x6000));
+    assert_eq!(machine.read(0x6000, USER), Verdict::At(0x6000));
+    machine.set_cr3(1);
+    assert_eq!(machine.read(0x6000, USER), Verdict::At(0x7000));
+    assert!(machine.mmu.write_kind(Gfn::new(1)).is_plain() && machine.mmu.write_kind(Gfn::new(2)).is_plain());
+    assert_eq!(count(&machine, Counter::TrackedWrite), 0);
+}
+
+#[test]
+fn a_directory_is_not_followed_either() {
+    let mut machine = paged(VTLB);
+    machine.write(0x4014, SUPERVISOR, 0x9067);
+    machine.read(0x5000, USER);
+    machine.write(0x1000, SUPERVISOR, 0x4067);
+    assert_eq!(machine.read(0x5000, USER), Verdict::At(0x5000));
+    machine.invlpg(0x5000);
+    assert_eq!(machine.read(0x5000, USER), Verdict::At(0x9000), "by the new table");
+}
+
+#[test]
+fn a_load_costs_what_was_filled_since_the_last() {
+    let mut machine = paged(Setup { pool: 48, ..VTLB });
+    let zapped = |machine: &mut Machine| {
+        let before = count(machine, Counter::SpteZapped);
+        machine.set_cr3(1);
+        count(machine, Counter::SpteZapped) - before
+    };
+    zapped(&mut machine);
+    assert_eq!(zapped(&mut machine), 0);
+    for page in 4..16 {
+        machine.read(page << 12, USER);
+    }
+    // Twelve leaves, and the three entries above them.
+    assert_eq!(zapped(&mut machine), 15);
+    assert_eq!(live(&machine), 1, "the root");
+    machine.read(0x5000, USER);
+    assert_eq!(zapped(&mut machine), 4);
+}
+
+#[test]
+fn parts_of_a_large_page_are_forgotten_together() {
+    let mut machine = paged(Setup { caching: true, ..VTLB });
+    machine.write(0x1004, SUPERVISOR, 0xe7);
+    for page in [0x400, 0x401, 0x40f] {
+        machine.read(page << 12, USER);
+    }
+    machine.write(0x1004, SUPERVISOR, 0);
+    machine.invlpg(0x40_f000);
+    for page in [0x400, 0x401, 0x40f] {
+        assert_eq!(machine.read(page << 12, USER), Verdict::Fault(4));
+    }
+}
+
+#[test]
+fn a_watch_holds_though_nothing_else_is_tracked() {
+    let mut machine = paged(VTLB);
+    machine.write(0x8000, USER, 1);
+    machine.watch(8, true);
+    let before = count(&machine, Counter::TrackedWrite);
+    machine.write(0x8000, USER, 2);
+    assert_eq!(count(&machine, Counter::TrackedWrite), before + 1);
+}
+
+#[test]
+fn thousands_of_address_spaces_fit() {
+    for policy in super::unsync::EACH {
+        let mut machine = paged(Setup { pool: 16, policy, caching: false, ..SETUP });
+        machine.checking = false;
+        for n in 0..3000u32 {
+            let directory = 4 + n % 16;
+            machine.write(directory << 12, SUPERVISOR, 0x2067);
+            machine.set_cr3(u64::from(directory));
+            assert_eq!(machine.write(0x15000, USER, n), Verdict::At(0x15000));
+            machine.set_cr3(1);
+        }
+        machine.checking = true;
+        machine.settle();
+        assert!(live(&machine) <= 16);
+    }
+}

@@ -1,0 +1,77 @@
+//! The virtual TLB: the shadow tables as nothing but a cache of translations, as in NOVA and other microhypervisors.
+//!
+//! No guest table is tracked, so writes to them cost nothing; frames that the caller watches still are. A page of the shadow stands
+//! for a *place* in the guest's address space. It has no key: there is one root, and below it the entry that names a page is all
+//! that leads there. No page is ever shared, because what one address may still translate to, another may not.
+//!
+//! Every leaf is filled by a fault, from a walk of the guest's tables as they are at that time, and may stay until the guest
+//! flushes it, whatever becomes of those tables. So the rules are those of a TLB:
+//!
+//! 1. INVLPG of an address clears its leaf. If parts of large pages were filled, it clears all that one large page could have filled
+//!    around it, and the TLB forgets everything, as it knows each part under its own address.
+//! 2. What else empties a TLB, and every change of what a walk depends on, empties the shadow.
+//!
+//! Emptying costs as much as was filled since it was last done, and no more.
+
+use crate::addr::{Gva, Level};
+use crate::counters::Counter;
+use crate::event::Observer;
+use crate::links::{NIL, SLOTS};
+use crate::mem::{GuestMem, TableMem};
+use crate::mmu::ShadowMmu;
+use crate::stop::Trouble;
+
+impl<G: GuestMem, T: TableMem, O: Observer> ShadowMmu<G, T, O> {
+    /// Rule 2.
+    pub(crate) fn forget_all(&mut self) -> Result<(), Trouble> {
+        self.counters.add(Counter::TlbDropped);
+        self.large = 0;
+        let root = self.root.map_or(NIL, |root| root.index);
+        while let Some(page) = self.pool.oldest_but(root) {
+            self.zap_page(page)?;
+        }
+        Ok(())
+    }
+
+    /// Rule 1.
+    pub(crate) fn forget_address(&mut self, gva: Gva) -> Result<(), Trouble> {
+        let Some(directory) = self.place_of(gva, Level::L2)? else { return Ok(()) };
+        if self.large != 0 {
+            return self.forget_around(directory, gva);
+        }
+        let slot = gva.slot(Level::L1);
+        match self.child(directory, gva.slot(Level::L2))? {
+            Some(page) if self.pool.get(page)?.has(slot) => self.zap(page, slot),
+            _ => Ok(()),
+        }
+    }
+
+    /// The page of `level` for an address, if there is one.
+    fn place_of(&self, gva: Gva, level: Level) -> Result<Option<u32>, Trouble> {
+        let Some(root) = self.root else { return Ok(None) };
+        let mut index = root.index;
+        loop {
+            let at = self.pool.get(index)?.key.role.level();
+            if at == level {
+                return Ok(Some(index));
+            }
+            match self.child(index, gva.slot(at))? {
+                Some(child) => index = child,
+                None => return Ok(None),
+            }
+        }
+    }
+
+    /// Clears what one large page can have filled around an address. Those of 2 and 4 MiB lie within two neighbouring entries of a
+    /// directory, those of 1 GiB fill one.
+    fn forget_around(&mut self, directory: u32, gva: Gva) -> Result<(), Trouble> {
+        let around = gva.slot(Level::L2) & !1;
+        let (first, last) = if self.large > Level::L2.number() { (0, SLOTS) } else { (around, around | 1) };
+        for slot in first..=last.min(SLOTS.wrapping_sub(1)) {
+            if let Some(page) = self.child(directory, slot)? {
+                self.zap_page(page)?;
+            }
+        }
+        Ok(())
+    }
+}
