@@ -105,7 +105,7 @@ pub use event::{Event, Observer};
 pub use flush::FlushPlan;
 pub use mem::{CmpxchgError, GfnKind, GuestMem, Refused, TableMem};
 pub use mmu::{Config, ConfigError, Fault, Outcome, Root, ShadowMmu, TranslateError, WriteKind};
-pub use policy::{EagerFill, Policy, SyncPolicy};
+pub use policy::{EagerFill, Policy, PolicyError, SyncPolicy};
 pub use pool::PageId;
 pub use propagate::{Cause, Leaf, propagate};
 pub use pte::{Flat, GuestFormat, GuestPte, Legacy32, Pae, Spte};

@@ -99,7 +99,8 @@ pub(crate) fn build<'a>(
     let modules: Vec<(&[u8], &str)> = guest.modules.iter().map(|m| (module(m.index), m.arguments.as_str())).collect();
     let entry = loader::load(module(guest.image), &modules, guest, &mut RamWriter(&ram)).map_err(BuildError::Load)?;
     let guest_frames = ram.frame_count();
-    let config = Config { maxphyaddr: MAXPHYADDR, ..Config::new(table_frames(id, guest_frames)?, guest_frames) };
+    let tables = table_frames(id, guest_frames)?;
+    let config = Config { maxphyaddr: MAXPHYADDR, policy: guest.shadow, ..Config::new(tables, guest_frames) };
     let mmu = ShadowMmu::new(ram, HostTables::new(id), tracer.clone(), config).map_err(|_| BuildError::Tables)?;
     let world = World::new(id).map_err(|_| BuildError::Tables)?;
     let mut vm = Vm {

@@ -57,6 +57,7 @@ Examples:
   gnomon run --machine bochs --timeout 60 kernel.elf
   gnomon run --guest 'name=a mem=16M kernel=a.elf -- x' --guest 'name=b kernel=b.elf module=initrd.img'
   gnomon run timer --icount --trace out.json
+  gnomon run paging --policy unsync,reuse=off
 
 Exit codes:
   0    every guest ended with status 0
@@ -124,6 +125,10 @@ pub struct RunArgs {
     /// Name of the guest [default: the image's name]
     #[arg(long)]
     pub name: Option<String>,
+    /// How the guest's page tables are shadowed: `write-protect` (the default), `unsync` or `vtlb`, and switches with commas between
+    /// (docs/architecture.md)
+    #[arg(long, value_name = "POLICY[,SWITCH=VALUE]...")]
+    pub policy: Option<String>,
     /// A module for the guest, with its arguments
     #[arg(long, value_name = "FILE[ ARGS]")]
     pub module: Vec<String>,
@@ -134,10 +139,10 @@ pub struct RunArgs {
     #[arg(last = true, value_name = "ARGS")]
     pub arguments: Vec<String>,
     /// A guest in Gnomon's own words, several times for several guests: `name=a mem=16M kernel=FILE module=FILE -- ARGS`
-    #[arg(long, value_name = "DESCRIPTION", conflicts_with_all = ["image", "kernel", "name", "module", "append", "arguments"])]
+    #[arg(long, value_name = "DESCRIPTION", conflicts_with_all = ["image", "kernel", "name", "policy", "module", "append", "arguments"])]
     pub guest: Vec<String>,
     /// Run the guest without Gnomon on the same emulator
-    #[arg(long, conflicts_with_all = ["guest", "trace", "set"])]
+    #[arg(long, conflicts_with_all = ["guest", "policy", "trace", "set"])]
     pub bare: bool,
     /// Save a trace of every exit; `-` is stderr
     #[arg(long, value_name = "FILE")]

@@ -62,7 +62,8 @@ impl Guest {
         let name = args.name.clone().unwrap_or_else(|| name_of(image));
         let arguments = args.append.clone().unwrap_or_else(|| args.arguments.join(" "));
         let modules = args.module.iter().map(|text| module(text)).collect::<anyhow::Result<_>>()?;
-        Ok(Self { memory: args.memory, arguments: one_space(&arguments), modules, ..Self::new(&name, &kernel) })
+        let words = args.policy.iter().map(|policy| format!("shadow={policy}")).collect();
+        Ok(Self { memory: args.memory, words, arguments: one_space(&arguments), modules, ..Self::new(&name, &kernel) })
     }
 
     /// The guest that `--guest 'name=a mem=16M kernel=FILE -- ARGS'` describes.

@@ -1,7 +1,7 @@
 //! End-to-end tests: guests on emulated machines, bare and under Gnomon, and the host tool as a user calls it.
 //!
 //! Tests are made at run time, from the list of guests: `bare::qemu::timer` runs one guest bare and wants every TAP line to be
-//! `ok`; `gnomon::qemu::timer` runs the same file under Gnomon and wants the same bytes. [`guests`] has those, [`hostile`]
+//! `ok`; `gnomon::qemu::timer` runs the same file under Gnomon and wants the same bytes. [`guests`] has those, [`policies`] some of them under each policy, [`hostile`]
 //! what a hypervisor must survive, [`tool`] messages and exit codes, [`story`] the demo.
 #![forbid(unsafe_code)]
 
@@ -9,6 +9,7 @@ pub mod compare;
 pub mod guests;
 pub mod hostile;
 pub mod machine;
+pub mod policies;
 pub mod story;
 pub mod tool;
 
@@ -21,6 +22,7 @@ pub const PARALLEL: usize = 2;
 #[must_use]
 pub fn trials() -> Vec<Trial> {
     let mut trials = guests::trials();
+    trials.extend(policies::trials());
     trials.extend(hostile::trials());
     trials.extend(tool::trials());
     trials.extend(story::trials());

@@ -5,15 +5,18 @@ use alloc::format;
 use alloc::string::String;
 use alloc::vec::Vec;
 
+use shadow_mmu::Policy;
+
 use super::error::ConfigError;
 use super::kernel::{Switch, parse_switch};
 use super::words::{Line, number, size};
 
-const WORDS: &str = "name=, mem=, time=, apic=, format=, addr= or of=, and the guest's own arguments after --";
+const WORDS: &str = "name=, mem=, time=, apic=, shadow=, format=, addr= or of=, and the guest's own arguments after --";
 const NAME: &str = "1 to 32 letters, digits, `-`, `_` or `.`";
 const MEM: &str = "a size from 1M to 3G in steps of 4K, such as 16M";
 const TIME: &str = "real or virtual";
 const APIC: &str = "on or off";
+const SHADOW: &str = Policy::WORDS;
 const FORMAT: &str = "multiboot or flat";
 const ADDR: &str = "an address below 4G, such as 0x100000";
 
@@ -68,6 +71,8 @@ pub struct GuestConfig {
     pub time: TimeMode,
     /// Whether it has a local APIC and an I/O APIC, and is told of them.
     pub apic: Switch,
+    /// How its page tables are shadowed.
+    pub shadow: Policy,
     /// How its image is loaded.
     pub format: ImageFormat,
     /// The command line its kernel sees.
@@ -87,6 +92,7 @@ impl GuestConfig {
             memory: DEFAULT_MEMORY,
             time: TimeMode::Real,
             apic: Switch::On,
+            shadow: Policy::DEFAULT,
             format: ImageFormat::Multiboot,
             arguments: String::new(),
             image: 0,
@@ -139,6 +145,7 @@ struct ModuleWords<'a> {
     memory: Option<u64>,
     time: Option<TimeMode>,
     apic: Option<Switch>,
+    shadow: Option<Policy>,
     flat: Option<bool>,
     address: Option<u32>,
 }
@@ -147,8 +154,8 @@ impl<'a> ModuleWords<'a> {
     fn read(place: &'a str, line: &'a str) -> Result<Self, ConfigError> {
         let line = Line::new(line);
         let (name, of, memory, time, apic, flat, address) = (None, None, None, None, None, None, None);
-        let (path, arguments) = (line.path, line.rest);
-        let mut found = Self { place, path, arguments, name, of, memory, time, apic, flat, address };
+        let (path, arguments, shadow) = (line.path, line.rest, None);
+        let mut found = Self { place, path, arguments, name, of, memory, time, apic, shadow, flat, address };
         for word in line.words() {
             let Some(value) = word.value else { return Err(unknown(place, word.text)) };
             match word.key {
@@ -157,6 +164,7 @@ impl<'a> ModuleWords<'a> {
                 "mem" => set(place, &mut found.memory, "mem", parse_memory(value), value, MEM)?,
                 "time" => set(place, &mut found.time, "time", parse_time(value), value, TIME)?,
                 "apic" => set(place, &mut found.apic, "apic", parse_switch(value), value, APIC)?,
+                "shadow" => set(place, &mut found.shadow, "shadow", value.parse().ok(), value, SHADOW)?,
                 "format" => set(place, &mut found.flat, "format", parse_format(value), value, FORMAT)?,
                 "addr" => set(place, &mut found.address, "addr", parse_address(value), value, ADDR)?,
                 _ => return Err(unknown(place, word.text)),
@@ -171,7 +179,7 @@ impl<'a> ModuleWords<'a> {
 
     fn into_module(self, index: usize) -> Result<GuestModule, ConfigError> {
         let others = [self.name.is_some(), self.memory.is_some(), self.time.is_some(), self.flat.is_some()];
-        if others.contains(&true) || self.address.is_some() || self.apic.is_some() {
+        if others.contains(&true) || self.address.is_some() || self.apic.is_some() || self.shadow.is_some() {
             return Err(self.combination("of= stands with words for a guest: expected no other word beside of="));
         }
         Ok(GuestModule { index, arguments: self.arguments.to_owned() })
@@ -191,6 +199,7 @@ impl<'a> ModuleWords<'a> {
             memory: self.memory.unwrap_or(DEFAULT_MEMORY),
             time: self.time.unwrap_or(TimeMode::Real),
             apic: self.apic.unwrap_or(Switch::On),
+            shadow: self.shadow.unwrap_or(Policy::DEFAULT),
             format,
             arguments: self.arguments.to_owned(),
             image: index,

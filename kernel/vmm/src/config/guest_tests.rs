@@ -75,10 +75,14 @@ fn sizes_have_suffixes_and_limits() {
 
 #[test]
 fn refusals_name_the_module_and_what_was_expected() {
-    let words = "expected name=, mem=, time=, apic=, format=, addr= or of=, and the guest's own arguments after --";
+    let words =
+        "expected name=, mem=, time=, apic=, shadow=, format=, addr= or of=, and the guest's own arguments after --";
     assert_eq!(refusal(&["", "cpus=2"]), format!("module 2: unknown word `cpus=2`: {words}"));
     assert_eq!(refusal(&["name=a root"]), format!("module 1: unknown word `root`: {words}"));
     assert_eq!(refusal(&["name=a name=b"]), "module 1: name= is given twice: expected it once");
+    assert_eq!(one("shadow=unsync,reuse=off").shadow, "unsync,reuse=off".parse().unwrap());
+    let policies = alloc::format!("module 1: shadow=best cannot be used: expected {}", Policy::WORDS);
+    assert_eq!(refusal(&["shadow=best"]), policies);
     assert_eq!(refusal(&["time=fast"]), "module 1: time=fast cannot be used: expected real or virtual");
     assert_eq!(refusal(&["format=elf"]), "module 1: format=elf cannot be used: expected multiboot or flat");
     assert!(refusal(&["name="]).contains("expected 1 to 32 letters"));
