@@ -3,6 +3,8 @@
 //! The frame holds what the guest believes: selectors with virtual RPL 0, virtual IF and IOPL. Its return to a kernel selector of
 //! RPL 0 therefore traps, which is how returns are emulated ([`crate::emul`]).
 
+mod fast;
+
 use gnomon_hw::SegReg;
 use gnomon_trace::{Kind, Record};
 use shadow_mmu::Privilege;
@@ -132,6 +134,9 @@ impl Vm {
         if let Some(cr2) = event.cr2 {
             self.vcpu.cr2 = cr2;
         }
+        if self.deliver_fast(event).is_some() {
+            return Ok(());
+        }
         let ext = u32::from(event.source != Source::Software);
         let gate = self.read_gate(event, ext)?;
         let wide = matches!(gate.system_type(), SystemType::InterruptGate32 | SystemType::TrapGate32);
@@ -166,6 +171,12 @@ impl Vm {
         self.load_stack_or_code(SegReg::Cs, target.selector, code, to)?;
         self.set_esp(esp);
         self.set_eip(target.offset);
+        self.enter_handler(event, from, masks);
+        Ok(())
+    }
+
+    /// What remains when CS:EIP and SS:ESP are the handler's. `masks`: it came through an interrupt gate.
+    fn enter_handler(&mut self, event: &Event, from: u8, masks: bool) {
         self.clear_flags(flags::TF | flags::NT | flags::RF | flags::VM);
         if masks {
             self.vcpu.set_interrupts(false);
@@ -177,12 +188,11 @@ impl Vm {
             code: event.vector,
             flags: from,
             arg: event.error.unwrap_or(0),
-            a: target.offset.into(),
+            a: self.eip().into(),
             b: event.cr2.unwrap_or(0).into(),
-            c: esp.into(),
+            c: self.esp().into(),
             ..Record::new(Kind::Inject)
         });
-        Ok(())
     }
 
     /// Reads and checks the IDT entry of an event.

@@ -65,6 +65,7 @@ impl Vm {
         let error = self.world.context().error as u32;
         match number {
             vector::PF => self.on_page_fault(),
+            vector::GP | vector::NP if error > 3 && self.return_fast() => Ok(()),
             vector::GP | vector::NP | vector::SS | vector::UD => self.on_refused(number, error),
             vector::BP | vector::OF => self.on_open_gate(number, 1),
             SYSTEM_CALL => self.on_open_gate(number, 2),

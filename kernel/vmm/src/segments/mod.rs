@@ -11,6 +11,7 @@
 //! * The CPU reloads CS and SS from the live table at each entry. When the entry they came from goes away, they move to a *cache
 //!   slot* that holds what was loaded, as the hidden part of a segment register does (SDM 3A 3.4.3).
 
+mod known;
 mod pages;
 
 use alloc::vec::Vec;

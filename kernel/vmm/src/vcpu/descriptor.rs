@@ -208,6 +208,12 @@ impl Descriptor {
         Some(Self(cleared | dpl << DPL_SHIFT).accessed())
     }
 
+    /// The guest's form of a live descriptor, as far as [`Self::to_live`] can be undone: level 1 was 0.
+    #[must_use]
+    pub const fn to_guest(self) -> Self {
+        if self.dpl() == 1 { Self(self.0 & !(3 << DPL_SHIFT)) } else { self }
+    }
+
     /// The same with the P bit cleared: a load of it raises #NP.
     #[must_use]
     pub const fn hidden(self) -> Self {
