@@ -20,10 +20,11 @@ impl Vm {
         Some(entry.live.to_guest())
     }
 
-    /// The descriptor in CS or SS if it is the guest's table's, not a cache slot's.
+    /// The descriptor in CS or SS: from the guest's table, or from a cache slot.
     #[inline]
     pub(crate) fn known_loaded(&self, reg: SegReg) -> Option<Descriptor> {
-        self.known_descriptor(Selector(real_selector(&self.world, reg)))
+        let known = self.known_descriptor(Selector(real_selector(&self.world, reg)));
+        known.or_else(|| self.loaded_descriptor(reg).map(Descriptor::to_guest))
     }
 
     /// Loads CS or SS with a known descriptor of privilege level `cpl`, 0 or 3; the CPU finds it in the live table.
