@@ -145,7 +145,12 @@ impl World {
         let entry = self.entry(table, index);
         // SAFETY: callers checked the index. The CPU may change the accessed bit, hence volatile.
         let old = unsafe { entry.read_volatile() };
-        let raw = self.state_mut().hidden.replaced(&selectors, (table, index), old, raw);
+        // Nearly always no data segment register holds the entry, and then there is nothing to keep.
+        let holds = |selector: &u16| segment::place(*selector) == (table, index);
+        let raw = match selectors.iter().any(holds) {
+            true => self.state_mut().hidden.replaced(&selectors, (table, index), old, raw),
+            false => raw,
+        };
         // SAFETY: callers passed the entry through the gate; `replaced` changes at most the accessed bit.
         unsafe { entry.write_volatile(raw) };
     }
