@@ -6,6 +6,7 @@
 
 use gnomon_hw::SegReg;
 use gnomon_trace::Reason;
+use shadow_mmu::{Access, AccessKind, Fault, Gva, Outcome, Privilege};
 
 use super::{Event, Source};
 use crate::vcpu::{Descriptor, Selector, flags};
@@ -68,7 +69,7 @@ impl Vm {
             return None;
         }
         let mut gate = [0; 8];
-        self.world.read_linear(self.vcpu.idtr.base.wrapping_add(offset), &mut gate).ok()?;
+        self.read_live(self.vcpu.idtr.base.wrapping_add(offset), &mut gate)?;
         let [low0, low1, cs0, cs1, _, kind, high0, high1] = gate;
         let allowed = event.source != Source::Software || (kind & DPL) >> 5 >= from;
         let cs = Selector(u16::from_le_bytes([cs0, cs1]));
@@ -91,7 +92,10 @@ impl Vm {
             frame.add(self.visible_selector(SegReg::Ss).0.into());
         }
         let esp = top.wrapping_sub(frame.used as u32);
-        self.world.write_linear(esp, frame.bytes()).ok()?;
+        if self.world.write_linear(esp, frame.bytes()).is_err() {
+            self.fill_for(esp, AccessKind::Write)?;
+            self.world.write_linear(esp, frame.bytes()).ok()?;
+        }
         if let Some((_, ss)) = inner {
             self.enter_ring(0);
             self.load_known(SegReg::Ss, ss, 0);
@@ -103,6 +107,28 @@ impl Vm {
         Some(())
     }
 
+    /// Reads through the live mapping. What is not mapped there is filled, as if the CPU had read it: the next event finds it.
+    #[inline]
+    fn read_live(&mut self, gva: u32, bytes: &mut [u8]) -> Option<()> {
+        if self.world.read_linear(gva, bytes).is_err() {
+            self.fill_for(gva, AccessKind::Read)?;
+            self.world.read_linear(gva, bytes).ok()?;
+        }
+        Some(())
+    }
+
+    /// Fills the shadow for an access of the CPU's own, with its effects on A and D.
+    #[cold]
+    fn fill_for(&mut self, gva: u32, kind: AccessKind) -> Option<()> {
+        if self.mmu.is_open() {
+            return None;
+        }
+        let access = Access { kind, privilege: Privilege::Supervisor };
+        let (outcome, plan) = self.mmu.on_fault(Fault { gva: Gva::new(gva.into()), access });
+        self.flush(plan);
+        (outcome == Outcome::Resume).then_some(())
+    }
+
     /// ESP0 and SS0.
     #[inline]
     fn fast_inner_stack(&mut self) -> Option<(u32, Selector)> {
@@ -111,7 +137,7 @@ impl Vm {
             return None;
         }
         let mut bytes = [0; 6];
-        self.world.read_linear(tr.base.wrapping_add(INNER_STACK), &mut bytes).ok()?;
+        self.read_live(tr.base.wrapping_add(INNER_STACK), &mut bytes)?;
         let [esp0, esp1, esp2, esp3, ss0, ss1] = bytes;
         let ss = Selector(u16::from_le_bytes([ss0, ss1]));
         let flat = ss.rpl() == 0 && is_flat_stack(self.known_descriptor(ss)?, 0);
@@ -133,7 +159,7 @@ impl Vm {
         self.world.read_linear(self.eip(), &mut byte).ok()?;
         let mut frame = [0; 20];
         let (inner, outer) = frame.split_at_mut(12);
-        self.world.read_linear(self.esp(), inner).ok()?;
+        self.read_live(self.esp(), inner)?;
         let (eip, cs, image) = (word(inner, 0)?, Selector(word(inner, 1)? as u16), word(inner, 2)?);
         if byte != [IRET] || image & flags::VM != 0 || !is_plain_code(self.known_descriptor(cs)?, cs.rpl()) {
             return None;
@@ -141,7 +167,7 @@ impl Vm {
         let esp = if cs.rpl() == 0 {
             self.esp().wrapping_add(12)
         } else {
-            self.world.read_linear(self.esp().wrapping_add(12), outer).ok()?;
+            self.read_live(self.esp().wrapping_add(12), outer)?;
             let (esp, ss) = (word(outer, 0)?, Selector(word(outer, 1)? as u16));
             if ss.rpl() != 3 || !is_flat_stack(self.known_descriptor(ss)?, 3) {
                 return None;
