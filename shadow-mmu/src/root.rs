@@ -20,6 +20,9 @@ use crate::pte::Pae;
 use crate::role::Key;
 use crate::stop::Trouble;
 
+/// Reserved in a PDPTE of PAE paging, but QEMU's walker sets it as in any entry.
+const PDPTE_ACCESSED: u64 = 1 << 5;
+
 impl<G: GuestMem, T: TableMem, O: Observer> ShadowMmu<G, T, O> {
     /// The guest's control registers change to `controls` by a write of `why`.
     ///
@@ -35,7 +38,7 @@ impl<G: GuestMem, T: TableMem, O: Observer> ShadowMmu<G, T, O> {
         }
         let mut ctx = PagingCtx::new(controls, self.maxphyaddr)?;
         if ctx.mode == PagingMode::Pae {
-            ctx.pdptes = if self.latches(controls, why) { self.load_pdptes(&ctx)? } else { self.ctx.pdptes };
+            ctx.pdptes = if self.latches(controls, why) { self.load_pdptes(&ctx, 0)? } else { self.ctx.pdptes };
         }
         let changed = ctx != self.ctx || self.root.is_none();
         let flushing = match why {
@@ -52,6 +55,27 @@ impl<G: GuestMem, T: TableMem, O: Observer> ShadowMmu<G, T, O> {
             self.sync_and_flush()?;
         }
         Ok(self.take_plan())
+    }
+
+    /// The guest's control registers are `controls`, and the CPU walks its tables itself (EPT, NPT): only
+    /// [`translate`](Self::translate) and [`probe`](Self::probe) follow, no root is made. PDPTEs are read anew each time, as AMD-V
+    /// does; those that are no good stay as they were, if the CPU does not load them by this write.
+    ///
+    /// # Errors
+    /// As [`load_controls`](Self::load_controls).
+    #[inline]
+    pub fn follow_controls(&mut self, controls: Controls, why: ControlWrite) -> Result<(), ControlFault> {
+        let mut ctx = PagingCtx::new(controls, self.maxphyaddr)?;
+        if ctx.mode == PagingMode::Pae {
+            ctx.pdptes = match self.load_pdptes(&ctx, PDPTE_ACCESSED) {
+                Ok(entries) => entries,
+                Err(_) if !self.latches(controls, why) => self.ctx.pdptes,
+                Err(fault) => return Err(fault),
+            };
+        }
+        self.ctx = ctx;
+        self.controls = controls;
+        Ok(())
     }
 
     /// The frequent case: a switch of address spaces in one mode.
@@ -102,8 +126,8 @@ impl<G: GuestMem, T: TableMem, O: Observer> ShadowMmu<G, T, O> {
         named || self.ctx.mode != PagingMode::Pae || controls.cr3 != old.cr3
     }
 
-    /// Reads the four PDPTEs. Where no memory is, an empty bus reads as ones, which are reserved.
-    fn load_pdptes(&mut self, ctx: &PagingCtx) -> Result<[u64; 4], ControlFault> {
+    /// Reads the four PDPTEs without the bits `ignored`. Where no memory is, an empty bus reads as ones, which are reserved.
+    fn load_pdptes(&mut self, ctx: &PagingCtx, ignored: u64) -> Result<[u64; 4], ControlFault> {
         let kind = self.frames.find(ctx.root).map(|_| self.mem.kind(ctx.root));
         if kind == Some(GfnKind::NotResident) {
             return Err(ControlFault::NotResident(ctx.root));
@@ -113,6 +137,7 @@ impl<G: GuestMem, T: TableMem, O: Observer> ShadowMmu<G, T, O> {
         let mut entries = [0; 4];
         for (number, entry) in (0..4).zip(&mut entries) {
             *entry = memory.and_then(|_| self.mem.read_u64(ctx.pdpte_gpa(number))).unwrap_or(u64::MAX);
+            *entry &= !ignored;
             if !Pae::top_is_valid(*entry, ctx.maxphyaddr) {
                 return Err(ControlFault::GeneralProtection);
             }

@@ -9,9 +9,11 @@
 //! There is one CPU, and host code runs with interrupts off. Nothing here is meant to be called before [`init`].
 #![no_std]
 
+extern crate alloc;
 #[cfg(test)]
 extern crate std;
 
+mod absent;
 mod cell;
 pub mod console;
 mod cpu;
@@ -30,10 +32,16 @@ mod paging;
 pub mod phys;
 pub mod power;
 pub mod report;
+#[cfg(feature = "svm")]
+mod svm;
+#[cfg(not(feature = "svm"))]
+use absent::svm;
 pub mod tables;
 pub mod time;
 pub mod trace_port;
 mod uart;
+pub mod virt;
+use absent::vmx;
 mod world;
 
 pub use descriptor::RefusedDescriptor;

@@ -83,6 +83,10 @@ reasons! {
     SingleStep = "single-step",
     /// Discovery of guest-kernel code by shadow code.
     CodeDiscovery = "code-discovery",
+    /// The second-level tables (EPT, NPT) lacked an entry; the guest never knew.
+    NestedFault = "nested-fault",
+    /// The guest can take an interrupt that waited (AMD-V, VT-x).
+    InterruptWindow = "interrupt-window",
 }
 
 /// One count for each [`Reason`].

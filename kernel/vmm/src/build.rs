@@ -6,14 +6,17 @@ use gnomon_hw::SegReg;
 use gnomon_hw::World;
 use gnomon_hw::frames::{self, Owner, VmId};
 use gnomon_hw::tables::HostTables;
+use gnomon_hw::virt::{Unavailable, Vendor};
 use gnomon_trace::{Counters, Kind, Reason, Record};
+use shadow_mmu::second::SecondConfig;
 use shadow_mmu::{Config, ControlWrite, Gpa, Pfn, ShadowMmu};
 
 use crate::clock::Clock;
-use crate::config::{GuestConfig, Switch};
+use crate::config::{Backend, GuestConfig, MmuMode, Switch};
 use crate::dev::Bus;
 use crate::emul::DecodeCache;
 use crate::firmware;
+use crate::hardware::Nested;
 use crate::loader::{self, Entry, GuestWriter, LoadError, OutsideMemory};
 use crate::marks::Marks;
 use crate::progress::Progress;
@@ -47,6 +50,10 @@ pub(crate) enum BuildError {
     Memory(OutOfMemory),
     /// Too few host frames for its tables, or none for its CPU state.
     Tables,
+    /// The CPU cannot run it in this way.
+    Backend(Unavailable),
+    /// `mmu=nested` without a back end that has second-level tables.
+    NestedDepriv,
     /// The image cannot be loaded.
     Load(LoadError),
     /// A bug: the shadow MMU refused the state at reset.
@@ -58,6 +65,8 @@ impl fmt::Display for BuildError {
         match self {
             Self::Memory(error) => error.fmt(f),
             Self::Tables => f.write_str("the host has too few free frames for its shadow tables"),
+            Self::Backend(why) => why.fmt(f),
+            Self::NestedDepriv => f.write_str("mmu=nested needs backend=vmx or backend=svm: expected mmu=shadow"),
             Self::Load(error) => error.fmt(f),
             Self::Reset => f.write_str("hypervisor bug: the shadow MMU refused the state at reset"),
         }
@@ -77,13 +86,13 @@ impl GuestWriter for RamWriter<'_> {
     }
 }
 
-/// Builds the `index`th VM of this run; `module` gives the bytes of a boot module.
+/// Builds the `index`th VM of this run for a back end; `module` gives the bytes of a boot module.
 ///
 /// # Errors
 /// [`BuildError`].
 pub(crate) fn build<'a>(
     guest: &GuestConfig,
-    index: usize,
+    (index, backend): (usize, Backend),
     module: impl Fn(usize) -> &'a [u8],
     tracer: &Tracer,
     marks: Switch,
@@ -99,15 +108,30 @@ pub(crate) fn build<'a>(
     let modules: Vec<(&[u8], &str)> = guest.modules.iter().map(|m| (module(m.index), m.arguments.as_str())).collect();
     let entry = loader::load(module(guest.image), &modules, guest, &mut RamWriter(&ram)).map_err(BuildError::Load)?;
     let guest_frames = ram.frame_count();
-    let tables = table_frames(id, guest_frames)?;
-    let config = Config { maxphyaddr: MAXPHYADDR, policy: guest.shadow, ..Config::new(tables, guest_frames) };
+    let vendor = vendor(backend);
+    let mode = guest.mmu.unwrap_or(if vendor.is_some() { MmuMode::Nested } else { MmuMode::Shadow });
+    let count = if mode == MmuMode::Nested { Config::MIN_FRAMES as u64 } else { table_count(guest_frames) };
+    let shadow = table_frames(count, Owner::Table(id))?;
+    let config = Config { maxphyaddr: MAXPHYADDR, policy: guest.shadow, ..Config::new(shadow, guest_frames) };
     let mmu = ShadowMmu::new(ram, HostTables::new(id), tracer.clone(), config).map_err(|_| BuildError::Tables)?;
-    let world = World::new(id).map_err(|_| BuildError::Tables)?;
+    let nested = match (mode, vendor) {
+        (MmuMode::Shadow, _) => None,
+        (MmuMode::Nested, None) => return Err(BuildError::NestedDepriv),
+        (MmuMode::Nested, Some(vendor)) => Some(nested(id, vendor, guest_frames)?),
+    };
+    let world = match vendor {
+        None => World::new(id).map_err(|_| BuildError::Tables)?,
+        Some(vendor) => {
+            World::new_hardware(id, vendor, nested.as_ref().map(Nested::root)).map_err(BuildError::Backend)?
+        }
+    };
     let mut vm = Vm {
         name: guest.name.clone(),
         world,
         vcpu: Vcpu::new(),
         mmu,
+        nested,
+        interrupted: None,
         live: LiveTables::new(),
         bus: bus(guest),
         counters: Counters::new(),
@@ -147,11 +171,26 @@ fn check_memory(guest_frames: u64) -> Result<(), OutOfMemory> {
     if had < wanted { Err(OutOfMemory { wanted, had }) } else { Ok(()) }
 }
 
-fn table_frames(id: VmId, guest_frames: u64) -> Result<Vec<Pfn>, BuildError> {
-    let count = table_count(guest_frames);
+/// The CPU's extension that a back end uses.
+const fn vendor(backend: Backend) -> Option<Vendor> {
+    match backend {
+        Backend::Depriv => None,
+        Backend::Vmx => Some(Vendor::Vmx),
+        Backend::Svm => Some(Vendor::Svm),
+    }
+}
+
+/// Second-level tables, as many as the guest can ever need.
+fn nested(id: VmId, vendor: Vendor, guest_frames: u64) -> Result<Nested, BuildError> {
+    let count = SecondConfig::enough_frames(guest_frames) as u64;
+    let config = SecondConfig::new(table_frames(count, Owner::Nested(id))?, guest_frames);
+    Nested::new(id, vendor, config).map_err(|_| BuildError::Tables)
+}
+
+fn table_frames(count: u64, owner: Owner) -> Result<Vec<Pfn>, BuildError> {
     let mut list = Vec::with_capacity(count as usize);
     for _ in 0..count {
-        list.push(frames::alloc(Owner::Table(id)).ok_or(BuildError::Tables)?);
+        list.push(frames::alloc(owner).ok_or(BuildError::Tables)?);
     }
     Ok(list)
 }
@@ -161,10 +200,8 @@ fn enter(vm: &mut Vm, entry: Entry, guest: &GuestConfig) -> Result<(), BuildErro
     let fail = |_| BuildError::Reset;
     vm.reload_translation(ControlWrite::Reset).map_err(fail)?;
     vm.world.set_control_bits(vm.vcpu.cr0.into(), vm.vcpu.cr4.into());
-    vm.load_fixed(SegReg::Cs, ENTRY_CODE, FLAT_CODE, 0).map_err(fail)?;
-    vm.load_fixed(SegReg::Ss, ENTRY_DATA, FLAT_DATA, 0).map_err(fail)?;
-    for reg in [SegReg::Ds, SegReg::Es, SegReg::Fs, SegReg::Gs] {
-        vm.load_entry_data(reg, FLAT_DATA).map_err(fail)?;
+    if !vm.world.is_hardware() {
+        enter_segments(vm)?;
     }
     vm.set_gpr(0, entry.eax);
     vm.set_gpr(3, entry.ebx);
@@ -176,5 +213,16 @@ fn enter(vm: &mut Vm, entry: Entry, guest: &GuestConfig) -> Result<(), BuildErro
         }
         Record { a: guest.memory, b: entry.eip.into(), c: u64::from_le_bytes(name), ..Record::new(Kind::VmStart) }
     });
+    Ok(())
+}
+
+/// The segments that GRUB leaves. A hardware world begins with them.
+fn enter_segments(vm: &mut Vm) -> Result<(), BuildError> {
+    let fail = |_| BuildError::Reset;
+    vm.load_fixed(SegReg::Cs, ENTRY_CODE, FLAT_CODE, 0).map_err(fail)?;
+    vm.load_fixed(SegReg::Ss, ENTRY_DATA, FLAT_DATA, 0).map_err(fail)?;
+    for reg in [SegReg::Ds, SegReg::Es, SegReg::Fs, SegReg::Gs] {
+        vm.load_entry_data(reg, FLAT_DATA).map_err(fail)?;
+    }
     Ok(())
 }

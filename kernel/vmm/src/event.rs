@@ -63,7 +63,7 @@ fn class(event: &Event) -> Class {
 }
 
 /// What a fault during the delivery of `first` becomes (SDM 3A table 6-5), or `None` for a triple fault.
-fn combine(first: &Event, second: Exception) -> Option<Event> {
+pub(crate) fn combine(first: &Event, second: Exception) -> Option<Event> {
     let second = Event::from(second);
     let double = Event::from(Exception::coded(vector::DF, 0));
     match (class(first), class(&second)) {
@@ -115,6 +115,9 @@ impl Vm {
     pub(crate) fn deliver(&mut self, event: Event) -> Result<(), StopReason> {
         let mut event = event;
         self.end_step();
+        if self.world.is_hardware() {
+            return self.deliver_by_cpu(event);
+        }
         loop {
             match self.try_deliver(&event) {
                 Ok(()) => return Ok(()),

@@ -13,6 +13,9 @@ impl Vm {
     /// # Errors
     /// The reason for which the VM stops.
     pub(crate) fn inject_interrupt(&mut self) -> Result<(), StopReason> {
+        if self.world.is_hardware() {
+            return self.offer_interrupt();
+        }
         if self.bus.nmi_pending() && !self.vcpu.nmi_blocked && !self.mmu.is_open() {
             return self.inject_nmi();
         }
@@ -24,6 +27,11 @@ impl Vm {
             return Ok(());
         }
         self.vcpu.interrupt_shadow = None;
+        self.take_interrupt()
+    }
+
+    /// Delivers the interrupt that waits.
+    pub(crate) fn take_interrupt(&mut self) -> Result<(), StopReason> {
         // Ticks up to now belong to the request that is waiting; after the acknowledge they would ask again.
         self.bus.advance(self.now());
         let vector = self.bus.acknowledge();
@@ -34,7 +42,7 @@ impl Vm {
 
     /// Delivers the NMI; the next one waits for an IRET (SDM 3A 6.7.1).
     #[cold]
-    fn inject_nmi(&mut self) -> Result<(), StopReason> {
+    pub(crate) fn inject_nmi(&mut self) -> Result<(), StopReason> {
         self.bus.acknowledge_nmi();
         self.vcpu.nmi_blocked = true;
         self.vcpu.interrupt_shadow = None;

@@ -29,6 +29,7 @@ mod emul;
 mod event;
 mod exit;
 mod firmware;
+mod hardware;
 mod interrupt;
 mod marks;
 mod memory;

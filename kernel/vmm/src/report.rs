@@ -93,6 +93,9 @@ pub(crate) fn summary(vm: &Vm) {
     for (reason, count) in vm.counters.nonzero() {
         log::info!("  {:<20} {count}", reason.name());
     }
+    if let Some(nested) = &vm.nested {
+        log::info!("  {:?}", nested.counters());
+    }
     for (name, count) in vm.mmu.counters().iter().filter(|&(_, count)| count != 0) {
         log::info!("  mmu {name:<28} {count}");
     }

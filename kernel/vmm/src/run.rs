@@ -60,9 +60,9 @@ fn make_guests(boot: &BootInfo, config: &KernelConfig) -> Result<Vec<Guest>, (Ex
     let mut guests = Vec::with_capacity(descriptions.len());
     for (index, description) in descriptions.iter().enumerate() {
         let bytes = |index: usize| boot.modules.get(index).map_or(&[][..], phys::module_bytes);
-        let vm = build(description, index, bytes, &tracer, config.marks).map_err(|error| {
+        let vm = build(description, (index, config.backend), bytes, &tracer, config.marks).map_err(|error| {
             log::error!("guest {}: {error}", description.name);
-            (ExitCode::Config, "guest image")
+            (ExitCode::Config, "guest")
         })?;
         log::info!(
             "guest {}: {} KiB of memory, entry {:#x}, scattered over host frames",
@@ -154,7 +154,11 @@ impl Guest {
             if self.vm.vcpu.halted {
                 return TurnEnd::Halted;
             }
-            let exit = self.vm.world.run();
+            if self.vm.devices_touched && self.vm.world.is_hardware() {
+                // The handler of what was just delivered may run without an exit: arm the timer for the next one now.
+                continue;
+            }
+            let exit = self.vm.enter();
             if matches!(exit, Exit::Interrupt(_)) {
                 self.armed = None;
             }
@@ -177,6 +181,7 @@ impl Guest {
     fn end(&mut self, reason: StopReason) {
         self.serve_devices();
         self.console.flush();
+        self.vm.refresh();
         report::stopped(&mut self.vm, reason);
         self.ended = Some(reason);
     }

@@ -3,12 +3,14 @@
 use alloc::string::String;
 use gnomon_hw::World;
 use gnomon_hw::tables::HostTables;
+use gnomon_hw::virt::Injection;
 use gnomon_trace::{Counters, Reason};
 use shadow_mmu::{FlushPlan, Gpa, Privilege, ShadowMmu};
 
 use crate::clock::Clock;
 use crate::dev::{Bus, Nanos};
 use crate::emul::DecodeCache;
+use crate::hardware::Nested;
 use crate::marks::Marks;
 use crate::progress::Progress;
 use crate::ram::{GuestRam, PAGE};
@@ -29,6 +31,10 @@ pub(crate) struct Vm {
     pub vcpu: Vcpu,
     /// Its page tables' shadows.
     pub mmu: Mmu,
+    /// Its second-level tables, if the CPU walks the guest's own page tables.
+    pub nested: Option<Nested>,
+    /// An event whose delivery by the CPU an exit has cut short: it is due at the next entry.
+    pub interrupted: Option<Injection>,
     /// Its descriptor tables' live images.
     pub live: LiveTables,
     /// Its devices.

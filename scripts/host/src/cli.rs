@@ -58,6 +58,7 @@ Examples:
   gnomon run --guest 'name=a mem=16M kernel=a.elf -- x' --guest 'name=b kernel=b.elf module=initrd.img'
   gnomon run timer --icount --trace out.json
   gnomon run paging --policy unsync,reuse=off
+  gnomon run demo --backend svm               on AMD-V with nested paging, which QEMU emulates
 
 Exit codes:
   0    every guest ended with status 0
@@ -99,6 +100,49 @@ pub enum MachineKind {
     Qemu,
     /// Bochs
     Bochs,
+}
+
+/// Who runs the guests.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, ValueEnum)]
+pub enum BackendName {
+    /// Rings 1 and 3 on shadow tables
+    Depriv,
+    /// VT-x (Bochs)
+    Vmx,
+    /// AMD-V (QEMU)
+    Svm,
+}
+
+impl BackendName {
+    /// As the hypervisor's command line has it.
+    #[must_use]
+    pub const fn word(self) -> &'static str {
+        match self {
+            Self::Depriv => "depriv",
+            Self::Vmx => "vmx",
+            Self::Svm => "svm",
+        }
+    }
+}
+
+/// Whose tables the CPU walks for a guest.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, ValueEnum)]
+pub enum MmuName {
+    /// Shadow tables
+    Shadow,
+    /// The guest's own and second-level ones (EPT, NPT)
+    Nested,
+}
+
+impl MmuName {
+    /// As a guest's description has it.
+    #[must_use]
+    pub const fn word(self) -> &'static str {
+        match self {
+            Self::Shadow => "shadow",
+            Self::Nested => "nested",
+        }
+    }
 }
 
 /// A way to boot.
@@ -150,6 +194,12 @@ pub struct RunArgs {
     /// Format of the trace [default: by the file's extension (.json, .bin), else text]
     #[arg(long, value_enum, requires = "trace")]
     pub trace_format: Option<Format>,
+    /// Who runs the guests: rings and shadow tables alone, VT-x, or AMD-V [default: depriv]
+    #[arg(long, value_enum, conflicts_with = "bare")]
+    pub backend: Option<BackendName>,
+    /// Whose tables the CPU walks [default: nested with --backend vmx or svm]
+    #[arg(long, value_enum, conflicts_with_all = ["bare", "guest"])]
+    pub mmu: Option<MmuName>,
     /// Log level of the hypervisor: off, error, warn, info, debug or trace
     #[arg(long, value_name = "LEVEL", default_value = "info")]
     pub log: String,

@@ -62,7 +62,8 @@ impl Guest {
         let name = args.name.clone().unwrap_or_else(|| name_of(image));
         let arguments = args.append.clone().unwrap_or_else(|| args.arguments.join(" "));
         let modules = args.module.iter().map(|text| module(text)).collect::<anyhow::Result<_>>()?;
-        let words = args.policy.iter().map(|policy| format!("shadow={policy}")).collect();
+        let policy = args.policy.iter().map(|policy| format!("shadow={policy}"));
+        let words = policy.chain(args.mmu.map(|mmu| format!("mmu={}", mmu.word()))).collect();
         Ok(Self { memory: args.memory, words, arguments: one_space(&arguments), modules, ..Self::new(&name, &kernel) })
     }
 

@@ -153,7 +153,9 @@ pub fn run(args: &RunArgs) -> anyhow::Result<Status> {
     let (payload, memory) = if args.bare {
         (Payload::bare(&guests[0]), guests[0].memory)
     } else {
-        let words = kernel_command_line(&args.log, args.trace.is_some(), &args.set);
+        let mut more = args.set.clone();
+        more.extend(args.backend.map(|backend| format!("backend={}", backend.word())));
+        let words = kernel_command_line(&args.log, args.trace.is_some(), &more);
         (Payload::gnomon(build::kernel()?, words, &guests), host_memory(&guests))
     };
     let mut machine = Machine::new(&args.machine, memory)?;

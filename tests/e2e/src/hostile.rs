@@ -25,19 +25,23 @@ pub(crate) fn trials() -> Vec<Trial> {
 }
 
 /// What never ends by itself; only the user's time limit, or a neighbour's end, is there to judge it by.
-const ENDLESS: &str = "case=spin";
+pub(crate) const ENDLESS: &str = "case=spin";
 
 fn survives(host: Host, guest: &'static Guest, arguments: &str) -> anyhow::Result<()> {
     if arguments == ENDLESS {
         return shares_the_cpu(host, guest);
     }
-    let report = machine::gnomon(host, &[machine::describe(guest, arguments)?], "log=info")?;
+    comes_to_an_end(&machine::gnomon(host, &[machine::describe(guest, arguments)?], "log=info")?, guest)
+}
+
+/// The hypervisor is alive and says how the guest ended.
+pub(crate) fn comes_to_an_end(report: &Report, guest: &Guest) -> anyhow::Result<()> {
     let judge = || {
         ensure!(report.status != Status::Timeout, "the guest did not come to an end in time");
         ensure!(matches!(report.status, Status::Ok | Status::Guest), "the hypervisor did not survive");
         let stopped = report.hypervisor.iter().any(|line| line.contains(&format!("guest {}: ", guest.name)));
         ensure!(stopped, "the hypervisor did not say how the guest ended");
-        last_line(&report)
+        last_line(report)
     };
     judge().with_context(|| report.tail())
 }

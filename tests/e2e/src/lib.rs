@@ -1,10 +1,12 @@
 //! End-to-end tests: guests on emulated machines, bare and under Gnomon, and the host tool as a user calls it.
 //!
 //! Tests are made at run time, from the list of guests: `bare::qemu::timer` runs one guest bare and wants every TAP line to be
-//! `ok`; `gnomon::qemu::timer` runs the same file under Gnomon and wants the same bytes. [`guests`] has those, [`policies`] some of them under each policy, [`hostile`]
+//! `ok`; `gnomon::qemu::timer` runs the same file under Gnomon and wants the same bytes. [`guests`] has those, [`policies`]
+//! some of them under each policy, [`backends`] the same under VT-x and AMD-V, [`hostile`]
 //! what a hypervisor must survive, [`tool`] messages and exit codes, [`story`] the demo.
 #![forbid(unsafe_code)]
 
+pub mod backends;
 pub mod compare;
 pub mod guests;
 pub mod hostile;
@@ -23,6 +25,7 @@ pub const PARALLEL: usize = 2;
 pub fn trials() -> Vec<Trial> {
     let mut trials = guests::trials();
     trials.extend(policies::trials());
+    trials.extend(backends::trials());
     trials.extend(hostile::trials());
     trials.extend(tool::trials());
     trials.extend(story::trials());

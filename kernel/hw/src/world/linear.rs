@@ -42,6 +42,10 @@ impl World {
         }
         let state = self.state.as_ptr();
         if !cpu::is_active(state) {
+            if self.is_hardware() {
+                // The guest's addresses mean nothing to the host.
+                return Err(LinearFault { address: gva, error: 0 });
+            }
             resident::activate(state);
         }
         Ok(core::ptr::without_provenance(gva as usize))

@@ -4,6 +4,7 @@
 //! It stays resident over exits, which therefore save general registers only. A resident world is *active* while its root is in
 //! CR3 with nothing stale in the TLB; only an active world is entered.
 
+mod hardware;
 mod hidden;
 mod linear;
 mod resident;
@@ -16,7 +17,9 @@ use crate::frames::{self, Owner, VmId};
 use crate::gdt::{CACHE, CACHE_COUNT, GDT_GUEST_ENTRIES, LDT_ENTRIES};
 use crate::idt::IRQ_BASE;
 use crate::irq::{self, Irq};
+use crate::virt::{HardwareCpu, Intercepted, Violation};
 use crate::{cpu, fault, phys};
+use alloc::boxed::Box;
 use core::arch::asm;
 use core::fmt;
 use core::ptr::NonNull;
@@ -40,6 +43,18 @@ pub enum Exit {
     /// The CPU refused the CS or SS in the context, with this exception; its error code is in `context.error`. The guest ran no
     /// instruction, and the rest of the context is as it was.
     EntryFailed(u8),
+    /// Hardware worlds: an instruction is to be emulated.
+    Intercepted(Intercepted),
+    /// Hardware worlds: the second-level tables did not allow an access.
+    Nested(Violation),
+    /// Hardware worlds: nothing happened, or the interrupt window that was asked for is open.
+    Window,
+    /// Hardware worlds: a task switch through a TSS or task gate.
+    TaskSwitch,
+    /// Hardware worlds: an exception while delivering a double fault.
+    Shutdown,
+    /// Hardware worlds: the CPU refused the guest's state, or left it for a reason that was not asked for; its number.
+    Refused(u64),
 }
 
 /// A descriptor table of a world.
@@ -65,6 +80,8 @@ impl fmt::Display for OutOfFrames {
 pub struct World {
     /// In frames of the host that this world alone owns; the CPU writes the context and the accessed bits of descriptors.
     state: NonNull<State>,
+    /// The control structure of a hardware world. Such a world is resident while it runs, but never active.
+    hardware: Option<Box<dyn HardwareCpu>>,
 }
 
 impl World {
@@ -80,7 +97,7 @@ impl World {
         let place = NonNull::new(phys::frame::<State>(first)).ok_or(OutOfFrames)?;
         // SAFETY: the frames were just allocated for this and are contiguous in the window; a State fits.
         unsafe { State::init(place.as_ptr(), vm) };
-        Ok(Self { state: place })
+        Ok(Self { state: place, hardware: None })
     }
 
     /// The guest's registers.
@@ -173,7 +190,9 @@ impl World {
     /// do: activation empties the TLB.
     #[inline]
     pub fn flush(&mut self, plan: FlushPlan) {
-        if plan.is_all() {
+        if let Some(hardware) = &mut self.hardware {
+            hardware.flush(plan);
+        } else if plan.is_all() {
             self.deactivate();
         } else if !plan.is_none() && cpu::is_active(self.state.as_ptr()) {
             for page in plan.pages() {
@@ -195,6 +214,9 @@ impl World {
     pub fn run(&mut self) -> Exit {
         let state = self.state.as_ptr();
         if !cpu::is_active(state) {
+            if self.is_hardware() {
+                return self.run_hardware();
+            }
             resident::activate(state);
         }
         // SAFETY: `state` is this world's own, and nothing else runs before the asm.
@@ -250,6 +272,7 @@ impl World {
 
 impl Drop for World {
     fn drop(&mut self) {
+        self.hardware = None;
         resident::evict(self.state.as_ptr());
         let first = self.state().first_frame();
         // SAFETY: the frames are those of `new`; the CPU does not use them any more, and the world ends here.

@@ -39,10 +39,11 @@ impl World {
     /// The selector in a segment register.
     #[must_use]
     pub fn segment(&self, reg: SegReg) -> u16 {
-        match reg {
-            SegReg::Cs => self.context().cs as u16,
-            SegReg::Ss => self.context().ss as u16,
-            _ => self.data_selectors()[reg as usize],
+        match (reg, &self.hardware) {
+            (SegReg::Cs, _) => self.context().cs as u16,
+            (SegReg::Ss, _) => self.context().ss as u16,
+            (_, Some(hardware)) => hardware.selector(reg),
+            (_, None) => self.data_selectors()[reg as usize],
         }
     }
 
@@ -50,6 +51,9 @@ impl World {
     /// hold what the table has: they are loaded from it at each run.
     #[must_use]
     pub fn loaded_descriptor(&self, reg: SegReg) -> u64 {
+        if let Some(hardware) = &self.hardware {
+            return hardware.descriptor(reg);
+        }
         let selector = self.segment(reg);
         if selector & !3 == 0 {
             return 0;
@@ -97,7 +101,12 @@ impl World {
     }
 
     /// The guest's CR0.TS, EM, MP and AM, and CR4.TSD, DE, OSFXSR and OSXMMEXCPT; other bits are ignored.
+    ///
+    /// A hardware world takes both registers as the guest believes them.
     pub fn set_control_bits(&mut self, cr0: u64, cr4: u64) {
+        if let Some(hardware) = &mut self.hardware {
+            return hardware.set_controls(cr0, cr4);
+        }
         let state = self.state_mut();
         if (state.cr0, state.cr4) != (cr0, cr4) {
             (state.cr0, state.cr4) = (cr0, cr4);

@@ -11,12 +11,13 @@ use super::error::ConfigError;
 use super::kernel::{Switch, parse_switch};
 use super::words::{Line, number, size};
 
-const WORDS: &str = "name=, mem=, time=, apic=, shadow=, format=, addr= or of=, and the guest's own arguments after --";
+const WORDS: &str = "name=, mem=, time=, apic=, shadow=, mmu=, format=, addr= or of=, and the guest's own arguments after --";
 const NAME: &str = "1 to 32 letters, digits, `-`, `_` or `.`";
 const MEM: &str = "a size from 1M to 3G in steps of 4K, such as 16M";
 const TIME: &str = "real or virtual";
 const APIC: &str = "on or off";
 const SHADOW: &str = Policy::WORDS;
+const MMU: &str = "shadow or nested";
 const FORMAT: &str = "multiboot or flat";
 const ADDR: &str = "an address below 4G, such as 0x100000";
 
@@ -37,6 +38,15 @@ pub enum TimeMode {
     Real,
     /// Time stands still for the guest while the hypervisor works for it.
     Virtual,
+}
+
+/// Whose tables the CPU walks for a guest.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum MmuMode {
+    /// Shadow tables.
+    Shadow,
+    /// The guest's own and second-level ones (EPT, NPT).
+    Nested,
 }
 
 /// How a guest's image is to be loaded.
@@ -73,6 +83,8 @@ pub struct GuestConfig {
     pub apic: Switch,
     /// How its page tables are shadowed.
     pub shadow: Policy,
+    /// Whose tables the CPU walks; `None`: the best that the back end has.
+    pub mmu: Option<MmuMode>,
     /// How its image is loaded.
     pub format: ImageFormat,
     /// The command line its kernel sees.
@@ -93,6 +105,7 @@ impl GuestConfig {
             time: TimeMode::Real,
             apic: Switch::On,
             shadow: Policy::DEFAULT,
+            mmu: None,
             format: ImageFormat::Multiboot,
             arguments: String::new(),
             image: 0,
@@ -146,6 +159,7 @@ struct ModuleWords<'a> {
     time: Option<TimeMode>,
     apic: Option<Switch>,
     shadow: Option<Policy>,
+    mmu: Option<MmuMode>,
     flat: Option<bool>,
     address: Option<u32>,
 }
@@ -154,8 +168,8 @@ impl<'a> ModuleWords<'a> {
     fn read(place: &'a str, line: &'a str) -> Result<Self, ConfigError> {
         let line = Line::new(line);
         let (name, of, memory, time, apic, flat, address) = (None, None, None, None, None, None, None);
-        let (path, arguments, shadow) = (line.path, line.rest, None);
-        let mut found = Self { place, path, arguments, name, of, memory, time, apic, shadow, flat, address };
+        let (path, arguments, shadow, mmu) = (line.path, line.rest, None, None);
+        let mut found = Self { place, path, arguments, name, of, memory, time, apic, shadow, mmu, flat, address };
         for word in line.words() {
             let Some(value) = word.value else { return Err(unknown(place, word.text)) };
             match word.key {
@@ -165,6 +179,7 @@ impl<'a> ModuleWords<'a> {
                 "time" => set(place, &mut found.time, "time", parse_time(value), value, TIME)?,
                 "apic" => set(place, &mut found.apic, "apic", parse_switch(value), value, APIC)?,
                 "shadow" => set(place, &mut found.shadow, "shadow", value.parse().ok(), value, SHADOW)?,
+                "mmu" => set(place, &mut found.mmu, "mmu", parse_mmu(value), value, MMU)?,
                 "format" => set(place, &mut found.flat, "format", parse_format(value), value, FORMAT)?,
                 "addr" => set(place, &mut found.address, "addr", parse_address(value), value, ADDR)?,
                 _ => return Err(unknown(place, word.text)),
@@ -179,7 +194,7 @@ impl<'a> ModuleWords<'a> {
 
     fn into_module(self, index: usize) -> Result<GuestModule, ConfigError> {
         let others = [self.name.is_some(), self.memory.is_some(), self.time.is_some(), self.flat.is_some()];
-        if others.contains(&true) || self.address.is_some() || self.apic.is_some() || self.shadow.is_some() {
+        if self.mmu.is_some() || others.contains(&true) || self.address.is_some() || self.apic.is_some() || self.shadow.is_some() {
             return Err(self.combination("of= stands with words for a guest: expected no other word beside of="));
         }
         Ok(GuestModule { index, arguments: self.arguments.to_owned() })
@@ -200,6 +215,7 @@ impl<'a> ModuleWords<'a> {
             time: self.time.unwrap_or(TimeMode::Real),
             apic: self.apic.unwrap_or(Switch::On),
             shadow: self.shadow.unwrap_or(Policy::DEFAULT),
+            mmu: self.mmu,
             format,
             arguments: self.arguments.to_owned(),
             image: index,
@@ -252,6 +268,14 @@ fn parse_time(value: &str) -> Option<TimeMode> {
     match value {
         "real" => Some(TimeMode::Real),
         "virtual" => Some(TimeMode::Virtual),
+        _ => None,
+    }
+}
+
+fn parse_mmu(value: &str) -> Option<MmuMode> {
+    match value {
+        "shadow" => Some(MmuMode::Shadow),
+        "nested" => Some(MmuMode::Nested),
         _ => None,
     }
 }

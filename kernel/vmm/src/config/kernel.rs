@@ -8,9 +8,10 @@ use super::error::ConfigError;
 use super::words::{Line, Word, number};
 
 const PLACE: &str = "kernel command line";
-const WORDS: &str = "log=, trace=, summary=, marks= or timeslice=";
+const WORDS: &str = "log=, trace=, summary=, marks=, timeslice= or backend=";
 const LEVELS: &str = "off, error, warn, info, debug or trace";
 const SWITCH: &str = "on or off";
+const BACKEND: &str = "depriv, vmx or svm";
 const TIMESLICE: &str = "a number of milliseconds from 1 to 1000";
 
 /// A thing that is on or off.
@@ -30,6 +31,17 @@ impl Switch {
     }
 }
 
+/// Who runs the guests.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Backend {
+    /// Rings 1 and 3 on shadow tables: needs nothing of the CPU.
+    Depriv,
+    /// VT-x.
+    Vmx,
+    /// AMD-V.
+    Svm,
+}
+
 /// What the hypervisor's command line says.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct KernelConfig {
@@ -43,11 +55,20 @@ pub struct KernelConfig {
     pub marks: Switch,
     /// How long a guest runs before the next one has its turn, in milliseconds (`timeslice=`, default 10).
     pub timeslice_ms: u32,
+    /// Who runs the guests (`backend=`, default depriv).
+    pub backend: Backend,
 }
 
 impl Default for KernelConfig {
     fn default() -> Self {
-        Self { log: LevelFilter::Info, trace: Switch::Off, summary: Switch::On, marks: Switch::Off, timeslice_ms: 10 }
+        Self {
+            log: LevelFilter::Info,
+            trace: Switch::Off,
+            summary: Switch::On,
+            marks: Switch::Off,
+            timeslice_ms: 10,
+            backend: Backend::Depriv,
+        }
     }
 }
 
@@ -56,7 +77,8 @@ impl Default for KernelConfig {
 /// # Errors
 /// A [`ConfigError`] for an unknown or repeated word or a value that cannot be used.
 pub fn parse_kernel(line: &str) -> Result<KernelConfig, ConfigError> {
-    let (mut log, mut trace, mut summary, mut marks, mut timeslice) = (None, None, None, None, None);
+    let (mut log, mut trace, mut summary) = (None, None, None);
+    let (mut marks, mut timeslice, mut chosen) = (None, None, None);
     let line = Line::new(line);
     if !line.rest.is_empty() {
         let problem = "`--` has no meaning here: expected it in a module's command line only";
@@ -69,6 +91,7 @@ pub fn parse_kernel(line: &str) -> Result<KernelConfig, ConfigError> {
             ("summary", Some(value)) => set(&mut summary, "summary", parse_switch(value), value, SWITCH)?,
             ("marks", Some(value)) => set(&mut marks, "marks", parse_switch(value), value, SWITCH)?,
             ("timeslice", Some(value)) => set(&mut timeslice, "timeslice", millis(value), value, TIMESLICE)?,
+            ("backend", Some(value)) => set(&mut chosen, "backend", backend(value), value, BACKEND)?,
             _ => return Err(unknown(word)),
         }
     }
@@ -79,6 +102,7 @@ pub fn parse_kernel(line: &str) -> Result<KernelConfig, ConfigError> {
         summary: summary.unwrap_or(default.summary),
         marks: marks.unwrap_or(default.marks),
         timeslice_ms: timeslice.unwrap_or(default.timeslice_ms),
+        backend: chosen.unwrap_or(default.backend),
     })
 }
 
@@ -118,6 +142,15 @@ pub(super) fn parse_switch(value: &str) -> Option<Switch> {
     }
 }
 
+fn backend(value: &str) -> Option<Backend> {
+    match value {
+        "depriv" => Some(Backend::Depriv),
+        "vmx" => Some(Backend::Vmx),
+        "svm" => Some(Backend::Svm),
+        _ => None,
+    }
+}
+
 fn millis(value: &str) -> Option<u32> {
     number(value).and_then(|ms| u32::try_from(ms).ok()).filter(|ms| (1..=1000).contains(ms))
 }
@@ -138,13 +171,14 @@ mod tests {
 
     #[test]
     fn every_word_is_understood() {
-        let config = parse_kernel("/boot/gnomon log=debug trace=on summary=off marks=on timeslice=25");
+        let config = parse_kernel("/boot/gnomon log=debug trace=on summary=off marks=on timeslice=25 backend=svm");
         let expected = KernelConfig {
             log: LevelFilter::Debug,
             trace: Switch::On,
             summary: Switch::Off,
             marks: Switch::On,
             timeslice_ms: 25,
+            backend: Backend::Svm,
         };
         assert_eq!(config, Ok(expected));
         assert_eq!(parse_kernel("log=off").map(|config| config.log), Ok(LevelFilter::Off));
@@ -159,11 +193,11 @@ mod tests {
         assert_eq!(refusal("log=INFO"), refusal("log=loud").replace("loud", "INFO"));
         assert_eq!(
             refusal("speed=3"),
-            "kernel command line: unknown word `speed=3`: expected log=, trace=, summary=, marks= or timeslice="
+            "kernel command line: unknown word `speed=3`: expected log=, trace=, summary=, marks=, timeslice= or backend="
         );
         assert_eq!(
             refusal("gnomon fast"),
-            "kernel command line: unknown word `fast`: expected log=, trace=, summary=, marks= or timeslice="
+            "kernel command line: unknown word `fast`: expected log=, trace=, summary=, marks=, timeslice= or backend="
         );
         assert_eq!(
             refusal("timeslice=0"),

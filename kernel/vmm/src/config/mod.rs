@@ -8,5 +8,5 @@ mod kernel;
 mod words;
 
 pub use error::ConfigError;
-pub use guest::{GuestConfig, GuestModule, ImageFormat, TimeMode, parse_guests};
-pub use kernel::{KernelConfig, Switch, parse_kernel};
+pub use guest::{GuestConfig, GuestModule, ImageFormat, MmuMode, TimeMode, parse_guests};
+pub use kernel::{Backend, KernelConfig, Switch, parse_kernel};

@@ -119,6 +119,9 @@ impl Vm {
             cr4: self.vcpu.cr4.into(),
             efer: self.vcpu.msrs.efer,
         };
+        if self.nested.is_some() {
+            return self.mmu.follow_controls(controls, why).map_err(crate::exit::control_fault);
+        }
         let plan = self.mmu.load_controls(controls, why).map_err(crate::exit::control_fault)?;
         self.load_root()?;
         self.flush(plan);
@@ -206,7 +209,13 @@ impl Vm {
             return if self.bus.set_apic_base(value) { Ok(()) } else { Err(Exception::gp(0).into()) };
         }
         let old = self.vcpu.msrs.efer;
-        match self.vcpu.msrs.write(self.gpr(1), value) {
+        self.store_msr(self.gpr(1), value, old)?;
+        self.push_syscalls();
+        Ok(())
+    }
+
+    fn store_msr(&mut self, msr: u32, value: u64, old: u64) -> Emulated<()> {
+        match self.vcpu.msrs.write(msr, value) {
             vcpu::Written::Stored => Ok(()),
             vcpu::Written::Refused => Err(Exception::gp(0).into()),
             vcpu::Written::Efer => {
@@ -216,6 +225,14 @@ impl Vm {
                 }
                 if (old ^ value) & vcpu::efer::NXE != 0 { self.reload_translation(ControlWrite::Efer) } else { Ok(()) }
             }
+        }
+    }
+
+    /// CPUID, when it traps: the emulator's CPU, as elsewhere, without what this virtual CPU lacks.
+    pub(crate) fn cpuid(&mut self) {
+        let values = gnomon_hw::features::guest_cpuid(self.gpr(0), self.gpr(1));
+        for (index, value) in [0, 3, 1, 2].into_iter().zip(values) {
+            self.set_gpr(index, value);
         }
     }
 

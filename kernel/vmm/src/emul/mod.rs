@@ -71,7 +71,7 @@ impl Vm {
     }
 
     /// Picks the emulation of a privileged or refused instruction; `native` is the exception if there is none.
-    fn dispatch(&mut self, insn: &Instruction, native: Exception) -> Emulated<(Reason, Next)> {
+    pub(crate) fn dispatch(&mut self, insn: &Instruction, native: Exception) -> Emulated<(Reason, Next)> {
         let advance = |done: Emulated<()>, reason| done.map(|()| (reason, Next::Advance));
         let stay = |done: Emulated<()>, reason| done.map(|()| (reason, Next::Stay));
         let size = if narrow_operands(insn) { 2 } else { 4 };
@@ -149,6 +149,10 @@ impl Vm {
             Mnemonic::Wrmsr => (self.write_msr(), Reason::Msr),
             Mnemonic::Rdtsc => {
                 self.read_tsc();
+                (Ok(()), Reason::Cpuid)
+            }
+            Mnemonic::Cpuid => {
+                self.cpuid();
                 (Ok(()), Reason::Cpuid)
             }
             Mnemonic::Invd | Mnemonic::Wbinvd => (Ok(()), Reason::CacheControl),

@@ -32,7 +32,7 @@ impl Vm {
         }
     }
 
-    fn check_progress(&mut self, gva: Gva) -> Emulated<()> {
+    pub(super) fn check_progress(&mut self, gva: Gva) -> Emulated<()> {
         if self.progress.stuck(self.world.context(), gva.raw()) { Err(StopReason::FaultLoop.into()) } else { Ok(()) }
     }
 
@@ -73,7 +73,7 @@ impl Vm {
     }
 
     /// Executes the instruction at EIP by emulation.
-    fn emulate_access(&mut self) -> Emulated<()> {
+    pub(super) fn emulate_access(&mut self) -> Emulated<()> {
         let insn = self.decode()?;
         let next = self.execute_memory(&insn)?;
         self.finish(&insn, next);

@@ -1,6 +1,7 @@
 //! What happens at each exit: one match, one line an arm.
 
 mod fault;
+mod hardware;
 mod step;
 
 pub(crate) use fault::{NOT_RESIDENT, control_fault, mmu_stop};
@@ -33,6 +34,7 @@ impl Vm {
             self.close_frames();
         }
         let outcome = match exit {
+            Exit::Vector(number) if self.world.is_hardware() => self.on_hardware_vector(number, stepped),
             Exit::Vector(number) => self.on_vector(number, stepped),
             Exit::Interrupt(_) => {
                 self.count(Reason::HostInterrupt);
@@ -41,6 +43,7 @@ impl Vm {
             }
             Exit::V86 => Err(StopReason::Virtual8086.into()),
             Exit::EntryFailed(_) => Err(StopReason::EntryFailed.into()),
+            other => self.on_hardware_exit(other),
         };
         if stepping {
             match outcome {
@@ -76,7 +79,7 @@ impl Vm {
         }
     }
 
-    fn trace_exit(&self, number: u8) {
+    pub(super) fn trace_exit(&self, number: u8) {
         self.tracer.record(|| {
             let context = self.world.context();
             Record {
@@ -92,7 +95,7 @@ impl Vm {
     }
 
     /// Passes an exception on.
-    fn reflect(&mut self, exception: Exception) -> Emulated<()> {
+    pub(super) fn reflect(&mut self, exception: Exception) -> Emulated<()> {
         self.count(Reason::Exception);
         Err(exception.into())
     }
@@ -106,7 +109,7 @@ impl Vm {
     }
 
     /// #DB: our own single step, the guest's, or its INT1.
-    fn on_debug(&mut self, stepped: bool) -> Emulated<()> {
+    pub(super) fn on_debug(&mut self, stepped: bool) -> Emulated<()> {
         let own = self.world.context().rflags as u32 & flags::TF != 0;
         if stepped && !own {
             self.count(Reason::SingleStep);

@@ -171,6 +171,12 @@ impl Vcpu {
         }
     }
 
+    /// Whether paging is in PAE format.
+    #[must_use]
+    pub const fn pae(&self) -> bool {
+        self.paging() && self.cr4 & 1 << 5 != 0
+    }
+
     /// Whether paging is on.
     #[must_use]
     pub const fn paging(&self) -> bool {

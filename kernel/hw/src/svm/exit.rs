@@ -1,0 +1,84 @@
+//! What the CPU's exit codes mean.
+
+use super::Svm;
+use super::vmcb::{code, first, interrupt};
+use crate::fault::PAGE_FAULT;
+use crate::idle;
+use crate::virt::{Instruction, Intercepted, Violation};
+use crate::world::{Exit, State};
+use shadow_mmu::AccessKind;
+
+/// Error code bits of a nested page fault (APM 2, 15.25.6).
+const WRITE: u64 = 1 << 1;
+const FETCH: u64 = 1 << 4;
+const IN_TABLES: u64 = 1 << 33;
+
+/// Fields of `exit_info1` of a port access.
+const INPUT: u64 = 1 << 0;
+const STRING: u64 = 1 << 2;
+
+impl Svm {
+    #[inline]
+    pub(super) fn ended(&mut self, state: *mut State) -> Exit {
+        match self.vmcb().exit_code {
+            code::CPUID => intercepted(Instruction::Cpuid, None),
+            code::PORT => self.port(),
+            code::NESTED_FAULT => self.nested_fault(),
+            number @ code::EXCEPTION..=code::EXCEPTION_LAST => self.exception((number - code::EXCEPTION) as u8, state),
+            code::INTERRUPT => Exit::Interrupt(idle::wait()),
+            code::WINDOW => {
+                self.vmcb_mut().virtual_interrupt = interrupt::MASKING;
+                Exit::Window
+            }
+            code::IRET => {
+                self.vmcb_mut().intercept_first &= !first::IRET;
+                Exit::Window
+            }
+            // Whatever it was about reaches the host by its own IDT.
+            code::NMI => Exit::Window,
+            code::TASK_SWITCH => Exit::TaskSwitch,
+            code::SHUTDOWN => Exit::Shutdown,
+            0..=code::INSTRUCTION_LAST => intercepted(Instruction::Other, None),
+            number => Exit::Refused(number),
+        }
+    }
+
+    fn exception(&self, vector: u8, state: *mut State) -> Exit {
+        let vmcb = self.vmcb();
+        // SAFETY: the caller owns the world, so nothing else refers to its state.
+        let state = unsafe { &mut *state };
+        state.context.vector = vector.into();
+        state.context.error = vmcb.exit_info1 & 0xffff_ffff;
+        if vector == PAGE_FAULT {
+            state.cr2 = vmcb.exit_info2;
+        }
+        Exit::Vector(vector)
+    }
+
+    fn port(&self) -> Exit {
+        let vmcb = self.vmcb();
+        let info = vmcb.exit_info1;
+        if info & STRING != 0 {
+            return intercepted(Instruction::Other, None);
+        }
+        // One bit for each of 1, 2 and 4 bytes.
+        let size = (info >> 4 & 7) as u8;
+        let port = Instruction::Port { port: (info >> 16) as u16, size, output: info & INPUT == 0 };
+        intercepted(port, Some(vmcb.exit_info2 as u32))
+    }
+
+    fn nested_fault(&self) -> Exit {
+        let (error, gpa) = (self.vmcb().exit_info1, self.vmcb().exit_info2);
+        let kind = match error {
+            _ if error & WRITE != 0 => AccessKind::Write,
+            _ if error & FETCH != 0 => AccessKind::Fetch,
+            _ => AccessKind::Read,
+        };
+        Exit::Nested(Violation { gpa, kind, table: error & IN_TABLES != 0 })
+    }
+}
+
+#[inline]
+const fn intercepted(what: Instruction, next: Option<u32>) -> Exit {
+    Exit::Intercepted(Intercepted { what, next })
+}

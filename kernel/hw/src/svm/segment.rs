@@ -1,0 +1,36 @@
+//! Segment registers in the control block.
+
+use super::Svm;
+use super::vmcb::Segment;
+use crate::world::SegReg;
+
+/// Accessed 32-bit code and data, present, level 0, 4 KiB granular.
+const CODE: u16 = 0xc9b;
+const DATA: u16 = 0xc93;
+/// A busy 32-bit TSS.
+const TASK: u16 = 0x08b;
+
+impl Svm {
+    /// Flat segments with the selectors that boot loaders leave.
+    pub(super) fn reset_segments(&mut self) {
+        let flat = |selector, access| Segment { selector, access, limit: u32::MAX, base: 0 };
+        let vmcb = self.vmcb_mut();
+        vmcb.cs = flat(0x10, CODE);
+        (vmcb.ds, vmcb.es, vmcb.fs, vmcb.gs, vmcb.ss) =
+            (flat(0x18, DATA), flat(0x18, DATA), flat(0x18, DATA), flat(0x18, DATA), flat(0x18, DATA));
+        vmcb.tr = Segment { selector: 0, access: TASK, limit: 0x67, base: 0 };
+        vmcb.cpl = 0;
+    }
+
+    pub(super) fn register(&self, reg: SegReg) -> &Segment {
+        let vmcb = self.vmcb();
+        match reg {
+            SegReg::Es => &vmcb.es,
+            SegReg::Cs => &vmcb.cs,
+            SegReg::Ss => &vmcb.ss,
+            SegReg::Ds => &vmcb.ds,
+            SegReg::Fs => &vmcb.fs,
+            SegReg::Gs => &vmcb.gs,
+        }
+    }
+}

@@ -1,0 +1,102 @@
+//! Worlds that AMD-V or VT-x runs.
+
+use super::{Exit, OutOfFrames, World, resident};
+use crate::frames::VmId;
+use crate::virt::{self, ControlRegisters, Injection, SyscallRegisters, Unavailable, Vendor};
+use shadow_mmu::Root;
+
+impl World {
+    /// A world that `vendor`'s extension runs: protected mode, flat segments, everything else at reset. `nested` is the root of its
+    /// second-level tables; without one it runs on shadow tables, and has no memory until it gets a root.
+    pub fn new_hardware(vm: VmId, vendor: Vendor, nested: Option<Root>) -> Result<Self, Unavailable> {
+        let mut world = Self::new(vm).map_err(|OutOfFrames| Unavailable::Memory)?;
+        world.hardware = Some(virt::make(vendor, vm, nested)?);
+        Ok(world)
+    }
+
+    /// Does an extension run it?
+    #[must_use]
+    #[inline]
+    pub fn is_hardware(&self) -> bool {
+        self.hardware.is_some()
+    }
+
+    #[inline(never)]
+    pub(super) fn run_hardware(&mut self) -> Exit {
+        let state = self.state.as_ptr();
+        resident::make_resident(state);
+        let root = self.state().root;
+        match &mut self.hardware {
+            Some(hardware) => hardware.run(state, root),
+            None => Exit::Refused(u64::MAX),
+        }
+    }
+
+    /// The control registers in the CPU; all zero in a world that no extension runs. On shadow tables only CR2 is the guest's.
+    #[must_use]
+    #[inline]
+    pub fn control_registers(&self) -> ControlRegisters {
+        self.hardware.as_ref().map_or(ControlRegisters::default(), |hardware| hardware.controls())
+    }
+
+    /// Sets the guest's CR2. Only of hardware worlds; so are all functions below.
+    pub fn set_cr2(&mut self, cr2: u32) {
+        if let Some(hardware) = &mut self.hardware {
+            hardware.set_cr2(cr2);
+        }
+    }
+
+    /// Sets the registers of the fast system calls, and EFER.
+    pub fn set_syscalls(&mut self, registers: &SyscallRegisters) {
+        if let Some(hardware) = &mut self.hardware {
+            hardware.set_syscalls(registers);
+        }
+    }
+
+    /// Has the CPU deliver an event at the next run; one that waits already is replaced.
+    pub fn inject(&mut self, event: Injection) {
+        if let Some(hardware) = &mut self.hardware {
+            hardware.inject(event);
+        }
+    }
+
+    /// Is an event waiting for the next run?
+    #[must_use]
+    pub fn injecting(&self) -> bool {
+        self.hardware.as_ref().is_some_and(|hardware| hardware.injecting())
+    }
+
+    /// The event whose delivery the last exit cut short.
+    #[must_use]
+    #[inline]
+    pub fn interrupted(&self) -> Option<Injection> {
+        self.hardware.as_ref()?.interrupted()
+    }
+
+    /// Are interrupts held for one more instruction, behind STI or MOV SS?
+    #[must_use]
+    pub fn interrupt_shadow(&self) -> bool {
+        self.hardware.as_ref().is_some_and(|hardware| hardware.interrupt_shadow())
+    }
+
+    /// Has the guest not come back from its last NMI?
+    #[must_use]
+    pub fn nmi_blocked(&self) -> bool {
+        self.hardware.as_ref().is_some_and(|hardware| hardware.nmi_blocked())
+    }
+
+    /// An instruction was emulated: the shadow is over.
+    #[inline]
+    pub fn end_interrupt_shadow(&mut self) {
+        if let Some(hardware) = &mut self.hardware {
+            hardware.end_interrupt_shadow();
+        }
+    }
+
+    /// Ends a run as soon as the guest can take an interrupt.
+    pub fn request_window(&mut self) {
+        if let Some(hardware) = &mut self.hardware {
+            hardware.request_window();
+        }
+    }
+}
