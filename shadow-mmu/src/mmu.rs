@@ -248,6 +248,12 @@ impl<G: GuestMem, T: TableMem, O: Observer> ShadowMmu<G, T, O> {
         self.controls
     }
 
+    /// The four PDPTEs in force; of meaning in PAE paging only.
+    #[must_use]
+    pub const fn pdptes(&self) -> [u64; 4] {
+        self.ctx.pdptes
+    }
+
     /// The counters.
     #[must_use]
     pub const fn counters(&self) -> &MmuCounters {

@@ -12,6 +12,7 @@ pub(crate) mod svm {
     }
 }
 
+#[cfg(not(feature = "vmx"))]
 pub(crate) mod vmx {
     use crate::frames::VmId;
     use crate::virt::{HardwareCpu, Unavailable};
@@ -19,6 +20,6 @@ pub(crate) mod vmx {
     use shadow_mmu::Root;
 
     pub(crate) fn make(_: VmId, _: Option<Root>) -> Result<Box<dyn HardwareCpu>, Unavailable> {
-        Err(Unavailable::Missing("this CPU has no VT-x (VMX) that this kernel can use; backend=depriv needs none"))
+        Err(Unavailable::Missing("this kernel was built without the back end vmx"))
     }
 }

@@ -3,8 +3,9 @@
 use crate::paging;
 use crate::world::State;
 use core::ptr;
-use core::sync::atomic::{AtomicPtr, Ordering};
+use core::sync::atomic::{AtomicPtr, AtomicU64, Ordering};
 use shadow_mmu::Pfn;
+use x86::controlregs::{Cr4, cr4, cr4_write};
 
 /// The world whose segments, FPU and control bits are in the CPU; null: none.
 static RESIDENT: AtomicPtr<State> = AtomicPtr::new(ptr::null_mut());
@@ -34,6 +35,21 @@ pub(crate) fn set_active(world: *mut State) {
 #[inline]
 pub(crate) fn deactivate() {
     ACTIVE.store(ptr::null_mut(), Ordering::Relaxed);
+}
+
+/// CR4 bits that an extension in use keeps set.
+static EXTENSION_CR4: AtomicU64 = AtomicU64::new(0);
+
+/// CR4 bits that an extension in use keeps set.
+pub(crate) fn extension_cr4() -> u64 {
+    EXTENSION_CR4.load(Ordering::Relaxed)
+}
+
+/// Sets CR4.VMXE and keeps it set.
+pub(crate) fn keep_vmxe() {
+    EXTENSION_CR4.store(Cr4::CR4_ENABLE_VMX.bits() as u64, Ordering::Relaxed);
+    // SAFETY: VMXE allows VMXON and changes nothing else.
+    unsafe { cr4_write(cr4() | Cr4::CR4_ENABLE_VMX) };
 }
 
 /// Leaves whatever root is loaded, for roots may go away now.

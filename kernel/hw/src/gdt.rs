@@ -130,6 +130,16 @@ pub(crate) unsafe fn load(gdt: *const Gdt) {
     unsafe { asm!("lgdt [{}]", in(reg) &raw const pointer, options(readonly, nostack, preserves_flags)) };
 }
 
+/// Selectors of the host's code and TSS, and the TSS's address.
+pub(crate) fn host_selectors() -> (u16, u16, u64) {
+    (HOST_CODE_SELECTOR, TSS_SELECTOR, TASK.as_ptr() as u64)
+}
+
+/// The address of the host's own GDT.
+pub(crate) fn host_base() -> u64 {
+    HOST_GDT.as_ptr() as u64
+}
+
 /// Loads the host's own GDT and no LDT: before a world's tables go away.
 pub(crate) fn load_host() {
     // SAFETY: the host's GDT is static and has the host's entries.

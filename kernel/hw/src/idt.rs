@@ -58,6 +58,11 @@ pub(crate) fn init() {
     unsafe { asm!("lidt [{}]", in(reg) &raw const pointer, options(readonly, nostack, preserves_flags)) };
 }
 
+/// The table's address.
+pub(crate) fn base() -> u64 {
+    IDT.as_ptr() as u64
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;

@@ -41,7 +41,10 @@ pub mod time;
 pub mod trace_port;
 mod uart;
 pub mod virt;
+#[cfg(not(feature = "vmx"))]
 use absent::vmx;
+#[cfg(feature = "vmx")]
+mod vmx;
 mod world;
 
 pub use descriptor::RefusedDescriptor;

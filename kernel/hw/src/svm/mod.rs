@@ -190,6 +190,10 @@ impl HardwareCpu for Svm {
         }
     }
 
+    fn set_pdptes(&mut self, _: [u64; 4]) {
+        // With nested paging the CPU reads them from the guest's memory.
+    }
+
     /// The control registers in the CPU; with shadow tables only CR2 is the guest's.
     #[inline]
     fn controls(&self) -> ControlRegisters {

@@ -143,6 +143,7 @@ pub struct SyscallRegisters {
 /// One guest CPU in a vendor's control structure. What each function does stands at those of [`World`](crate::World).
 pub(crate) trait HardwareCpu {
     fn set_controls(&mut self, cr0: u64, cr4: u64);
+    fn set_pdptes(&mut self, entries: [u64; 4]);
     fn controls(&self) -> ControlRegisters;
     fn set_cr2(&mut self, cr2: u32);
     fn set_syscalls(&mut self, registers: &SyscallRegisters);

@@ -16,7 +16,6 @@ const OUTSIDE_SMX: u64 = 1 << 2;
 const BASIC: u32 = 0x480;
 /// BASIC: the controls' "true" MSRs exist.
 const TRUE_CONTROLS: u64 = 1 << 55;
-const CR4_VMXE: u64 = 1 << 13;
 
 /// What this CPU's VT-x is.
 #[derive(Debug, Clone, Copy)]
@@ -78,7 +77,7 @@ pub(super) fn enable() -> Result<Cpu, Unavailable> {
     };
     let revision = basic as u32 & 0x7fff_ffff;
     let region = frames::alloc_contiguous(1, Owner::Host).ok_or(Unavailable::Memory)?;
-    cpu::add_cr4(CR4_VMXE);
+    cpu::keep_vmxe();
     let failed: u8;
     // SAFETY: the frame was just allocated for this and starts with the revision, as VMXON wants it; CR4.VMXE was just set, and
     // stays set; CR0 has PE, NE and PG.

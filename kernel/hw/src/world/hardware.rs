@@ -39,7 +39,14 @@ impl World {
         self.hardware.as_ref().map_or(ControlRegisters::default(), |hardware| hardware.controls())
     }
 
-    /// Sets the guest's CR2. Only of hardware worlds; so are all functions below.
+    /// The four PDPTEs that the guest's last write to a control register has loaded. Only of hardware worlds; so are all below.
+    pub fn set_pdptes(&mut self, entries: [u64; 4]) {
+        if let Some(hardware) = &mut self.hardware {
+            hardware.set_pdptes(entries);
+        }
+    }
+
+    /// Sets the guest's CR2.
     pub fn set_cr2(&mut self, cr2: u32) {
         if let Some(hardware) = &mut self.hardware {
             hardware.set_cr2(cr2);

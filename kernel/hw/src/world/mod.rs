@@ -29,6 +29,8 @@ pub use linear::LinearFault;
 pub(crate) use resident::init;
 pub use segment::{SegReg, SegmentFault};
 pub(crate) use state::State;
+#[cfg(feature = "vmx")]
+pub(crate) use state::{GUEST_CR0, GUEST_CR4};
 
 /// Why the guest was left.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

@@ -26,7 +26,8 @@ pub(crate) fn init() {
 fn write_controls(cr0: u64, cr4: u64) {
     let umip = if features::get().umip { Cr4::CR4_ENABLE_UMIP } else { Cr4::empty() };
     let cr0 = HOST_CR0 | Cr0::from_bits_truncate((cr0 & GUEST_CR0) as usize);
-    let cr4 = HOST_CR4 | umip | Cr4::from_bits_truncate((cr4 & GUEST_CR4) as usize);
+    let extension = Cr4::from_bits_truncate(cpu::extension_cr4() as usize);
+    let cr4 = HOST_CR4 | extension | umip | Cr4::from_bits_truncate((cr4 & GUEST_CR4) as usize);
     // SAFETY: paging, PAE and protection stay on as they are. The bits a guest may choose change nothing for host code, which
     // uses no FPU, no debug registers and may use RDTSC in ring 0 whatever TSD says.
     unsafe {

@@ -120,7 +120,9 @@ impl Vm {
             efer: self.vcpu.msrs.efer,
         };
         if self.nested.is_some() {
-            return self.mmu.follow_controls(controls, why).map_err(crate::exit::control_fault);
+            self.mmu.follow_controls(controls, why).map_err(crate::exit::control_fault)?;
+            self.world.set_pdptes(self.mmu.pdptes());
+            return Ok(());
         }
         let plan = self.mmu.load_controls(controls, why).map_err(crate::exit::control_fault)?;
         self.load_root()?;

@@ -1,0 +1,114 @@
+//! What the CPU's exit reasons mean.
+
+use super::Vmx;
+use super::vmcs::{field, read};
+use crate::fault::PAGE_FAULT;
+use crate::idt::IRQ_BASE;
+use crate::irq;
+use crate::virt::{Instruction, Intercepted, Violation};
+use crate::world::{Exit, State};
+use shadow_mmu::AccessKind;
+
+/// Basic exit reasons (SDM 3D, appendix C).
+mod reason {
+    pub(super) const EXCEPTION: u64 = 0;
+    pub(super) const INTERRUPT: u64 = 1;
+    pub(super) const TRIPLE_FAULT: u64 = 2;
+    pub(super) const WINDOW: u64 = 7;
+    pub(super) const TASK_SWITCH: u64 = 9;
+    pub(super) const CPUID: u64 = 10;
+    pub(super) const RDTSC: u64 = 16;
+    pub(super) const VMCALL: u64 = 18;
+    pub(super) const PORT: u64 = 30;
+    pub(super) const WRMSR: u64 = 32;
+    pub(super) const MWAIT: u64 = 36;
+    pub(super) const MONITOR: u64 = 39;
+    pub(super) const PAUSE: u64 = 40;
+    pub(super) const EPT_VIOLATION: u64 = 48;
+    pub(super) const INVEPT: u64 = 50;
+    pub(super) const XSETBV: u64 = 55;
+    pub(super) const INVPCID: u64 = 58;
+}
+
+const NMI: u8 = 2;
+/// Bits of an EPT violation's qualification.
+const WRITE: u64 = 1 << 1;
+const FETCH: u64 = 1 << 2;
+const LINEAR: u64 = 1 << 7;
+const FINAL: u64 = 1 << 8;
+/// Bits of a port access's qualification.
+const INPUT: u64 = 1 << 3;
+const STRING: u64 = 1 << 4;
+
+impl Vmx {
+    #[inline]
+    pub(super) fn ended(&mut self, state: *mut State) -> Exit {
+        match read(field::EXIT_REASON) {
+            reason::CPUID => self.intercepted(Instruction::Cpuid),
+            reason::PORT => self.port(),
+            reason::EPT_VIOLATION => violation(),
+            reason::EXCEPTION => exception(state),
+            reason::INTERRUPT => {
+                // The CPU has acknowledged it at the interrupt controller and tells the vector.
+                let vector = read(field::EXIT_EVENT) as u8;
+                Exit::Interrupt(irq::acknowledge(vector.wrapping_sub(IRQ_BASE)))
+            }
+            reason::WINDOW => {
+                self.window_open();
+                Exit::Window
+            }
+            reason::TASK_SWITCH => Exit::TaskSwitch,
+            reason::TRIPLE_FAULT => Exit::Shutdown,
+            reason::CPUID..=reason::RDTSC
+            | reason::VMCALL..=reason::WRMSR
+            | reason::MWAIT
+            | reason::MONITOR..=reason::PAUSE
+            | reason::INVEPT..=reason::XSETBV
+            | reason::INVPCID => self.intercepted(Instruction::Other),
+            number => Exit::Refused(number),
+        }
+    }
+
+    #[inline]
+    fn intercepted(&self, what: Instruction) -> Exit {
+        let [rip, ..] = self.known;
+        let next = rip.wrapping_add(read(field::LENGTH)) as u32;
+        Exit::Intercepted(Intercepted { what, next: Some(next) })
+    }
+
+    fn port(&self) -> Exit {
+        let info = read(field::QUALIFICATION);
+        if info & STRING != 0 {
+            return self.intercepted(Instruction::Other);
+        }
+        let size = (info & 7) as u8 + 1;
+        self.intercepted(Instruction::Port { port: (info >> 16) as u16, size, output: info & INPUT == 0 })
+    }
+}
+
+fn exception(state: *mut State) -> Exit {
+    let event = read(field::EXIT_EVENT);
+    let vector = event as u8;
+    if vector == NMI {
+        // Of the host's machine; nothing here makes one.
+        return Exit::Window;
+    }
+    // SAFETY: the caller owns the world, so nothing else refers to its state.
+    let state = unsafe { &mut *state };
+    state.context.vector = vector.into();
+    state.context.error = if event & 1 << 11 != 0 { read(field::EXIT_ERROR) } else { 0 };
+    if vector == PAGE_FAULT {
+        state.cr2 = read(field::QUALIFICATION);
+    }
+    Exit::Vector(vector)
+}
+
+fn violation() -> Exit {
+    let info = read(field::QUALIFICATION);
+    let kind = match info {
+        _ if info & WRITE != 0 => AccessKind::Write,
+        _ if info & FETCH != 0 => AccessKind::Fetch,
+        _ => AccessKind::Read,
+    };
+    Exit::Nested(Violation { gpa: read(field::GUEST_PHYSICAL), kind, table: info & (LINEAR | FINAL) == LINEAR })
+}
