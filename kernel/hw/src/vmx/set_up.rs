@@ -70,7 +70,7 @@ impl Vmx {
         let wanted = if nested { common } else { common | shadow };
         self.cpu_controls = cpu.controls(Group::Cpu, wanted);
         let second = if nested { second } else { second & !(control::EPT | control::UNRESTRICTED) };
-        let pin = cpu.controls(Group::Pin, control::PIN_INTERRUPT | control::PIN_NMI);
+        let pin = cpu.controls(Group::Pin, control::PIN_INTERRUPT | control::PIN_NMI | control::PIN_VIRTUAL_NMI);
         let exit = control::EXIT_64 | control::EXIT_ACKNOWLEDGE | control::EXIT_LOAD_EFER;
         // Without MSR bitmap and with unconditional port exits, no MSR and no port of the machine is reached.
         let fields = [

@@ -95,6 +95,8 @@ pub(super) unsafe fn write(field: u32, value: u64) {
 pub(super) mod control {
     pub(in crate::vmx) const PIN_INTERRUPT: u32 = 1 << 0;
     pub(in crate::vmx) const PIN_NMI: u32 = 1 << 3;
+    /// The guest's own NMIs are blocked until its IRET.
+    pub(in crate::vmx) const PIN_VIRTUAL_NMI: u32 = 1 << 5;
 
     pub(in crate::vmx) const WINDOW: u32 = 1 << 2;
     pub(in crate::vmx) const HLT: u32 = 1 << 7;

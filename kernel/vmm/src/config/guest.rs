@@ -11,7 +11,8 @@ use super::error::ConfigError;
 use super::kernel::{Switch, parse_switch};
 use super::words::{Line, number, size};
 
-const WORDS: &str = "name=, mem=, time=, apic=, shadow=, mmu=, format=, addr= or of=, and the guest's own arguments after --";
+const WORDS: &str =
+    "name=, mem=, time=, apic=, shadow=, mmu=, format=, addr= or of=, and the guest's own arguments after --";
 const NAME: &str = "1 to 32 letters, digits, `-`, `_` or `.`";
 const MEM: &str = "a size from 1M to 3G in steps of 4K, such as 16M";
 const TIME: &str = "real or virtual";
@@ -194,7 +195,12 @@ impl<'a> ModuleWords<'a> {
 
     fn into_module(self, index: usize) -> Result<GuestModule, ConfigError> {
         let others = [self.name.is_some(), self.memory.is_some(), self.time.is_some(), self.flat.is_some()];
-        if self.mmu.is_some() || others.contains(&true) || self.address.is_some() || self.apic.is_some() || self.shadow.is_some() {
+        if self.mmu.is_some()
+            || others.contains(&true)
+            || self.address.is_some()
+            || self.apic.is_some()
+            || self.shadow.is_some()
+        {
             return Err(self.combination("of= stands with words for a guest: expected no other word beside of="));
         }
         Ok(GuestModule { index, arguments: self.arguments.to_owned() })

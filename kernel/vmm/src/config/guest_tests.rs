@@ -75,8 +75,7 @@ fn sizes_have_suffixes_and_limits() {
 
 #[test]
 fn refusals_name_the_module_and_what_was_expected() {
-    let words =
-        "expected name=, mem=, time=, apic=, shadow=, mmu=, format=, addr= or of=, and the guest's own arguments after --";
+    let words = "expected name=, mem=, time=, apic=, shadow=, mmu=, format=, addr= or of=, and the guest's own arguments after --";
     assert_eq!(refusal(&["", "cpus=2"]), format!("module 2: unknown word `cpus=2`: {words}"));
     assert_eq!(refusal(&["name=a root"]), format!("module 1: unknown word `root`: {words}"));
     assert_eq!(refusal(&["name=a name=b"]), "module 1: name= is given twice: expected it once");

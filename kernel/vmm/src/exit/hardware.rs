@@ -3,6 +3,7 @@
 use gnomon_hw::Exit;
 use gnomon_hw::virt::{Instruction, Intercepted, Violation};
 use gnomon_trace::Reason;
+use iced_x86::Mnemonic;
 use shadow_mmu::second::SecondOutcome;
 use shadow_mmu::{AccessKind, Gpa, Gva};
 
@@ -63,7 +64,9 @@ impl Vm {
             _ => {
                 self.refresh();
                 let insn = self.decode()?;
-                let (reason, next) = self.dispatch(&insn, Exception::ud())?;
+                // Bochs leaves the guest for a MOV of a debug register before it looks at the privilege level.
+                let native = if insn.mnemonic() == Mnemonic::Mov { Exception::gp(0) } else { Exception::ud() };
+                let (reason, next) = self.dispatch(&insn, native)?;
                 self.count(reason);
                 self.finish(&insn, next);
             }
