@@ -8,6 +8,10 @@
 //!
 //! There is one CPU, and host code runs with interrupts off. Nothing here is meant to be called before [`init`].
 #![no_std]
+#![cfg_attr(
+    not(all(feature = "svm", feature = "vmx")),
+    allow(dead_code, unused_imports, reason = "what the back ends share is used by those that are built")
+)]
 
 extern crate alloc;
 #[cfg(test)]

@@ -129,7 +129,11 @@ impl Vm {
 
     /// Delivers a waiting device interrupt, or asks to be called when the guest can take it.
     pub(crate) fn offer_interrupt(&mut self) -> Result<(), StopReason> {
-        let nmi = self.bus.nmi_pending() && !self.world.nmi_blocked();
+        let mut nmi = self.bus.nmi_pending();
+        if nmi && self.world.nmi_blocked() {
+            self.world.request_nmi_window();
+            nmi = false;
+        }
         if !(nmi || self.bus.interrupt_pending()) || self.mmu.is_open() || self.vcpu.halted {
             return Ok(());
         }

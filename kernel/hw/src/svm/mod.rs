@@ -276,6 +276,10 @@ impl HardwareCpu for Svm {
         self.vmcb_mut().virtual_interrupt = interrupt::MASKING | interrupt::REQUEST | interrupt::HIGHEST;
     }
 
+    fn request_nmi_window(&mut self) {
+        // While NMIs are blocked an IRET ends the run.
+    }
+
     /// Takes out of the TLB what the plan names.
     #[inline]
     fn flush(&mut self, plan: FlushPlan) {

@@ -154,6 +154,7 @@ pub(crate) trait HardwareCpu {
     fn end_interrupt_shadow(&mut self);
     fn nmi_blocked(&self) -> bool;
     fn request_window(&mut self);
+    fn request_nmi_window(&mut self);
     fn flush(&mut self, plan: FlushPlan);
     fn selector(&self, reg: SegReg) -> u16;
     fn descriptor(&self, reg: SegReg) -> u64;

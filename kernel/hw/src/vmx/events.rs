@@ -27,13 +27,14 @@ impl Vmx {
     pub(super) fn set_cpu_controls(&mut self, controls: u32) {
         if self.cpu_controls != controls {
             self.cpu_controls = controls;
-            // SAFETY: this VMCS is current; callers only change the window's bit.
+            // SAFETY: this VMCS is current; callers only change the windows' bits.
             unsafe { write(field::CPU_CONTROLS, controls.into()) };
         }
     }
 
+    /// A window that was asked for is open.
     pub(super) fn window_open(&mut self) {
-        self.set_cpu_controls(self.cpu_controls & !control::WINDOW);
+        self.set_cpu_controls(self.cpu_controls & !(control::WINDOW | control::NMI_WINDOW));
     }
 }
 

@@ -15,6 +15,7 @@ mod reason {
     pub(super) const INTERRUPT: u64 = 1;
     pub(super) const TRIPLE_FAULT: u64 = 2;
     pub(super) const WINDOW: u64 = 7;
+    pub(super) const NMI_WINDOW: u64 = 8;
     pub(super) const TASK_SWITCH: u64 = 9;
     pub(super) const CPUID: u64 = 10;
     pub(super) const RDTSC: u64 = 16;
@@ -53,7 +54,7 @@ impl Vmx {
                 let vector = read(field::EXIT_EVENT) as u8;
                 Exit::Interrupt(irq::acknowledge(vector.wrapping_sub(IRQ_BASE)))
             }
-            reason::WINDOW => {
+            reason::WINDOW | reason::NMI_WINDOW => {
                 self.window_open();
                 Exit::Window
             }

@@ -253,6 +253,11 @@ impl HardwareCpu for Vmx {
         self.set_cpu_controls(self.cpu_controls | control::WINDOW);
     }
 
+    fn request_nmi_window(&mut self) {
+        self.select();
+        self.set_cpu_controls(self.cpu_controls | control::NMI_WINDOW);
+    }
+
     fn flush(&mut self, plan: FlushPlan) {
         if plan.is_all() {
             if self.translation == Translation::Nested {

@@ -106,6 +106,7 @@ pub(super) mod control {
     pub(in crate::vmx) const CR3_LOAD: u32 = 1 << 15;
     pub(in crate::vmx) const CR3_STORE: u32 = 1 << 16;
     pub(in crate::vmx) const CR8: u32 = 1 << 19 | 1 << 20;
+    pub(in crate::vmx) const NMI_WINDOW: u32 = 1 << 22;
     pub(in crate::vmx) const DEBUG_REGISTERS: u32 = 1 << 23;
     pub(in crate::vmx) const PORTS: u32 = 1 << 24;
     pub(in crate::vmx) const MONITOR: u32 = 1 << 29;

@@ -100,6 +100,13 @@ impl World {
         }
     }
 
+    /// Ends a run as soon as the guest has come back from its last NMI.
+    pub fn request_nmi_window(&mut self) {
+        if let Some(hardware) = &mut self.hardware {
+            hardware.request_nmi_window();
+        }
+    }
+
     /// Ends a run as soon as the guest can take an interrupt.
     pub fn request_window(&mut self) {
         if let Some(hardware) = &mut self.hardware {
