@@ -34,6 +34,9 @@ pub enum Command {
     /// Run everything that CI runs: format, lints, docs, unit tests, kernel build, end-to-end tests
     #[command(after_help = EXIT_CODES)]
     Test(TestArgs),
+    /// Fuzz the shadow MMU beside its model: guests that nobody thought of
+    #[command(after_help = EXIT_CODES)]
+    Fuzz(crate::check::FuzzArgs),
     /// Count the instructions that a guest kernel's operations cost, bare and under Gnomon
     #[command(after_help = EXIT_CODES)]
     Bench(crate::bench::BenchArgs),

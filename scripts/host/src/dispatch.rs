@@ -18,6 +18,7 @@ pub fn run(cli: Cli) -> Status {
         Command::Run(args) => run::run(&args),
         Command::Trace(args) => run::decode(&args),
         Command::Test(args) => check::run(&args),
+        Command::Fuzz(args) => check::fuzz(&args),
         Command::Bench(args) => bench::run(&args),
         Command::Doctor => doctor::run(),
         Command::Build(args) => build_all(&args),

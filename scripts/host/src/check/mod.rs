@@ -1,7 +1,9 @@
 //! `gnomon test`: everything that CI runs.
 
+mod fuzz;
 mod steps;
 
+pub use fuzz::{FuzzArgs, run as fuzz};
 pub use steps::Step;
 
 use std::os::unix::process::CommandExt as _;

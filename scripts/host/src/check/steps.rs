@@ -22,6 +22,8 @@ pub enum Step {
     Doc,
     /// Unit tests
     Unit,
+    /// Random guests on the shadow MMU and its model, 20 seconds of libFuzzer
+    Fuzz,
     /// The kernel and its machine code
     Kernel,
     /// The guests
@@ -47,6 +49,7 @@ impl Step {
             Self::ClippyBare => "lints of the bare-metal code",
             Self::Doc => "documentation",
             Self::Unit => "unit tests",
+            Self::Fuzz => "fuzzing of the shadow MMU",
             Self::Kernel => "kernel build and check of its machine code",
             Self::Guests => "guests",
             Self::Bench => "instruction counts against the baseline",
@@ -66,6 +69,7 @@ pub(super) fn run(step: Step, filter: Option<&str>) -> anyhow::Result<Verdict> {
             run_program(command.env("RUSTDOCFLAGS", "-D warnings"))
         }
         Step::Unit => run_program(&mut cargo("test --locked --quiet --workspace --exclude gnomon-e2e")),
+        Step::Fuzz => super::fuzz::step(),
         Step::Kernel => Ok(built(build::kernel().map(drop))),
         Step::Guests => Ok(built(build::guests().map(drop))),
         Step::Bench => Ok(guarded(bench::guard())),
