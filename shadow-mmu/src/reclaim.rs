@@ -45,6 +45,29 @@ impl<G: GuestMem, T: TableMem, O: Observer> ShadowMmu<G, T, O> {
     ///
     /// Several frames can be taken with one flush: [join](FlushPlan::join) their plans. A frame that was not accessed since the last
     /// [`frame_use`](Self::frame_use) needs none.
+    ///
+    /// # Example
+    /// Overcommit: find a frame that nobody uses, and take it.
+    /// ```
+    /// # mod example { include!(concat!(env!("CARGO_MANIFEST_DIR"), "/src/tests/example.rs")); }
+    /// # use example::{paging_guest, user};
+    /// use shadow_mmu::{AccessKind, Gfn, Outcome, Pfn};
+    ///
+    /// let mut mmu = paging_guest();
+    /// assert_eq!(mmu.on_fault(user(0x5000, AccessKind::Write)).0, Outcome::Resume);
+    /// let (first, plan) = mmu.frame_use(Gfn::new(5));
+    /// assert!(first.written && plan.is_all());
+    /// // A while later:
+    /// let (used, plan) = mmu.frame_use(Gfn::new(5));
+    /// assert!(!used.accessed && plan.is_none());
+    /// assert!(mmu.take_frame(Gfn::new(5)).is_none(), "nothing maps it");
+    /// // Its contents are on the disk, and its memory is somebody else's.
+    /// mmu.mem().places[5].set(None);
+    ///
+    /// assert_eq!(mmu.on_fault(user(0x5000, AccessKind::Read)).0, Outcome::NotResident(Gfn::new(5)));
+    /// mmu.mem().places[5].set(Some(Pfn::new(0x777)));
+    /// assert_eq!(mmu.on_fault(user(0x5000, AccessKind::Read)).0, Outcome::Resume);
+    /// ```
     pub fn take_frame(&mut self, gfn: Gfn) -> FlushPlan {
         if let Err(trouble) = self.take(gfn) {
             self.remember(trouble);
@@ -98,6 +121,28 @@ impl<G: GuestMem, T: TableMem, O: Observer> ShadowMmu<G, T, O> {
     /// Begins to log which of `frames` are written, by any means that [`frame_use`](Self::frame_use) names.
     ///
     /// Each frame costs one fault at its first write, and no more until the log is [collected](Self::collect_dirty).
+    ///
+    /// # Example
+    /// A snapshot: copy everything while the guest runs, then what it has written meanwhile.
+    /// ```
+    /// # mod example { include!(concat!(env!("CARGO_MANIFEST_DIR"), "/src/tests/example.rs")); }
+    /// # use example::{paging_guest, user};
+    /// use shadow_mmu::{AccessKind, Gfn, Gpa};
+    ///
+    /// let mut mmu = paging_guest();
+    /// let all = Gfn::new(0)..Gfn::new(16);
+    /// let plan = mmu.start_dirty_log(all.clone());
+    /// // Execute the plan, then copy all frames. Meanwhile the guest reads page 5, writes page 6, and a device frame 9.
+    /// let _ = mmu.on_fault(user(0x5000, AccessKind::Read));
+    /// let _ = mmu.on_fault(user(0x6000, AccessKind::Write));
+    /// let _ = mmu.on_write(Gpa::new(0x9000), 512);
+    ///
+    /// let mut dirty = Vec::new();
+    /// let plan = mmu.collect_dirty(all.clone(), |gfn| dirty.push(gfn.raw()));
+    /// assert_eq!(dirty, [6, 9]);
+    /// // Execute the plan, copy these again, and so on, until few are left; stop the guest for the last.
+    /// mmu.stop_dirty_log(all);
+    /// ```
     pub fn start_dirty_log(&mut self, frames: Range<Gfn>) -> FlushPlan {
         self.collect_dirty(frames, |_| {})
     }

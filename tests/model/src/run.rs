@@ -9,14 +9,17 @@ use crate::reference::PSE;
 /// Bytes that say how the machine is built.
 pub const SETUP: usize = 4;
 
+/// How tables are kept in step.
+const SYNC: [SyncPolicy; 4] =
+    [SyncPolicy::WriteProtect, SyncPolicy::UNSYNC, SyncPolicy::VirtualTlb, SyncPolicy::Unsync { tables: 1 }];
+
 /// The machine that bytes stand for.
 #[must_use]
 pub fn setup(bytes: [u8; SETUP]) -> Setup {
     let [pool, switches, ..] = bytes;
     let on = |bit: u32| switches >> bit & 1 != 0;
     let policy = Policy {
-        sync: [SyncPolicy::WriteProtect, SyncPolicy::UNSYNC, SyncPolicy::Unsync { tables: 1 }]
-            [usize::from(switches >> 5) % 3],
+        sync: SYNC[usize::from(switches >> 5) % SYNC.len()],
         eager_fill: if on(0) { EagerFill::IfAccessed } else { EagerFill::Never },
         reuse_detection: on(1),
     };

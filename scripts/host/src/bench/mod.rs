@@ -8,6 +8,7 @@ mod column;
 mod compare;
 mod csv;
 mod guard;
+mod library;
 mod measure;
 mod model;
 mod page;
@@ -118,6 +119,8 @@ enum BenchCommand {
         #[arg(long, value_name = "PERCENT", default_value_t = 0.5)]
         least: f64,
     },
+    /// Count the instructions of the shadow MMU alone, without a machine
+    Library(library::LibraryArgs),
     /// Check a small set of operations against bench/baseline.json, as CI does
     Guard {
         /// Take what is measured as the new baseline
@@ -140,6 +143,7 @@ pub fn run(args: &BenchArgs) -> anyhow::Result<Status> {
             Ok(Status::Ok)
         }
         Some(BenchCommand::Compare { before, after, least }) => compare::run(before, after, *least),
+        Some(BenchCommand::Library(args)) => library::run(args),
         Some(BenchCommand::Guard { accept }) => guard::run(*accept),
         None => measure_all(args),
     }
@@ -214,7 +218,7 @@ fn print(results: &Results, format: Format) -> anyhow::Result<()> {
 
 fn write_reports(results: &Results, folder: &Path) -> anyhow::Result<()> {
     write(&folder.join(csv::FILE), &csv::text(results))?;
-    write(&folder.join(report::FILE), &report::markdown(results))
+    write(&folder.join(report::FILE), &(report::markdown(results) + &library::section(folder)))
 }
 
 fn write(path: &Path, text: &str) -> anyhow::Result<()> {

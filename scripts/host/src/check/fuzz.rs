@@ -155,7 +155,7 @@ fn update(target: &Path) -> anyhow::Result<()> {
     let _ = fs::remove_dir_all(&merged);
     fs::create_dir_all(&merged)?;
     let mut command = Command::new(target);
-    command.args(["-merge=1", &format!("-max_len={MAX_COMMITTED}")]);
+    command.args(["-set_cover_merge=1", &format!("-max_len={MAX_COMMITTED}")]);
     watch(command.arg(&merged).arg(folder("committed")).arg(folder("corpus")))?;
     let mut inputs = Vec::new();
     for entry in fs::read_dir(&merged)? {
