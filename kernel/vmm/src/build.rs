@@ -1,5 +1,6 @@
 //! Building a VM from its description.
 
+use alloc::boxed::Box;
 use alloc::vec::Vec;
 use core::fmt;
 use gnomon_hw::SegReg;
@@ -13,7 +14,8 @@ use shadow_mmu::{Config, ControlWrite, Gpa, Pfn, ShadowMmu};
 
 use crate::clock::Clock;
 use crate::config::{Backend, GuestConfig, MmuMode, Switch};
-use crate::dev::Bus;
+use crate::dev::{Bus, Disk};
+use crate::disk_frames::DiskFrames;
 use crate::emul::DecodeCache;
 use crate::firmware;
 use crate::hardware::Nested;
@@ -90,10 +92,10 @@ impl GuestWriter for RamWriter<'_> {
 ///
 /// # Errors
 /// [`BuildError`].
-pub(crate) fn build<'a>(
+pub(crate) fn build(
     guest: &GuestConfig,
     (index, backend): (usize, Backend),
-    module: impl Fn(usize) -> &'a [u8],
+    module: impl Fn(usize) -> &'static [u8],
     tracer: &Tracer,
     marks: Switch,
 ) -> Result<Vm, BuildError> {
@@ -133,7 +135,7 @@ pub(crate) fn build<'a>(
         nested,
         interrupted: None,
         live: LiveTables::new(),
-        bus: bus(guest),
+        bus: bus(guest, id, module),
         counters: Counters::new(),
         last_reason: Reason::OtherPrivileged,
         clock: Clock::start(),
@@ -152,9 +154,13 @@ pub(crate) fn build<'a>(
 }
 
 /// The guest's devices.
-fn bus(guest: &GuestConfig) -> Bus {
-    let bus = Bus::new(&guest.name).with_memory(guest.memory);
-    if guest.apic.is_on() { bus } else { bus.without_apic() }
+fn bus(guest: &GuestConfig, id: VmId, module: impl Fn(usize) -> &'static [u8]) -> Bus {
+    let bus = Bus::new(&guest.name).with_memory(guest.memory).with_console(guest.console);
+    let bus = if guest.apic.is_on() { bus } else { bus.without_apic() };
+    guest.disks.iter().fold(bus, |bus, disk| {
+        let store = Box::new(DiskFrames::new(id));
+        bus.with_disk(disk.place, Disk::new(module(disk.index), store))
+    })
 }
 
 /// How many shadow tables a guest of this size gets.

@@ -20,7 +20,7 @@ pub(crate) fn stopped(vm: &mut Vm, reason: StopReason) {
         ..Record::new(Kind::VmStop)
     });
     match reason {
-        StopReason::Exit(_) => log::info!("guest {}: {reason}", vm.name),
+        StopReason::Exit(_) | StopReason::PowerOff => log::info!("guest {}: {reason}", vm.name),
         _ => {
             log::error!("guest {}: stopped: {reason}", vm.name);
             registers(vm);
@@ -92,6 +92,9 @@ pub(crate) fn summary(vm: &Vm) {
     log::info!("guest {}: {} exits", vm.name, vm.counters.total());
     for (reason, count) in vm.counters.nonzero() {
         log::info!("  {:<20} {count}", reason.name());
+    }
+    for (name, count) in vm.bus.accesses() {
+        log::info!("  device {name:<25} {count}");
     }
     if let Some(nested) = &vm.nested {
         log::info!("  {:?}", nested.counters());

@@ -8,8 +8,9 @@ use gnomon_hw::{Exit, idle, phys, time};
 use crate::build::build;
 use crate::config::{KernelConfig, parse_guests, parse_kernel};
 use crate::console::Console;
-use crate::dev::Nanos;
+use crate::dev::earlier;
 use crate::report;
+use crate::screen_view::ScreenView;
 use crate::tracer::Tracer;
 use crate::trap::StopReason;
 use crate::vm::Vm;
@@ -18,6 +19,7 @@ use crate::vm::Vm;
 struct Guest {
     vm: Vm,
     console: Console,
+    screen: ScreenView,
     ended: Option<StopReason>,
     /// The deadline that the host's timer is armed for.
     armed: Option<u64>,
@@ -73,6 +75,7 @@ fn make_guests(boot: &BootInfo, config: &KernelConfig) -> Result<Vec<Guest>, (Ex
         guests.push(Guest {
             vm,
             console: Console::new(many.then_some(description.name.as_str())),
+            screen: ScreenView::new(description.console),
             ended: None,
             armed: None,
         });
@@ -123,17 +126,21 @@ impl Guest {
 
     /// When this guest's devices want attention, in TSC ticks.
     fn deadline(&self) -> Option<u64> {
-        self.vm.bus.next_deadline().map(|when: Nanos| self.vm.clock.tsc_at(when))
+        earlier(self.vm.bus.next_deadline(), self.screen.deadline(&self.vm)).map(|when| self.vm.clock.tsc_at(when))
     }
 
     /// Moves bytes and time between the devices and the host.
     fn serve_devices(&mut self) {
         self.vm.devices_touched = false;
-        while let Some(byte) = gnomon_hw::console::read_byte() {
+        while self.vm.bus.accepts_input()
+            && let Some(byte) = gnomon_hw::console::read_byte()
+        {
             self.vm.bus.console_input(byte);
         }
-        self.vm.bus.advance(self.vm.now());
+        let now = self.vm.now();
+        self.vm.bus.advance(now);
         self.console.print(self.vm.bus.console_output());
+        self.screen.poll(&self.vm, now, &mut self.console);
     }
 
     /// Runs the guest until it halts, stops, or `until` (TSC) has passed.
@@ -180,6 +187,7 @@ impl Guest {
 
     fn end(&mut self, reason: StopReason) {
         self.serve_devices();
+        self.screen.end(&self.vm, &mut self.console);
         self.console.flush();
         self.vm.refresh();
         report::stopped(&mut self.vm, reason);
@@ -195,7 +203,7 @@ fn finish(guests: &mut [Guest], config: &KernelConfig) -> (ExitCode, &'static st
         if config.summary.is_on() {
             report::summary(&guest.vm);
         }
-        good &= guest.ended == Some(StopReason::Exit(0));
+        good &= guest.ended.is_some_and(StopReason::is_good);
     }
     if let Some(guest) = guests.first() {
         guest.vm.tracer.drain();

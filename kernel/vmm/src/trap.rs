@@ -77,6 +77,8 @@ impl Exception {
 pub enum StopReason {
     /// It asked for it through a debug port, with this status.
     Exit(u32),
+    /// It powered the machine off.
+    PowerOff,
     /// It asked for a reset of the machine.
     Reset,
     /// An exception while delivering a double fault (SDM 3A 6.15, interrupt 8).
@@ -110,11 +112,17 @@ pub enum StopReason {
 }
 
 impl StopReason {
+    /// Whether this is an end that the guest wanted and that tells of no failure.
+    #[must_use]
+    pub const fn is_good(self) -> bool {
+        matches!(self, Self::Exit(0) | Self::PowerOff)
+    }
+
     /// Small number for trace records; 0 is an orderly end.
     #[must_use]
     pub const fn number(self) -> u8 {
         match self {
-            Self::Exit(_) => 0,
+            Self::Exit(_) | Self::PowerOff => 0,
             Self::Reset => 1,
             Self::TripleFault => 2,
             Self::HaltedForever => 3,
@@ -138,6 +146,7 @@ impl fmt::Display for StopReason {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(match self {
             Self::Exit(status) => return write!(f, "ended with status {status}"),
+            Self::PowerOff => "powered off",
             Self::Reset => "asked for a reset",
             Self::TripleFault => "triple fault",
             Self::HaltedForever => "halted with interrupts off",

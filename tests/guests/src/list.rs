@@ -5,6 +5,8 @@
 pub enum Kind {
     /// Prints results (TAP) on COM1, the same on every machine, bare or not, and ends with status 0.
     Tap,
+    /// As [`Kind::Tap`], on a machine with an IDE disk of at least 64 sectors as primary master, which it changes.
+    Disk,
     /// Ends by resetting the machine after its last line.
     Resets,
     /// Does what a hypervisor must survive; what happens to the guest is not compared.
@@ -93,6 +95,8 @@ pub const GUESTS: &[Guest] = &[
     tap("sysenter", "SYSENTER and SYSEXIT"),
     tap("timer", "timer interrupts with CLI, STI and HLT"),
     tap("apic", "local APIC and I/O APIC: priorities, timer, redirection, NMI"),
+    Guest { kind: Kind::Disk, ..tap("ide", "an IDE disk by programmed I/O") },
+    tap("devices", "clock, keyboard controller, serial interrupts, text screen, ROM, PCI"),
     tap("io", "PIC, PIT and UART registers, INS and OUTS"),
     tap("paging-on-off", "paging switched on and off"),
     tap("demand-paging", "pages that appear when they are touched"),

@@ -10,17 +10,22 @@ use shadow_mmu::Policy;
 use super::error::ConfigError;
 use super::kernel::{Switch, parse_switch};
 use super::words::{Line, number, size};
+use crate::dev::{ConsoleKind, DISKS};
 
-const WORDS: &str =
-    "name=, mem=, time=, apic=, shadow=, mmu=, format=, addr= or of=, and the guest's own arguments after --";
+const WORDS: &str = "name=, mem=, time=, apic=, shadow=, mmu=, console=, format=, addr= or of=, disk=, save=, \
+     and the guest's own arguments after --";
 const NAME: &str = "1 to 32 letters, digits, `-`, `_` or `.`";
 const MEM: &str = "a size from 1M to 3G in steps of 4K, such as 16M";
 const TIME: &str = "real or virtual";
+const CONSOLE: &str = "auto, serial, lines or screen";
 const APIC: &str = "on or off";
 const SHADOW: &str = Policy::WORDS;
 const MMU: &str = "shadow or nested";
 const FORMAT: &str = "multiboot or flat";
 const ADDR: &str = "an address below 4G, such as 0x100000";
+
+const DISK: &str = "0 to 3: primary master, primary slave, secondary master, secondary slave";
+const SAVE: &str = "on or off";
 
 const MIB: u64 = 1 << 20;
 /// The memory of a guest that does not say how much it wants, in bytes.
@@ -71,6 +76,17 @@ pub struct GuestModule {
     pub arguments: String,
 }
 
+/// A boot module that is the image of one of a guest's IDE disks.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct GuestDisk {
+    /// Its index among the boot modules.
+    pub index: usize,
+    /// 0 and 1: master and slave of the primary channel; 2 and 3: of the secondary.
+    pub place: usize,
+    /// Whether what the guest wrote is sent to the host at the end. Otherwise it is forgotten.
+    pub save: Switch,
+}
+
 /// One guest, as its boot modules describe it.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct GuestConfig {
@@ -86,6 +102,8 @@ pub struct GuestConfig {
     pub shadow: Policy,
     /// Whose tables the CPU walks; `None`: the best that the back end has.
     pub mmu: Option<MmuMode>,
+    /// What its console is.
+    pub console: ConsoleKind,
     /// How its image is loaded.
     pub format: ImageFormat,
     /// The command line its kernel sees.
@@ -94,6 +112,8 @@ pub struct GuestConfig {
     pub image: usize,
     /// The modules that belong to it, in the order in which they were given.
     pub modules: Vec<GuestModule>,
+    /// Its disks.
+    pub disks: Vec<GuestDisk>,
 }
 
 impl GuestConfig {
@@ -107,10 +127,12 @@ impl GuestConfig {
             apic: Switch::On,
             shadow: Policy::DEFAULT,
             mmu: None,
+            console: ConsoleKind::Auto,
             format: ImageFormat::Multiboot,
             arguments: String::new(),
             image: 0,
             modules: Vec::new(),
+            disks: Vec::new(),
         }
     }
 }
@@ -128,7 +150,7 @@ pub fn parse_guests<'a>(lines: impl IntoIterator<Item = &'a str>) -> Result<Vec<
         let words = ModuleWords::read(&place, line)?;
         match words.of.clone() {
             Some(of) => {
-                let module = words.into_module(index)?;
+                let module = words.into_owned(index)?;
                 owned.push((place, of, module));
             }
             None => {
@@ -140,27 +162,44 @@ pub fn parse_guests<'a>(lines: impl IntoIterator<Item = &'a str>) -> Result<Vec<
             }
         }
     }
-    for (place, name, module) in owned {
-        match guests.iter_mut().find(|guest| guest.name == name) {
-            Some(guest) => guest.modules.push(module),
-            None => return Err(ConfigError::NoSuchGuest { place, name }),
+    for (place, name, owned) in owned {
+        let Some(guest) = guests.iter_mut().find(|guest| guest.name == name) else {
+            return Err(ConfigError::NoSuchGuest { place, name });
+        };
+        match owned {
+            Owned::Module(module) => guest.modules.push(module),
+            Owned::Disk(disk) if guest.disks.iter().any(|other| other.place == disk.place) => {
+                let problem = "this guest has a disk of that number: expected another disk=";
+                return Err(ConfigError::Combination { place, problem });
+            }
+            Owned::Disk(disk) => guest.disks.push(disk),
         }
     }
     if guests.is_empty() { Err(ConfigError::NoGuest) } else { Ok(guests) }
 }
 
+/// What a boot module is to its guest.
+enum Owned {
+    Module(GuestModule),
+    Disk(GuestDisk),
+}
+
 /// The words of one module's command line, not yet judged together.
+#[derive(Default)]
 struct ModuleWords<'a> {
     place: &'a str,
     path: Option<&'a str>,
     arguments: &'a str,
     name: Option<String>,
     of: Option<String>,
+    disk: Option<usize>,
+    save: Option<Switch>,
     memory: Option<u64>,
     time: Option<TimeMode>,
     apic: Option<Switch>,
     shadow: Option<Policy>,
     mmu: Option<MmuMode>,
+    console: Option<ConsoleKind>,
     flat: Option<bool>,
     address: Option<u32>,
 }
@@ -168,19 +207,20 @@ struct ModuleWords<'a> {
 impl<'a> ModuleWords<'a> {
     fn read(place: &'a str, line: &'a str) -> Result<Self, ConfigError> {
         let line = Line::new(line);
-        let (name, of, memory, time, apic, flat, address) = (None, None, None, None, None, None, None);
-        let (path, arguments, shadow, mmu) = (line.path, line.rest, None, None);
-        let mut found = Self { place, path, arguments, name, of, memory, time, apic, shadow, mmu, flat, address };
+        let mut found = Self { place, path: line.path, arguments: line.rest, ..Self::default() };
         for word in line.words() {
             let Some(value) = word.value else { return Err(unknown(place, word.text)) };
             match word.key {
                 "name" => set(place, &mut found.name, "name", parse_name(value), value, NAME)?,
                 "of" => set(place, &mut found.of, "of", parse_name(value), value, NAME)?,
+                "disk" => set(place, &mut found.disk, "disk", parse_disk(value), value, DISK)?,
+                "save" => set(place, &mut found.save, "save", parse_switch(value), value, SAVE)?,
                 "mem" => set(place, &mut found.memory, "mem", parse_memory(value), value, MEM)?,
                 "time" => set(place, &mut found.time, "time", parse_time(value), value, TIME)?,
                 "apic" => set(place, &mut found.apic, "apic", parse_switch(value), value, APIC)?,
                 "shadow" => set(place, &mut found.shadow, "shadow", value.parse().ok(), value, SHADOW)?,
                 "mmu" => set(place, &mut found.mmu, "mmu", parse_mmu(value), value, MMU)?,
+                "console" => set(place, &mut found.console, "console", parse_console(value), value, CONSOLE)?,
                 "format" => set(place, &mut found.flat, "format", parse_format(value), value, FORMAT)?,
                 "addr" => set(place, &mut found.address, "addr", parse_address(value), value, ADDR)?,
                 _ => return Err(unknown(place, word.text)),
@@ -193,20 +233,24 @@ impl<'a> ModuleWords<'a> {
         ConfigError::Combination { place: self.place.to_owned(), problem }
     }
 
-    fn into_module(self, index: usize) -> Result<GuestModule, ConfigError> {
+    fn into_owned(self, index: usize) -> Result<Owned, ConfigError> {
         let others = [self.name.is_some(), self.memory.is_some(), self.time.is_some(), self.flat.is_some()];
-        if self.mmu.is_some()
-            || others.contains(&true)
-            || self.address.is_some()
-            || self.apic.is_some()
-            || self.shadow.is_some()
-        {
-            return Err(self.combination("of= stands with words for a guest: expected no other word beside of="));
+        let others = others.into_iter().chain([self.address.is_some(), self.apic.is_some()]);
+        if others.chain([self.shadow.is_some(), self.mmu.is_some(), self.console.is_some()]).any(|given| given) {
+            let problem = "of= stands with words for a guest: expected at most disk= and save= beside it";
+            return Err(self.combination(problem));
         }
-        Ok(GuestModule { index, arguments: self.arguments.to_owned() })
+        match (self.disk, self.save) {
+            (Some(place), save) => Ok(Owned::Disk(GuestDisk { index, place, save: save.unwrap_or(Switch::Off) })),
+            (None, Some(_)) => Err(self.combination("save= is for disks: expected disk= beside it")),
+            (None, None) => Ok(Owned::Module(GuestModule { index, arguments: self.arguments.to_owned() })),
+        }
     }
 
     fn into_guest(self, index: usize, guests_before: usize) -> Result<GuestConfig, ConfigError> {
+        if self.disk.is_some() || self.save.is_some() {
+            return Err(self.combination("a disk needs its guest: expected of= beside disk="));
+        }
         let format = match (self.flat, self.address) {
             (Some(true), address) => ImageFormat::Flat { address: address.unwrap_or(DEFAULT_FLAT_ADDRESS) },
             (_, None) => ImageFormat::Multiboot,
@@ -222,10 +266,12 @@ impl<'a> ModuleWords<'a> {
             apic: self.apic.unwrap_or(Switch::On),
             shadow: self.shadow.unwrap_or(Policy::DEFAULT),
             mmu: self.mmu,
+            console: self.console.unwrap_or(ConsoleKind::Auto),
             format,
             arguments: self.arguments.to_owned(),
             image: index,
             modules: Vec::new(),
+            disks: Vec::new(),
         })
     }
 }
@@ -268,6 +314,20 @@ fn file_stem(path: &str) -> Option<String> {
 
 fn parse_memory(value: &str) -> Option<u64> {
     size(value).filter(|bytes| (LEAST_MEMORY..=MOST_MEMORY).contains(bytes) && bytes % 4096 == 0)
+}
+
+fn parse_console(value: &str) -> Option<ConsoleKind> {
+    match value {
+        "auto" => Some(ConsoleKind::Auto),
+        "serial" => Some(ConsoleKind::Serial),
+        "lines" => Some(ConsoleKind::Lines),
+        "screen" => Some(ConsoleKind::Screen),
+        _ => None,
+    }
+}
+
+fn parse_disk(value: &str) -> Option<usize> {
+    number(value).map(|place| place as usize).filter(|&place| place < DISKS)
 }
 
 fn parse_time(value: &str) -> Option<TimeMode> {

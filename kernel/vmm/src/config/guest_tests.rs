@@ -75,7 +75,7 @@ fn sizes_have_suffixes_and_limits() {
 
 #[test]
 fn refusals_name_the_module_and_what_was_expected() {
-    let words = "expected name=, mem=, time=, apic=, shadow=, mmu=, format=, addr= or of=, and the guest's own arguments after --";
+    let words = format!("expected {WORDS}");
     assert_eq!(refusal(&["", "cpus=2"]), format!("module 2: unknown word `cpus=2`: {words}"));
     assert_eq!(refusal(&["name=a root"]), format!("module 1: unknown word `root`: {words}"));
     assert_eq!(refusal(&["name=a name=b"]), "module 1: name= is given twice: expected it once");
@@ -88,7 +88,7 @@ fn refusals_name_the_module_and_what_was_expected() {
     assert!(refusal(&["addr=0x1000"]).contains("expected format=flat"));
     assert!(refusal(&["format=multiboot addr=0x1000"]).contains("expected format=flat"));
     assert!(refusal(&["format=flat addr=0x100000000"]).contains("expected an address below 4G"));
-    assert!(refusal(&["name=a", "of=a mem=1M"]).contains("no other word beside of="));
+    assert!(refusal(&["name=a", "of=a mem=1M"]).contains("at most disk= and save= beside it"));
     assert_eq!(refusal(&["name=a", "name=a"]), "two guests are called a: expected another name= for one of them");
     assert_eq!(
         refusal(&["name=a", "of=b"]),
@@ -96,4 +96,16 @@ fn refusals_name_the_module_and_what_was_expected() {
     );
     assert!(refusal(&[]).contains("no guest to run"));
     assert!(refusal(&["of=a"]).contains("names no guest"));
+}
+
+#[test]
+fn disks_have_their_places() {
+    let guests = parse_guests(["name=a", "of=a disk=1 save=on", "of=a disk=0", "of=a"]).unwrap();
+    let disk = |index, place, save| GuestDisk { index, place, save };
+    assert_eq!(guests[0].disks, [disk(1, 1, Switch::On), disk(2, 0, Switch::Off)]);
+    assert_eq!(guests[0].modules.len(), 1);
+    for lines in [["name=a", "of=a disk=4"], ["name=a", "of=a save=on"], ["name=a", "name=b disk=0"]] {
+        assert!(parse_guests(lines).is_err(), "{lines:?}");
+    }
+    assert!(parse_guests(["name=a", "of=a disk=0", "of=a disk=0"]).is_err());
 }

@@ -5,28 +5,39 @@
 //! 8259s' output are kept, and found again only after an access that can change them (`bus/lines.rs`).
 
 mod apic;
+mod console;
+mod counts;
+mod ide;
 mod lines;
 
 use alloc::string::String;
 
+pub use self::console::ConsoleKind;
+use self::counts::Counts;
+pub use self::ide::DISKS;
+pub(super) use self::ide::Side;
 use self::lines::{Deadlines, IRQ_COM1, IRQ_KEYBOARD, NEVER};
 use super::cmos::Cmos;
 use super::console::Console;
 use super::crtc::Crtc;
 use super::debug_exit::{EXIT_PORT, ShutdownWord};
+use super::fw_cfg::FwCfg;
 use super::i8042::{I8042, Pulse};
+use super::ide::Channel;
 use super::ioapic::IoApic;
 use super::lapic::LocalApic;
+use super::pci::{self, Pci};
 use super::pic_pair::PicPair;
 use super::pit::Pit;
 use super::ports::{self, Device};
+use super::power::Power;
 use super::system::System;
 use super::time::Nanos;
 use super::uart::Uart;
 use super::unclaimed::Unclaimed;
 
-/// PCI configuration address (PCI 2.1, 3.2.2.3.2).
-const PCI_ADDRESS: u16 = 0xCF8;
+/// The firmware configuration device's selector, which takes a word.
+const FW_CFG_SELECTOR: u16 = 0x510;
 /// The I/O APIC's ID; the CPU's is 0.
 pub(crate) const IO_APIC_ID: u8 = 1;
 /// What the debug console reads as.
@@ -40,6 +51,8 @@ pub enum BusEffect {
     None,
     /// The guest ended itself with this status (debug exit port, or "Shutdown").
     Exit(u32),
+    /// The guest powered the machine off.
+    PowerOff,
     /// The guest asked for a reset of the machine (i8042 pulse, port 0x92, port 0xCF9).
     Reset,
 }
@@ -47,7 +60,7 @@ pub enum BusEffect {
 /// All devices of one virtual PC behind their ports.
 ///
 /// Time never goes back: a `now` earlier than one seen before counts as that one.
-#[derive(Clone, Debug)]
+#[derive(Debug)]
 pub struct Bus {
     name: String,
     pic: PicPair,
@@ -59,9 +72,15 @@ pub struct Bus {
     cmos: Cmos,
     keyboard: I8042,
     crtc: Crtc,
+    ide: [Channel; 2],
+    fw_cfg: FwCfg,
+    pci: Pci,
+    power: Power,
     system: System,
     shutdown: ShutdownWord,
     console: Console,
+    console_kind: ConsoleKind,
+    counts: Counts,
     unclaimed: Unclaimed,
     pub(super) now: Nanos,
     deadlines: Deadlines,
@@ -86,9 +105,15 @@ impl Bus {
             cmos: Cmos::new(),
             keyboard: I8042::new(),
             crtc: Crtc::new(),
+            ide: [Channel::new(), Channel::new()],
+            fw_cfg: FwCfg::default(),
+            pci: Pci::default(),
+            power: Power::default(),
             system: System::new(),
             shutdown: ShutdownWord::default(),
             console: Console::default(),
+            console_kind: ConsoleKind::Auto,
+            counts: Counts::default(),
             unclaimed: Unclaimed::new(),
             now: Nanos::ZERO,
             deadlines: Deadlines::NONE,
@@ -99,10 +124,11 @@ impl Bus {
         bus
     }
 
-    /// Tells the CMOS how much guest memory there is, in bytes.
+    /// Tells the CMOS and the firmware configuration device how much guest memory there is, in bytes.
     #[must_use]
     pub fn with_memory(mut self, bytes: u64) -> Self {
         self.cmos.set_memory(bytes);
+        self.fw_cfg.set_memory(bytes);
         self
     }
 
@@ -175,34 +201,11 @@ impl Bus {
         vector
     }
 
-    /// Takes the bytes the guest has printed (COM1 and port 0xE9, in their order).
-    #[inline]
-    pub fn console_output(&mut self) -> impl Iterator<Item = u8> + '_ {
-        self.console.drain()
-    }
-
-    /// Whether [`Self::console_output`] has bytes.
-    #[must_use]
-    #[inline]
-    pub fn has_console_output(&self) -> bool {
-        !self.console.is_empty()
-    }
-
-    /// How many printed bytes were lost because nobody took them in time.
-    #[must_use]
-    pub fn console_lost(&self) -> u64 {
-        self.console.lost()
-    }
-
-    /// A byte typed at the console: it comes in at COM1, at the line's speed, at the last time seen.
-    pub fn console_input(&mut self, byte: u8) {
-        self.com1.type_byte(byte, self.now);
-        self.drive_com1();
-    }
-
     #[inline]
     fn read_byte(&mut self, port: u16) -> u8 {
-        match ports::device(port) {
+        let device = ports::device(port);
+        self.count_access(device);
+        match device {
             Device::Com1 => self.read_com1(port & 7),
             Device::Pic => self.read_pic(port),
             Device::Nobody => {
@@ -216,7 +219,9 @@ impl Bus {
 
     #[inline]
     fn write_byte(&mut self, port: u16, value: u8) -> BusEffect {
-        match ports::device(port) {
+        let device = ports::device(port);
+        self.count_access(device);
+        match device {
             Device::Com1 => self.write_com1(port & 7, value),
             Device::Pic => self.write_pic(port, value),
             Device::Nobody => self.nobody_at(port, 1, "write"),
@@ -240,6 +245,11 @@ impl Bus {
                 value
             }
             Device::Crtc => self.crtc.read(port, now),
+            Device::Disk(side) | Device::DiskData(side) => self.read_disk(side, port),
+            Device::FwCfg => self.fw_cfg.read(port),
+            Device::Pci if port == pci::ADDRESS => u8::MAX, // doublewords only
+            Device::Pci => self.pci.read(port),
+            Device::Power => self.power.read(port, now),
             Device::DebugConsole => DEBUG_CONSOLE_READS,
             Device::Com1 | Device::Pic | Device::Nobody | Device::Delay | Device::Shutdown => u8::MAX,
         }
@@ -265,6 +275,11 @@ impl Bus {
                 self.drive_clock();
             }
             Device::Crtc => self.crtc.write(port, value),
+            Device::Disk(side) | Device::DiskData(side) => self.write_disk(side, port, value),
+            Device::FwCfg => {} // the selector takes words, the data is read only
+            Device::Pci => {}   // nothing to be configured
+            Device::Power if self.power.write(port, value) => return BusEffect::PowerOff,
+            Device::Power => {}
             Device::DebugConsole => self.console.print(value),
             Device::Shutdown if self.shutdown.write(value) => return BusEffect::Exit(0),
             Device::Com1 | Device::Pic | Device::Nobody | Device::Delay | Device::Shutdown => {}
@@ -279,6 +294,15 @@ impl Bus {
             return low_bytes(bytes);
         }
         let mut value = [0; 4];
+        if (port, bytes) == (pci::ADDRESS, 4) {
+            return self.pci.address();
+        }
+        if let Device::DiskData(_) = ports::device(port) {
+            if let Some(part) = value.get_mut(..usize::from(bytes)) {
+                self.read_string(port, bytes, part, self.now);
+            }
+            return u32::from_le_bytes(value);
+        }
         for (slot, offset) in value.iter_mut().zip(0..u16::from(bytes)) {
             *slot = port.checked_add(offset).map_or(u8::MAX, |port| self.read_byte(port));
         }
@@ -287,10 +311,19 @@ impl Bus {
 
     #[inline(never)]
     fn write_wide(&mut self, port: u16, bytes: u8, value: u32) -> BusEffect {
-        // The reset register takes bytes only: a doubleword here is the address register of a PCI bus, which is not there.
-        if ports::are_unclaimed(port, bytes) || port == PCI_ADDRESS {
+        match (port, bytes) {
+            // The reset register among these ports takes bytes only.
+            (pci::ADDRESS, 4) => return self.write_whole(|bus| bus.pci.set_address(value)),
+            (FW_CFG_SELECTOR, 2) => return self.write_whole(|bus| bus.fw_cfg.select(value as u16)),
+            _ => {}
+        }
+        if ports::are_unclaimed(port, bytes) {
             self.nobody_at(port, bytes, "write");
             return BusEffect::None;
+        }
+        if let Device::DiskData(_) = ports::device(port) {
+            let value = value.to_le_bytes();
+            return self.write_string(port, bytes, value.get(..usize::from(bytes)).unwrap_or(&[]), self.now).0;
         }
         for (byte, offset) in value.to_le_bytes().into_iter().zip(0..u16::from(bytes)) {
             let Some(port) = port.checked_add(offset) else { break };
@@ -299,6 +332,12 @@ impl Bus {
                 return effect;
             }
         }
+        BusEffect::None
+    }
+
+    /// A register that is wider than a byte.
+    fn write_whole(&mut self, write: impl FnOnce(&mut Self)) -> BusEffect {
+        write(self);
         BusEffect::None
     }
 

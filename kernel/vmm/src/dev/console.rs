@@ -10,6 +10,7 @@ const CAPACITY: usize = 64 << 10;
 pub(super) struct Console {
     bytes: Vec<u8>,
     lost: u64,
+    used: bool,
 }
 
 impl Console {
@@ -22,8 +23,15 @@ impl Console {
         }
     }
 
+    /// Whether anything was ever printed.
+    #[inline]
+    pub(super) fn was_used(&self) -> bool {
+        self.used
+    }
+
     #[cold]
     fn print_with_more_room(&mut self, byte: u8) {
+        self.used = true; // the buffer has no room at first
         if self.bytes.len() < CAPACITY {
             self.bytes.push(byte);
         } else {

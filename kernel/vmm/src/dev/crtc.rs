@@ -31,6 +31,12 @@ impl Crtc {
         Self { index: 0, registers: TEXT_MODE }
     }
 
+    /// The first cell of the text memory that is seen, and the cursor's cell.
+    pub(super) fn place(&self) -> (u16, u16) {
+        let [.., start_high, start_low, cursor_high, cursor_low, _, _, _, _, _, _, _, _, _] = self.registers;
+        (u16::from_be_bytes([start_high, start_low]), u16::from_be_bytes([cursor_high, cursor_low]))
+    }
+
     pub(super) fn read(&self, port: u16, now: Nanos) -> u8 {
         match port {
             0x3D4 => self.index,
@@ -77,6 +83,7 @@ mod tests {
             crtc.write(0x3D5, value);
             assert_eq!(crtc.read(0x3D5, Nanos::ZERO), value);
         }
+        assert_eq!(crtc.place(), (0, 0x03C0));
         crtc.write(0x3D4, 0x1F);
         crtc.write(0x3D5, 0xFF);
         assert_eq!(crtc.read(0x3D5, Nanos::ZERO), 0);

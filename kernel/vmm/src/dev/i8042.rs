@@ -1,10 +1,17 @@
 //! The i8042 keyboard controller at ports 0x60 and 0x64: enough for a kernel to find it, to find a keyboard behind it that
-//! is never touched, and to reset the machine. There is no second (mouse) port.
+//! types what is typed at the host's console, and to reset the machine. There is no second (mouse) port.
 
 use alloc::collections::VecDeque;
 
+use super::scancodes;
+
 /// Bytes that may wait in the output buffer and the keyboard; more are dropped.
 const QUEUE: usize = 16;
+
+/// Scan codes of typed characters that may wait for the guest, in bytes.
+const TYPED: usize = 4096;
+/// The most codes that one character makes.
+const CODES: usize = 4;
 
 const STATUS_OUTPUT_FULL: u8 = 1 << 0;
 const STATUS_SELF_TEST_PASSED: u8 = 1 << 2;
@@ -50,6 +57,10 @@ pub(super) enum Pulse {
 #[derive(Clone, Debug)]
 pub(super) struct I8042 {
     output: VecDeque<u8>,
+    /// Typed scan codes that are not in the output buffer yet.
+    typed: VecDeque<u8>,
+    /// The keyboard sends what is typed.
+    scanning: bool,
     last: u8,
     config: u8,
     next: Next,
@@ -60,7 +71,15 @@ impl I8042 {
     /// The controller as a BIOS leaves it.
     pub(super) fn new() -> Self {
         let config = CONFIG_INTERRUPT | CONFIG_MOUSE_OFF | CONFIG_TRANSLATE;
-        Self { output: VecDeque::new(), last: 0, config, next: Next::Keyboard, last_was_command: true }
+        Self {
+            output: VecDeque::new(),
+            typed: VecDeque::new(),
+            scanning: true,
+            last: 0,
+            config,
+            next: Next::Keyboard,
+            last_was_command: true,
+        }
     }
 
     /// The keyboard interrupt (IRQ 1): a byte waits and may interrupt.
@@ -75,7 +94,29 @@ impl I8042 {
         if let Some(byte) = self.output.pop_front() {
             self.last = byte;
         }
-        self.last
+        let last = self.last;
+        self.take_typed();
+        last
+    }
+
+    /// Whether another character can be typed.
+    pub(super) fn has_room(&self) -> bool {
+        self.typed.len() <= TYPED.saturating_sub(CODES)
+    }
+
+    /// A character was typed.
+    pub(super) fn type_character(&mut self, character: u8) {
+        if self.has_room() {
+            self.typed.extend(scancodes::typed(character));
+            self.take_typed();
+        }
+    }
+
+    /// Lets the next typed code into the empty output buffer, if the keyboard may send.
+    fn take_typed(&mut self) {
+        if self.output.is_empty() && self.scanning && self.config & CONFIG_KEYBOARD_OFF == 0 {
+            self.output.extend(self.typed.pop_front());
+        }
     }
 
     #[must_use]
@@ -92,6 +133,7 @@ impl I8042 {
             Next::Echo => self.send(&[value]),
             Next::OutputPort | Next::Nowhere => {}
         }
+        self.take_typed();
         Pulse::None
     }
 
@@ -144,8 +186,14 @@ impl I8042 {
                 let second = if self.config & CONFIG_TRANSLATE != 0 { 0x41 } else { 0x83 };
                 self.send(&[ACKNOWLEDGE, 0xAB, second]);
             }
-            0xF4..=0xFA => self.send(&[ACKNOWLEDGE]),
-            0xFF => self.send(&[ACKNOWLEDGE, SELF_TEST_PASSED]),
+            0xF4..=0xFA => {
+                self.scanning = !matches!(byte, 0xF5);
+                self.send(&[ACKNOWLEDGE]);
+            }
+            0xFF => {
+                self.scanning = true;
+                self.send(&[ACKNOWLEDGE, SELF_TEST_PASSED]);
+            }
             _ => self.send(&[RESEND]),
         }
     }
@@ -250,6 +298,21 @@ mod tests {
         assert_eq!(controller.write(0x60, 0xDF), Pulse::None); // A20 on
         assert_eq!(controller.write(0x64, 0xD1), Pulse::None);
         assert_eq!(controller.write(0x60, 0xFE), Pulse::Reset);
+    }
+
+    #[test]
+    fn typed_characters_come_when_the_keyboard_may_send() {
+        let mut controller = I8042::new();
+        controller.type_character(b'a');
+        assert!(controller.interrupt());
+        assert_eq!(answers(&mut controller), [0x1E, 0x9E]);
+        assert_eq!(keyboard(&mut controller, 0xF5), [0xFA]);
+        controller.type_character(b'b');
+        assert!(!controller.interrupt());
+        assert_eq!(keyboard(&mut controller, 0xF4), [0xFA, 0x30, 0xB0]);
+        (0..10_000).for_each(|_| controller.type_character(b'B'));
+        assert!(!controller.has_room() && controller.typed.len() <= TYPED);
+        assert_eq!(answers(&mut controller).len() % 4, 0); // no character is cut in two
     }
 
     #[test]

@@ -39,6 +39,7 @@ impl Bus {
             return;
         }
         // The registers are doublewords, 16 bytes apart; the bytes between them read as 0. No access is wider than that.
+        self.count_place(place == Place::LocalApic);
         let register = match place {
             Place::LocalApic => self.lapic.read(offset & !0xF, self.now),
             _ => self.io_apic.read(offset & !0xF),
@@ -60,7 +61,11 @@ impl Bus {
         if offset % 16 != 0 {
             return;
         }
-        match self.place(page) {
+        let place = self.place(page);
+        if place != Place::Nobody {
+            self.count_place(place == Place::LocalApic);
+        }
+        match place {
             Place::LocalApic => self.write_local_apic(offset, value),
             Place::IoApic => {
                 if let Some(message) = self.io_apic.write(offset, value) {

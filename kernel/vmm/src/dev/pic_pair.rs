@@ -57,6 +57,11 @@ impl PicPair {
         }
     }
 
+    /// Whether the guest has initialized the master, and lets an IRQ of it (0..7) through.
+    pub(super) fn is_opened(&self, irq: u8) -> bool {
+        self.master.vector(Some(0)) != BIOS_MASTER.0 && !self.master.is_masked(irq)
+    }
+
     /// The master's INT pin, which is the CPU's INTR.
     #[inline]
     pub(super) fn interrupt(&self) -> bool {

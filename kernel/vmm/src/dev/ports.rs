@@ -1,5 +1,6 @@
 //! The port map of the virtual PC: which device answers where. One table look-up finds the device of a port.
 
+use super::bus::Side;
 use super::debug_exit::SHUTDOWN_PORT;
 
 /// Ports from here on are not in the table; nearly nothing is there.
@@ -16,6 +17,13 @@ pub(super) enum Device {
     Cmos,
     Crtc,
     Com1,
+    /// Task file and control register of an IDE channel.
+    Disk(Side),
+    /// Its data register, which is wide.
+    DiskData(Side),
+    FwCfg,
+    Pci,
+    Power,
     /// Bochs' and QEMU's debug console; it reads as its own number where it exists.
     DebugConsole,
     /// A port that kernels write only to lose some time, or to show a progress code.
@@ -23,6 +31,10 @@ pub(super) enum Device {
     /// Where "Shutdown" is spelled.
     Shutdown,
 }
+
+/// Where Bochs has the power management's control register.
+const BOCHS_POWER: u16 = 0xB004;
+const BOCHS_POWER_END: u16 = 0xB005;
 
 /// The most ports that one access reaches.
 const WIDEST: u8 = 4;
@@ -45,12 +57,18 @@ pub(super) fn device(port: u16) -> Device {
 pub(super) fn are_unclaimed(port: u16, bytes: u8) -> bool {
     match FREE.get(usize::from(port)) {
         Some(free) => bytes <= *free,
-        None => u16::from(bytes) <= SHUTDOWN_PORT.wrapping_sub(port),
+        None => {
+            (port..=port.saturating_add(u16::from(bytes).saturating_sub(1))).all(|port| device(port) == Device::Nobody)
+        }
     }
 }
 
 const fn beyond_the_table(port: u16) -> Device {
-    if port == SHUTDOWN_PORT { Device::Shutdown } else { Device::Nobody }
+    match port {
+        SHUTDOWN_PORT => Device::Shutdown,
+        BOCHS_POWER..=BOCHS_POWER_END => Device::Power,
+        _ => Device::Nobody,
+    }
 }
 
 /// The map itself. The tables are made of it when this file is compiled.
@@ -63,8 +81,15 @@ const fn assigned(port: u16) -> Device {
         0x70 | 0x71 => Device::Cmos,
         0x80 | 0xED => Device::Delay,
         0xE9 => Device::DebugConsole,
+        0x1F0 => Device::DiskData(Side::Primary),
+        0x1F1..=0x1F7 | 0x3F6 => Device::Disk(Side::Primary),
+        0x170 => Device::DiskData(Side::Secondary),
+        0x171..=0x177 | 0x376 => Device::Disk(Side::Secondary),
         0x3D4 | 0x3D5 | 0x3DA => Device::Crtc,
         0x3F8..=0x3FF => Device::Com1,
+        0x510 | 0x511 => Device::FwCfg,
+        0x600..=0x60B => Device::Power,
+        0xCF8 | 0xCFC..=0xCFF => Device::Pci,
         _ => beyond_the_table(port),
     }
 }

@@ -162,6 +162,11 @@ impl Uart {
         self.thr_interrupt = true;
     }
 
+    /// Whether another typed byte can wait on the line.
+    pub(super) fn has_room(&self) -> bool {
+        self.line.len() < LINE_DEPTH
+    }
+
     /// A byte was typed. It takes its turn on the line.
     pub(super) fn type_byte(&mut self, byte: u8, now: Nanos) {
         if self.line.len() < LINE_DEPTH {

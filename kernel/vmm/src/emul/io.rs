@@ -8,6 +8,7 @@ use shadow_mmu::{Access, AccessKind, Gpa, Privilege};
 use super::Next;
 use crate::dev::BusEffect;
 use crate::marks;
+use crate::ram::PAGE;
 use crate::trap::{Emulated, Exception, StopReason};
 use crate::vcpu::flags;
 use crate::vm::Vm;
@@ -60,11 +61,7 @@ impl Vm {
         if port == marks::PORT {
             self.mark(value);
         }
-        match self.bus.write(port, size as u8, value, self.now()) {
-            BusEffect::None => Ok(()),
-            BusEffect::Exit(status) => Err(StopReason::Exit(status).into()),
-            BusEffect::Reset => Err(StopReason::Reset.into()),
-        }
+        stop_for(self.bus.write(port, size as u8, value, self.now()))
     }
 
     /// Reads a device in memory.
@@ -118,8 +115,6 @@ impl Vm {
     pub(crate) fn string_port_access(&mut self, insn: &Instruction, output: bool, size: usize) -> Emulated<Next> {
         let memory = if output { 1 } else { 0 };
         let narrow = matches!(insn.op_kind(memory), OpKind::MemorySegSI | OpKind::MemoryESDI);
-        let mask = if narrow { 0xffff } else { u32::MAX };
-        let pointer = if output { 6 } else { 7 };
         let segment = if output {
             super::operand::segment_register(insn.memory_segment()).ok_or(StopReason::Unemulated)?
         } else {
@@ -127,37 +122,113 @@ impl Vm {
         };
         let port = self.register(Register::DX)? as u16;
         self.check_port(port, size)?;
-        let step = if self.world.context().rflags as u32 & flags::DF != 0 {
-            (size as u32).wrapping_neg()
-        } else {
-            size as u32
+        let string = PortString {
+            port,
+            size,
+            output,
+            segment,
+            mask: if narrow { 0xffff } else { u32::MAX },
+            backwards: self.world.context().rflags as u32 & flags::DF != 0,
         };
-        let repeated = insn.has_rep_prefix() || insn.has_repne_prefix();
-        let merge = |old: u32, new: u32| (old & !mask) | (new & mask);
-        for _ in 0..STRING_BATCH {
-            if repeated && self.gpr(1) & mask == 0 {
+        if !(insn.has_rep_prefix() || insn.has_repne_prefix()) {
+            self.port_elements(&string, 1)?;
+            return Ok(Next::Advance);
+        }
+        let mut room = STRING_BATCH;
+        while room > 0 {
+            let left = self.gpr(1) & string.mask;
+            if left == 0 {
                 return Ok(Next::Advance);
             }
-            let offset = self.gpr(pointer) & mask;
-            let address = self.linear(segment, offset)?;
-            if output {
-                let value = self.read_sized(address, size)?;
-                self.port_out(port, size, value)?;
-            } else {
-                // Rights first: a fault must not lose a byte that the device gave away.
-                let access = Access { kind: AccessKind::Write, privilege: self.privilege() };
-                self.translate(address, access)?;
-                let value = self.port_in(port, size);
-                self.write_sized(address, size, value)?;
-            }
-            let after = merge(self.gpr(pointer), offset.wrapping_add(step));
-            self.set_gpr(pointer, after);
-            if !repeated {
-                return Ok(Next::Advance);
-            }
-            let left = merge(self.gpr(1), self.gpr(1).wrapping_sub(1));
-            self.set_gpr(1, left);
+            let done = self.port_elements(&string, left.min(room))?;
+            self.set_gpr(1, string.merge(self.gpr(1), self.gpr(1).wrapping_sub(done)));
+            room = room.saturating_sub(done);
         }
         Ok(Next::Stay)
+    }
+
+    /// Moves up to `count` elements, all in one page unless it is one; moves the pointer on. How many it were: at least one.
+    fn port_elements(&mut self, string: &PortString, count: u32) -> Emulated<u32> {
+        let &PortString { port, size, output, segment, mask, backwards } = string;
+        let pointer = if output { 6 } else { 7 };
+        let offset = self.gpr(pointer) & mask;
+        let address = self.linear(segment, offset)?;
+        // Up to the end of the page, and of a 16-bit segment, of which the pointer comes round.
+        let in_page = (PAGE as u32 - address % PAGE as u32) / size as u32;
+        let in_segment = (mask - offset) / size as u32;
+        let count = if backwards { 1 } else { count.min(in_page).min(in_segment).max(1) };
+        let mut buffer = [0; PAGE as usize];
+        let bytes = buffer.get_mut(..count as usize * size).ok_or(StopReason::Unemulated)?;
+        self.devices_touched = true;
+        let privilege = self.privilege();
+        if output {
+            self.read_linear(address, bytes, privilege)?;
+        } else {
+            // Rights first: a fault must not lose what the device gave away. An element may lie in two pages.
+            let access = Access { kind: AccessKind::Write, privilege };
+            self.translate(address, access)?;
+            self.translate(address.wrapping_add(bytes.len() as u32 - 1), access)?;
+        }
+        let now = self.now();
+        let effect = if output {
+            self.bus.write_string(port, size as u8, bytes, now).0
+        } else {
+            self.bus.read_string(port, size as u8, bytes, now);
+            self.write_linear(address, bytes, privilege)?;
+            BusEffect::None
+        };
+        self.trace_string(string, bytes);
+        let step = (size as u32).wrapping_mul(count);
+        let moved = if backwards { offset.wrapping_sub(step) } else { offset.wrapping_add(step) };
+        self.set_gpr(pointer, string.merge(self.gpr(pointer), moved));
+        stop_for(effect)?;
+        Ok(count)
+    }
+
+    /// One record for a block: its first element, and the number of elements in `b`.
+    fn trace_string(&self, string: &PortString, bytes: &[u8]) {
+        self.tracer.record(|| {
+            let mut first = [0; 8];
+            for (place, byte) in first.iter_mut().zip(bytes.iter().take(string.size)) {
+                *place = *byte;
+            }
+            let elements = bytes.len().checked_div(string.size).unwrap_or(0) as u64;
+            Record {
+                code: string.size as u8,
+                flags: string.output.into(),
+                arg: string.port.into(),
+                a: u64::from_le_bytes(first),
+                b: elements,
+                ..Record::new(Kind::Io)
+            }
+        });
+    }
+}
+
+/// A string instruction with ports.
+struct PortString {
+    port: u16,
+    size: usize,
+    output: bool,
+    segment: SegReg,
+    /// The part of the pointer and of the count that is used.
+    mask: u32,
+    backwards: bool,
+}
+
+impl PortString {
+    /// A register whose used part is replaced.
+    fn merge(&self, old: u32, new: u32) -> u32 {
+        (old & !self.mask) | (new & self.mask)
+    }
+}
+
+/// What a port write asks of the virtual machine.
+fn stop_for(effect: BusEffect) -> Emulated<()> {
+    match effect {
+        BusEffect::None => Ok(()),
+        BusEffect::Exit(status) => Err(StopReason::Exit(status).into()),
+        BusEffect::PowerOff => Err(StopReason::PowerOff.into()),
+        BusEffect::Reset => Err(StopReason::Reset.into()),
     }
 }

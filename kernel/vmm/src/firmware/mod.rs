@@ -1,5 +1,6 @@
 //! What a BIOS leaves in memory for a kernel to find: its data areas and tables. No code: guests enter in protected mode.
 
+mod acpi;
 mod bios_data;
 mod mp_table;
 
@@ -17,6 +18,7 @@ pub(crate) struct Machine {
 #[must_use]
 pub(crate) fn tables(machine: Machine) -> Vec<(Gpa, Vec<u8>)> {
     let mut tables = bios_data::areas();
+    tables.extend(acpi::tables(machine.apic));
     if machine.apic {
         tables.push(mp_table::table());
     }

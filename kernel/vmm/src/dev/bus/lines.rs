@@ -50,6 +50,7 @@ impl Bus {
         self.drive_timer();
         self.drive_com1();
         self.drive_clock();
+        self.drive_disks();
     }
 
     /// Drives the line of an IRQ.
