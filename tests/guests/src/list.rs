@@ -96,7 +96,7 @@ pub const GUESTS: &[Guest] = &[
     tap("timer", "timer interrupts with CLI, STI and HLT"),
     tap("apic", "local APIC and I/O APIC: priorities, timer, redirection, NMI"),
     Guest { kind: Kind::Disk, ..tap("ide", "an IDE disk by programmed I/O") },
-    tap("devices", "clock, keyboard controller, serial interrupts, text screen, ROM, PCI"),
+    tap("devices", "clock, keyboard controller, serial interrupts, ROM, PCI"),
     tap("io", "PIC, PIT and UART registers, INS and OUTS"),
     tap("paging-on-off", "paging switched on and off"),
     tap("demand-paging", "pages that appear when they are touched"),
