@@ -45,14 +45,16 @@ clock:
 1:  cmpl $20, clock_count
     jb 1b
     cli
-    check_eq "the clock's periodic interrupt comes", clock_flags, $0xc0
+    movl clock_flags, %eax
+    andl $0xc0, %eax
+    check_eq "the clock's periodic interrupt comes", %eax, $0xc0
     cmos 0x0b, 0x12                     # update ended
     cmos_get 0x0c
     movl $0, clock_count
     movl $0, clock_flags
     sti
-2:  cmpl $1, clock_count
-    jb 2b
+2:  testb $0x10, clock_flags
+    jz 2b
     cli
     movl clock_flags, %eax
     andl $0x90, %eax
@@ -65,8 +67,8 @@ clock:
     movl $0, clock_count
     movl $0, clock_flags
     sti
-3:  cmpl $1, clock_count
-    jb 3b
+3:  testb $0x20, clock_flags
+    jz 3b
     cli
     movl clock_flags, %eax
     andl $0xa0, %eax
