@@ -36,6 +36,7 @@ mod paging;
 pub mod phys;
 pub mod power;
 pub mod report;
+pub mod rtc;
 #[cfg(feature = "svm")]
 mod svm;
 #[cfg(not(feature = "svm"))]

@@ -12,7 +12,7 @@ use gnomon_trace::{Counters, Kind, Reason, Record};
 use shadow_mmu::second::SecondConfig;
 use shadow_mmu::{Config, ControlWrite, Gpa, Pfn, ShadowMmu};
 
-use crate::clock::Clock;
+use crate::clock::{self, Clock};
 use crate::config::{Backend, GuestConfig, MmuMode, Switch};
 use crate::dev::{Bus, Disk};
 use crate::disk_frames::DiskFrames;
@@ -157,6 +157,10 @@ pub(crate) fn build(
 fn bus(guest: &GuestConfig, id: VmId, module: impl Fn(usize) -> &'static [u8]) -> Bus {
     let bus = Bus::new(&guest.name).with_memory(guest.memory).with_console(guest.console);
     let bus = if guest.apic.is_on() { bus } else { bus.without_apic() };
+    let bus = match clock::unix_seconds() {
+        Some(seconds) => bus.with_epoch(seconds),
+        None => bus,
+    };
     guest.disks.iter().fold(bus, |bus, disk| {
         let store = Box::new(DiskFrames::new(id));
         bus.with_disk(disk.place, Disk::new(module(disk.index), store))

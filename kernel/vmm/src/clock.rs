@@ -1,8 +1,17 @@
 //! Guest time: nanoseconds since the VM started, from the host's time stamp counter.
 
+use gnomon_hw::rtc::{self, WallClock};
 use gnomon_hw::time;
 
-use crate::dev::{NANOS_PER_SECOND, Nanos};
+use crate::dev::{DateTime, NANOS_PER_SECOND, Nanos};
+
+/// Seconds since 1970 by the host's real-time clock, if it has one that shows a date.
+#[must_use]
+pub(crate) fn unix_seconds() -> Option<u64> {
+    let WallClock { year, month, day, hour, minute, second } = rtc::read()?;
+    let date = DateTime { year: year.into(), month, day, hour, minute, second };
+    u64::try_from(date.to_unix()).ok()
+}
 
 /// A VM's clock.
 #[derive(Clone, Copy, Debug)]

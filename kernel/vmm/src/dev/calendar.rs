@@ -5,15 +5,15 @@ const DAY: i64 = 86_400;
 
 /// A date and time of day in UTC.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) struct DateTime {
-    pub(super) year: i64,
+pub(crate) struct DateTime {
+    pub(crate) year: i64,
     /// 1..=12
-    pub(super) month: u8,
+    pub(crate) month: u8,
     /// 1..=31
-    pub(super) day: u8,
-    pub(super) hour: u8,
-    pub(super) minute: u8,
-    pub(super) second: u8,
+    pub(crate) day: u8,
+    pub(crate) hour: u8,
+    pub(crate) minute: u8,
+    pub(crate) second: u8,
 }
 
 impl DateTime {
@@ -40,7 +40,7 @@ impl DateTime {
     }
 
     /// Seconds since 1970-01-01. Fields beyond their range carry into the next larger one.
-    pub(super) fn to_unix(self) -> i64 {
+    pub(crate) fn to_unix(self) -> i64 {
         let month = i64::from(self.month.clamp(1, 12));
         let year = self.year - i64::from(month <= 2);
         let (era, year_of_era) = (year.div_euclid(400), year.rem_euclid(400));

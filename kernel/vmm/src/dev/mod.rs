@@ -35,6 +35,7 @@ mod vectors;
 
 pub(crate) use bus::IO_APIC_ID;
 pub use bus::{Bus, BusEffect, ConsoleKind, DISKS};
+pub(crate) use calendar::DateTime;
 pub use disk::{BLOCK, BlockId, BlockStore, Disk};
 pub(crate) use mmio::IO_APIC;
 pub use screen::{SCREEN_BYTES, Screen};
