@@ -140,7 +140,7 @@ impl<G: GuestMem, T: TableMem, O: Observer> ShadowMmu<G, T, O> {
                 census.tables = census.tables.wrapping_add(1);
                 let child = self.pool.get(target)?;
                 check(child.live && spte == Spte::table(child.pfn), 7, "an entry names another table").map_err(at)?;
-                self.audit_link((page, slot), child).map_err(at)?;
+                self.audit_link((index, page, slot), child).map_err(at)?;
             }
         }
         self.audit_parents(index, page, census)
@@ -189,7 +189,24 @@ impl<G: GuestMem, T: TableMem, O: Observer> ShadowMmu<G, T, O> {
         Some(F::decode(F::read(&self.mem, entry)?, role.level(), &role.ctx(&self.ctx)))
     }
 
+    /// Shadow code: the frame is the caller's, which the last gate checks; the guest's entry must let the supervisor fetch.
+    fn audit_code(&self, (page, slot): (&Page, usize), spte: Spte, target: Gfn) -> Audit {
+        check(spte.perms() == Perms::new(false, false, true), 2, "shadow code has other rights than to be fetched")?;
+        if page.key.role.is_place() {
+            return Ok(());
+        }
+        let Some((gfn, perms, accessed, _)) = self.guest_leaf(page, slot) else {
+            return check(false, 2, "shadow code stands for a guest entry that maps nothing");
+        };
+        check(gfn == target, 2, "shadow code stands for another frame than the guest's entry")?;
+        check(accessed, 3, "shadow code is present while A is clear")?;
+        check(perms.execute(), 2, "shadow code can be fetched where the guest forbids it")
+    }
+
     fn audit_leaf(&self, (page, slot): (&Page, usize), spte: Spte, target: Gfn) -> Audit {
+        if page.key.role.code() {
+            return self.audit_code((page, slot), spte, target);
+        }
         let (pfn, rom) = match self.mem.kind(target) {
             GfnKind::Ram(pfn) => (pfn, false),
             GfnKind::Rom(pfn) => (pfn, true),
@@ -226,13 +243,17 @@ impl<G: GuestMem, T: TableMem, O: Observer> ShadowMmu<G, T, O> {
         let supervisor_write = Access { kind: AccessKind::Write, privilege: Privilege::Supervisor };
         let right = [Cause::GpteWrite, Cause::Access(supervisor_write)]
             .map(|cause| propagate(leaf, cause))
-            .iter()
-            .any(|&possible| spte == possible || spte == possible.read_only());
+            .into_iter()
+            .map(|possible| if self.window.guard && !possible.user() { possible.no_execute() } else { possible })
+            .any(|possible| spte == possible || spte == possible.read_only());
         check(right, 2, "a leaf grants other rights than the guest's entry")
     }
 
-    fn audit_link(&self, (page, slot): (&Page, usize), child: &Page) -> Audit {
+    fn audit_link(&self, (index, page, slot): (u32, &Page, usize), child: &Page) -> Audit {
         let role = page.key.role;
+        if child.key.role.code() || child.key.role.window() {
+            return check(self.audit_window((index, page, slot), child), 2, "shadow code is linked in the wrong place");
+        }
         if role.is_place() {
             let right = role.level().down().map(Key::place) == Some(child.key);
             return check(right, 2, "a page of the virtual TLB names one of a tracked table");

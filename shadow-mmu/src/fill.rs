@@ -179,7 +179,7 @@ impl<G: GuestMem, T: TableMem, O: Observer> ShadowMmu<G, T, O> {
 
     /// Links the upper levels down to the L2 page for `gva`.
     #[cold]
-    fn link_directory<F: GuestFormat>(
+    pub(crate) fn link_directory<F: GuestFormat>(
         &mut self,
         root: u32,
         walk: &Walk,
@@ -194,7 +194,7 @@ impl<G: GuestMem, T: TableMem, O: Observer> ShadowMmu<G, T, O> {
 
     /// Which shadow page of `level` a walk needs.
     #[inline]
-    fn key_on_path<F: GuestFormat>(&self, walk: &Walk, gva: Gva, level: Level) -> Key {
+    pub(crate) fn key_on_path<F: GuestFormat>(&self, walk: &Walk, gva: Gva, level: Level) -> Key {
         if self.policy.sync.is_vtlb() {
             return Key::place(level);
         }

@@ -94,6 +94,7 @@ mod table;
 mod tests;
 mod vtlb;
 mod walk;
+mod window;
 mod write;
 
 pub use access::{Access, AccessKind, GuestFault, Perms, PfErr, Privilege};
@@ -113,3 +114,4 @@ pub use reclaim::FrameUse;
 pub use report::{GuestStep, GuestWalk, ShadowStep, ShadowWalk};
 pub use role::{Key, Role};
 pub use stop::VmStop;
+pub use window::{CodeOutcome, CodePage};

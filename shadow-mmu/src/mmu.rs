@@ -19,6 +19,7 @@ use crate::pte::{Flat, GuestFormat, Legacy32, Pae};
 use crate::stop::{Broken, Trouble, VmStop};
 use crate::sync::UnsyncSet;
 use crate::walk::{Mark, Walk, WalkError, walk};
+use crate::window::Window;
 
 /// How many times a walk begins again when guest entries change under it. I12.
 const MAX_REWALKS: usize = 4;
@@ -168,6 +169,8 @@ pub struct ShadowMmu<G, T, O = ()> {
     pub(crate) unsync: UnsyncSet,
     /// The highest level of a guest page that was filled in parts since the virtual TLB was emptied.
     pub(crate) large: u8,
+    /// Where shadow code is mapped.
+    pub(crate) window: Window,
 }
 
 impl<G: GuestMem, T: TableMem, O: Observer> ShadowMmu<G, T, O> {
@@ -209,6 +212,7 @@ impl<G: GuestMem, T: TableMem, O: Observer> ShadowMmu<G, T, O> {
             opened: [None; MAX_OPEN],
             unsync: UnsyncSet::new(config.policy.sync.unsync_limit()),
             large: 0,
+            window: Window::new(),
         })
     }
 
@@ -343,7 +347,7 @@ impl<G: GuestMem, T: TableMem, O: Observer> ShadowMmu<G, T, O> {
     pub fn on_invlpg(&mut self, gva: Gva) -> FlushPlan {
         self.counters.add(Counter::Invlpg);
         let synced = match self.policy.sync {
-            SyncPolicy::VirtualTlb => self.forget_address(gva),
+            SyncPolicy::VirtualTlb => self.forget_address(gva).and_then(|()| self.forget_code_at(gva)),
             _ if !self.unsync.is_empty() => self.sync_address(gva),
             _ => Ok(()),
         };
@@ -375,6 +379,11 @@ impl<G: GuestMem, T: TableMem, O: Observer> ShadowMmu<G, T, O> {
     /// The plan gathered by this call.
     #[inline]
     pub(crate) fn take_plan(&mut self) -> FlushPlan {
+        if self.window.dirty
+            && let Err(trouble) = self.check_code_links()
+        {
+            self.remember(trouble);
+        }
         core::mem::replace(&mut self.plan, FlushPlan::NONE)
     }
 

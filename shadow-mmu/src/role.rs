@@ -14,8 +14,8 @@ use crate::pte::{GuestFormat, quadrant};
 /// Packed, so that a comparison is one instruction.
 ///
 /// ```text
-/// 31     30..25  24..23  22..16  15   14    13    12    11   10  9      8       7..5   4..3      2..0
-/// place  zero    format  part    nxe  void  smep  glue  pse  wp  dirty  direct  perms  quadrant  level
+/// 31     30      29    28..25  24..23  22..16  15   14    13    12    11   10  9      8       7..5   4..3      2..0
+/// place  window  code  zero    format  part    nxe  void  smep  glue  pse  wp  dirty  direct  perms  quadrant  level
 /// ```
 #[derive(Clone, Copy, PartialEq, Eq, Hash)]
 #[repr(transparent)]
@@ -33,6 +33,8 @@ const VOID: u32 = 1 << 14;
 const NXE: u32 = 1 << 15;
 const PART_SHIFT: u32 = 16;
 const FORMAT_SHIFT: u32 = 23;
+const CODE: u32 = 1 << 29;
+const WINDOW: u32 = 1 << 30;
 const PLACE: u32 = 1 << 31;
 
 /// Key of a shadow page.
@@ -161,6 +163,20 @@ impl Role {
         self.0 & GLUE != 0
     }
 
+    /// Its entries map shadow code, see `window`.
+    #[must_use]
+    #[inline]
+    pub const fn code(self) -> bool {
+        self.0 & CODE != 0
+    }
+
+    /// A directory of the code window where the guest has none.
+    #[must_use]
+    #[inline]
+    pub(crate) const fn window(self) -> bool {
+        self.0 & WINDOW != 0
+    }
+
     /// It shadows a guest table, whose frame must be tracked.
     #[must_use]
     #[inline]
@@ -228,6 +244,8 @@ impl fmt::Debug for Role {
             (self.glue(), "/glue"),
             (self.is_place(), "/place"),
             (self.0 & VOID != 0, "/void"),
+            (self.window(), "/window"),
+            (self.code(), "/code"),
         ] {
             if on {
                 f.write_str(name)?;
@@ -285,6 +303,18 @@ impl Key {
     #[inline]
     pub(crate) fn place(level: Level) -> Self {
         Self { gfn: Gfn::new(0), role: Role::new(level, PLACE | GLUE) }
+    }
+
+    /// The page for the code that the pages of this one map. D does not matter to it: it grants no writes.
+    pub(crate) const fn code(self) -> Self {
+        Self { gfn: self.gfn, role: Role(self.role.0 & !DIRTY | CODE) }
+    }
+
+    /// The directory for the part of the code window in the GiB of `place`, where the guest has no directory.
+    pub(crate) fn window_directory(ctx: &PagingCtx, place: Gva) -> Self {
+        let glue = Self::glue(ctx, Level::L2);
+        let quadrant = (place.raw() >> Level::L3.shift() & 3) as u32;
+        Self { gfn: glue.gfn, role: Role(glue.role.0 | WINDOW | quadrant << QUADRANT_SHIFT) }
     }
 
     /// The root to load while the guest's own root lies outside memory. Nothing is ever linked below it.

@@ -51,6 +51,9 @@ impl<G: GuestMem, T: TableMem, O: Observer> ShadowMmu<G, T, O> {
         }
         self.ctx = ctx;
         self.controls = controls;
+        if let Err(trouble) = self.check_code_links() {
+            self.remember(trouble);
+        }
         if changed || flushing {
             self.sync_and_flush()?;
         }
@@ -90,6 +93,9 @@ impl<G: GuestMem, T: TableMem, O: Observer> ShadowMmu<G, T, O> {
             }
         }
         self.controls.cr3 = cr3;
+        if let Err(trouble) = self.check_code_links() {
+            self.remember(trouble);
+        }
         self.sync_and_flush()?;
         Ok(self.take_plan())
     }
@@ -156,7 +162,10 @@ impl<G: GuestMem, T: TableMem, O: Observer> ShadowMmu<G, T, O> {
         let Some(upper) = upper else { return Ok(()) };
         for slot in 0..4 {
             let Some(child) = self.child(upper, slot)? else { continue };
-            if directory_key(ctx, slot) != Some(self.pool.get(child)?.key) {
+            let key = self.pool.get(child)?.key;
+            let wanted = directory_key(ctx, slot);
+            let window = wanted.is_none() && key.role.window();
+            if wanted != Some(key) && !window {
                 self.counters.add(Counter::PdpteChanged);
                 self.zap(upper, slot)?;
             }

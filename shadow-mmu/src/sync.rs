@@ -16,7 +16,9 @@
 //!    Other roots than the current one may have stale entries where an INVLPG was obeyed here; so nothing may be left for them.
 //! 7. *No link to the unknown.* A page that is linked anew shows its entries at addresses where a TLB cannot have them. A leaf page
 //!    out of sync is brought in step before that; below an upper page any could be, so there all are.
-//! 8. *Bounded.* No more frames than the policy says; one more, and that which went first is brought in step.
+//! 8. *No code.* A table with a page of the code window (`window`) does not go: the guest's INVLPG does not name the window's
+//!    addresses.
+//! 9. *Bounded.* No more frames than the policy says; one more, and that which went first is brought in step.
 //!
 //! What needs no rule: fills read the guest's entry as it is now, which a walk may do at any time. A and D bits that a walk sets
 //! go to the guest's memory first, as always. An entry that lags behind is in the reverse map of the frame that it *does* map, so
@@ -86,7 +88,7 @@ impl<G: GuestMem, T: TableMem, O: Observer> ShadowMmu<G, T, O> {
             return Ok(false);
         }
         let frame = self.frames.get(gfn)?;
-        if frame.upper != 0 || frame.watches != 0 {
+        if frame.upper != 0 || frame.watches != 0 || self.has_code_page(gfn)? {
             return Ok(false);
         }
         if let Some(oldest) = self.unsync.excess() {

@@ -59,6 +59,9 @@ impl<G: GuestMem, T: TableMem, O: Observer> ShadowMmu<G, T, O> {
         let node = node_of(page, slot);
         let target = gfn.raw() as u32;
         let place = self.pool.get_mut(page)?;
+        // The supervisor executes shadow code only.
+        let guarded = self.window.guard && !spte.user() && !place.key.role.code();
+        let spte = if guarded { spte.no_execute() } else { spte };
         let table = place.pfn;
         let mut stored = Stored::New;
         if place.has(slot) {
@@ -99,6 +102,7 @@ impl<G: GuestMem, T: TableMem, O: Observer> ShadowMmu<G, T, O> {
         let place = self.pool.get_mut(page)?;
         place.set_absent(slot);
         let (role, table) = (place.key.role, place.pfn);
+        let mut code = role.code();
         let old = self.tables.load(table, slot);
         self.store_in((page, table), slot, Spte::ABSENT)?;
         if role.is_leaf_table() {
@@ -110,10 +114,15 @@ impl<G: GuestMem, T: TableMem, O: Observer> ShadowMmu<G, T, O> {
             self.links.remove(&mut frame.rmap, node)?;
         } else {
             let child = self.pool.get_mut(target)?;
+            code |= child.key.role.code();
             if child.key.role.direct() {
                 self.splinter_epoch = self.epoch;
             }
             self.links.remove(&mut child.parents, node)?;
+        }
+        if code {
+            // The guest's own flushes name its addresses, not those in the window.
+            self.flush_all();
         }
         self.counters.add(Counter::SpteZapped);
         let entry = table.base().add((slot as u64) << 3);
@@ -251,6 +260,8 @@ impl<G: GuestMem, T: TableMem, O: Observer> ShadowMmu<G, T, O> {
         let level = key.role.level();
         self.observer.event(Event::Table { level, came: false, guest: key.gfn.base(), table: table.base() });
         if key.role.is_table() {
+            // What the window's links depend on must be tracked.
+            self.window.dirty |= key.role.level() == Level::L2;
             let frame = self.frames.get_mut(key.gfn)?;
             let was = frame.tracked();
             frame.tables = frame.tables.checked_sub(1).ok_or(Broken(4))?;

@@ -32,7 +32,7 @@ impl Step {
     const NONE: Self = Self(0);
 
     #[inline]
-    const fn new(table: Gfn, inherited: Perms) -> Self {
+    pub(crate) const fn new(table: Gfn, inherited: Perms) -> Self {
         Self(table.raw() << 3 | inherited.bits() as u64)
     }
 

@@ -105,6 +105,9 @@ impl<G: GuestMem, T: TableMem, O: Observer> ShadowMmu<G, T, O> {
         gfn: Gfn,
         (first, last): (u64, u64),
     ) -> Result<(), Trouble> {
+        if role.code() {
+            return self.follow_code::<F>(page, (first, last));
+        }
         if !role.is_leaf_table() {
             return self.follow_upper::<F>(page, role, gfn, (first, last));
         }
@@ -126,6 +129,7 @@ impl<G: GuestMem, T: TableMem, O: Observer> ShadowMmu<G, T, O> {
         gfn: Gfn,
         (first, last): (u64, u64),
     ) -> Result<(), Trouble> {
+        self.window.dirty = true;
         let ratio = ratio_shift::<F>(role.level());
         for index in first >> F::ENTRY_SHIFT..=last >> F::ENTRY_SHIFT {
             let slots = index << ratio;

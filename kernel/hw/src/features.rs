@@ -9,6 +9,8 @@ use core::sync::atomic::{AtomicBool, Ordering};
 pub struct Features {
     /// SGDT, SIDT, SLDT, STR and SMSW can be made to fault outside ring 0.
     pub umip: bool,
+    /// The supervisor can be kept from executing user pages.
+    pub smep: bool,
     /// Protection keys for user pages.
     pub pku: bool,
     /// Bits of a physical address.
@@ -40,6 +42,7 @@ pub fn guest_cpuid(leaf: u32, subleaf: u32) -> [u32; 4] {
 }
 
 static UMIP: AtomicBool = AtomicBool::new(false);
+static SMEP: AtomicBool = AtomicBool::new(false);
 
 /// Looks for everything needed. Called by [`init`](crate::init), and harmless at any time.
 pub fn check() -> Result<Features, Missing> {
@@ -54,14 +57,27 @@ pub fn check() -> Result<Features, Missing> {
     if let Some((_, name)) = needed.iter().find(|(bit, _)| bit & 1 == 0) {
         return Err(Missing(name));
     }
-    let structured = if __cpuid(0).eax >= 7 { __cpuid_count(7, 0).ecx } else { 0 };
+    let (structured, smep) = if __cpuid(0).eax >= 7 {
+        let leaf = __cpuid_count(7, 0);
+        (leaf.ecx, leaf.ebx & 1 << 7 != 0)
+    } else {
+        (0, false)
+    };
     let physical_bits = if __cpuid(0x8000_0000).eax >= 0x8000_0008 { __cpuid(0x8000_0008).eax as u8 } else { 36 };
-    let features = Features { umip: structured & 1 << 2 != 0, pku: structured & 1 << 3 != 0, physical_bits };
+    let features = Features { umip: structured & 1 << 2 != 0, smep, pku: structured & 1 << 3 != 0, physical_bits };
     UMIP.store(features.umip, Ordering::Relaxed);
+    SMEP.store(features.smep, Ordering::Relaxed);
     Ok(features)
+}
+
+/// What CPUID gives for a leaf and subleaf: EAX, EBX, ECX, EDX.
+#[must_use]
+pub fn cpuid(leaf: u32, subleaf: u32) -> [u32; 4] {
+    let found = __cpuid_count(leaf, subleaf);
+    [found.eax, found.ebx, found.ecx, found.edx]
 }
 
 /// The part of [`Features`] that the control registers need, as last found.
 pub(crate) fn get() -> Features {
-    Features { umip: UMIP.load(Ordering::Relaxed), ..Features::default() }
+    Features { umip: UMIP.load(Ordering::Relaxed), smep: SMEP.load(Ordering::Relaxed), ..Features::default() }
 }

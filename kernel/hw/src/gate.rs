@@ -2,7 +2,7 @@
 //! applies them.
 //!
 //! Each table frame has a level, which it gets when it first becomes part of a tree and keeps until it is empty and unlinked.
-//! An entry of an L1 table may name only the guest's own frames, an entry of a higher table only a table of the level below and of
+//! An entry of an L1 table may name only the guest's own frames (its shadow code only for the supervisor to fetch and read), an entry of a higher table only a table of the level below and of
 //! the same machine and [`Kind`]; an entry of a second-level L2 table may also map 2 MiB that are all the guest's. So whatever
 //! order safe code links tables in, the CPU can never take a table for a page or a page for a table, and no entry leads to a
 //! foreign frame. Each frame counts the entries that name it; `frames::free` refuses a frame that is still named.
@@ -23,6 +23,8 @@ pub(crate) const WINDOW_ENTRY: usize = 256;
 pub(crate) const ROOT: u8 = 4;
 
 const PRESENT: u64 = 1 << 0;
+const WRITABLE: u64 = 1 << 1;
+const USER: u64 = 1 << 2;
 const LARGE: u64 = 1 << 7;
 const FRAME: u64 = 0x000f_ffff_ffff_f000;
 
@@ -44,7 +46,10 @@ pub(crate) fn store<K: Kind>(
     let level = info.level;
     let (before, after) = (K::target(old), K::target(new));
     if let Some(frame) = after {
-        let level = if frames.get(frame).ok_or(Refused)?.owner == Tag::new(Owner::Guest(vm)) {
+        let owner = frames.get(frame).ok_or(Refused)?.owner;
+        let level = if K::CODE && owner == Tag::new(Owner::Code(vm)) {
+            code_level(new, level)?
+        } else if owner == Tag::new(Owner::Guest(vm)) {
             page_level::<K>(frames, vm, (frame, new), level)?
         } else {
             link_level::<K>(frames, vm, (frame, new), level, is_empty)?
@@ -56,6 +61,12 @@ pub(crate) fn store<K: Kind>(
         count::<K>(frames, new, level, u32::saturating_add);
     }
     Ok(())
+}
+
+/// The level of a table that is to name shadow code by `raw`: an L1 table, or one not used yet. Nobody writes it, and user code does
+/// not see it.
+fn code_level(raw: u64, level: u8) -> Result<u8, Refused> {
+    if level <= 1 && raw & (WRITABLE | USER) == 0 { Ok(1) } else { Err(Refused) }
 }
 
 /// The level of a table that is to name a guest page: an L1 table, or one not used yet.

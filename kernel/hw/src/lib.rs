@@ -19,6 +19,7 @@ extern crate std;
 
 mod absent;
 mod cell;
+pub mod code;
 pub mod console;
 mod cpu;
 mod descriptor;

@@ -87,6 +87,8 @@ reasons! {
     NestedFault = "nested-fault",
     /// The guest can take an interrupt that waited (AMD-V, VT-x).
     InterruptWindow = "interrupt-window",
+    /// A write to a frame that guest-kernel code was discovered in, emulated.
+    CodeWrite = "code-write",
 }
 
 /// One count for each [`Reason`].

@@ -13,6 +13,7 @@ use shadow_mmu::second::SecondConfig;
 use shadow_mmu::{Config, ControlWrite, Gpa, Pfn, ShadowMmu};
 
 use crate::clock::{self, Clock};
+use crate::code::{ShadowCode, view_limit};
 use crate::config::{Backend, GuestConfig, MmuMode, Switch};
 use crate::dev::{Bus, Disk};
 use crate::disk_frames::DiskFrames;
@@ -29,7 +30,7 @@ use crate::vcpu::{Descriptor, Selector, Vcpu};
 use crate::vm::Vm;
 
 /// Physical address bits of the virtual CPU.
-const MAXPHYADDR: u8 = 36;
+pub(crate) const MAXPHYADDR: u8 = 36;
 /// Frames for shadow tables: this many at least, and one more for each [`GUEST_FRAMES_PER_TABLE`] guest frames, up to a limit.
 const LEAST_TABLES: u64 = 256;
 const GUEST_FRAMES_PER_TABLE: u64 = 32;
@@ -135,6 +136,8 @@ pub(crate) fn build(
         nested,
         interrupted: None,
         live: LiveTables::new(),
+        // VT-x and AMD-V run the guest's kernel at its own privilege level.
+        code: ShadowCode::new(id, guest_frames, guest.shadow_code.is_on() && vendor.is_none()),
         bus: bus(guest, id, module),
         counters: Counters::new(),
         last_reason: Reason::OtherPrivileged,
@@ -176,7 +179,9 @@ fn table_count(guest_frames: u64) -> u64 {
 fn check_memory(guest_frames: u64) -> Result<(), OutOfMemory> {
     let tables = table_count(guest_frames);
     let heap = (tables * HEAP_PER_TABLE + guest_frames * HEAP_PER_GUEST_FRAME).div_ceil(PAGE);
-    let wanted = guest_frames + tables + heap + HOST_RESERVE;
+    // A page of shadow code, and as much for what is known of it.
+    let code = 2 * view_limit(guest_frames);
+    let wanted = guest_frames + tables + heap + code + HOST_RESERVE;
     let had = frames::stats().free as u64;
     if had < wanted { Err(OutOfMemory { wanted, had }) } else { Ok(()) }
 }
@@ -208,6 +213,11 @@ fn table_frames(count: u64, owner: Owner) -> Result<Vec<Pfn>, BuildError> {
 /// Puts the CPU into the state that the multiboot specification names.
 fn enter(vm: &mut Vm, entry: Entry, guest: &GuestConfig) -> Result<(), BuildError> {
     let fail = |_| BuildError::Reset;
+    if vm.code.is_on() {
+        vm.mmu.set_fetch_guard(true);
+        vm.world.set_fetch_guard(true);
+        vm.start_window();
+    }
     vm.reload_translation(ControlWrite::Reset).map_err(fail)?;
     vm.world.set_control_bits(vm.vcpu.cr0.into(), vm.vcpu.cr4.into());
     if !vm.world.is_hardware() {

@@ -8,6 +8,7 @@
 //! | any exit, first look | `exit/mod.rs` |
 //! | page fault | `exit/fault.rs` |
 //! | general protection, not present, invalid opcode: decode and emulate | `emul/mod.rs` |
+//! | INT3 of shadow code, fetch from the code window | `code/exits.rs` |
 //! | exception or interrupt for the guest | `event.rs` |
 //! | host interrupt, timers, idling | `run.rs` |
 #![no_std]
@@ -24,6 +25,7 @@ pub mod vcpu;
 
 mod build;
 mod clock;
+mod code;
 mod console;
 mod disk_frames;
 mod emul;

@@ -104,6 +104,7 @@ impl Vm {
         let plan = self.mmu.on_write_from(gpa, bytes.len(), before.map(u64::from));
         self.flush(plan);
         if kind.watched {
+            self.code_frame_written(gpa, bytes.len());
             self.descriptor_frame_written(gpa, bytes.len());
         }
     }
@@ -135,6 +136,13 @@ impl Vm {
     /// The page fault of the first byte.
     pub(crate) fn fetch(&mut self, gva: u32, bytes: &mut [u8]) -> Emulated<usize> {
         if self.world.read_linear(gva, bytes).is_ok() {
+            return Ok(bytes.len());
+        }
+        // The CPU fetches from the code window, so the page's own mapping may not be there yet.
+        if self.on_shadow_code()
+            && self.fill_for(gva, AccessKind::Read).is_some()
+            && self.world.read_linear(gva, bytes).is_ok()
+        {
             return Ok(bytes.len());
         }
         let access = Access { kind: AccessKind::Fetch, privilege: self.privilege() };

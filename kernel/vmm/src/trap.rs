@@ -107,6 +107,10 @@ pub enum StopReason {
     EntryFailed,
     /// The same fault again and again without progress.
     FaultLoop,
+    /// The guest kernel ran 16-bit code.
+    SmallCode,
+    /// The guest maps all of its 4 GiB: no place for shadow code.
+    NoCodeWindow,
     /// A bug of the hypervisor; the text says which invariant.
     Internal(&'static str),
 }
@@ -138,6 +142,8 @@ impl StopReason {
             Self::EntryFailed => 13,
             Self::FaultLoop => 14,
             Self::Internal(_) => 15,
+            Self::SmallCode => 16,
+            Self::NoCodeWindow => 17,
         }
     }
 }
@@ -161,6 +167,8 @@ impl fmt::Display for StopReason {
             Self::Unemulated => "used an instruction that cannot be emulated here",
             Self::EntryFailed => "left CS or SS in a state that the CPU refuses",
             Self::FaultLoop => "faulted again and again at the same place",
+            Self::SmallCode => "ran 16-bit kernel code, which is not run",
+            Self::NoCodeWindow => "maps all of its address space, which leaves no place for shadow code",
             Self::Internal(what) => return write!(f, "hypervisor bug: {what}"),
         })
     }

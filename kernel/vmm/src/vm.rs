@@ -8,6 +8,7 @@ use gnomon_trace::{Counters, Reason};
 use shadow_mmu::{FlushPlan, Gpa, Privilege, ShadowMmu};
 
 use crate::clock::Clock;
+use crate::code::ShadowCode;
 use crate::dev::{Bus, Nanos};
 use crate::emul::DecodeCache;
 use crate::hardware::Nested;
@@ -37,6 +38,8 @@ pub(crate) struct Vm {
     pub interrupted: Option<Injection>,
     /// Its descriptor tables' live images.
     pub live: LiveTables,
+    /// Its kernel's shadow code.
+    pub code: ShadowCode,
     /// Its devices.
     pub bus: Bus,
     /// Exits by reason.

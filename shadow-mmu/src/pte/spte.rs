@@ -67,6 +67,13 @@ impl Spte {
         Self(self.0 & !(WRITABLE | DIRTY))
     }
 
+    /// The same entry without the right to execute.
+    #[must_use]
+    #[inline]
+    pub const fn no_execute(self) -> Self {
+        Self(self.0 | if self.0 & PRESENT != 0 { NO_EXECUTE } else { 0 })
+    }
+
     /// Does the CPU use it?
     #[must_use]
     #[inline]

@@ -116,7 +116,7 @@ pub fn alloc_contiguous(count: usize, owner: Owner) -> Option<Pfn> {
 /// Gives a frame of a guest or a shadow table back. A frame that shadow entries still name, and one that is the host's or
 /// nobody's, is kept, with an error in the log: a bug of the caller that must not become a hole in the isolation.
 pub fn free(frame: Pfn) {
-    let allowed = matches!(owner(frame), Owner::Guest(_) | Owner::Table(_) | Owner::Nested(_));
+    let allowed = matches!(owner(frame), Owner::Guest(_) | Owner::Table(_) | Owner::Nested(_) | Owner::Code(_));
     if allowed && with(|frames| frames.free(frame.raw())) {
         cpu::deactivate();
     } else {

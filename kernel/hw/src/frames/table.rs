@@ -17,6 +17,8 @@ pub enum Owner {
     Table(VmId),
     /// A second-level table (EPT or NPT) of this guest. Never linked with shadow tables: what an entry means differs.
     Nested(VmId),
+    /// Shadow code of this guest: fetched and read by its supervisor, written by the hypervisor only.
+    Code(VmId),
 }
 
 /// An [`Owner`] in 16 bits, so that a check is one compare.
@@ -32,6 +34,7 @@ impl Tag {
             Owner::Guest(vm) => Self(0x300 | vm.0 as u16),
             Owner::Table(vm) => Self(0x400 | vm.0 as u16),
             Owner::Nested(vm) => Self(0x500 | vm.0 as u16),
+            Owner::Code(vm) => Self(0x600 | vm.0 as u16),
         }
     }
 
@@ -43,6 +46,7 @@ impl Tag {
             3 => Owner::Guest(vm),
             4 => Owner::Table(vm),
             5 => Owner::Nested(vm),
+            6 => Owner::Code(vm),
             _ => Owner::Reserved,
         }
     }
@@ -82,7 +86,7 @@ pub struct Stats {
     pub host: usize,
     /// Guest memory of all machines.
     pub guest: usize,
-    /// Shadow and second-level tables of all machines.
+    /// Shadow and second-level tables, and shadow code, of all machines.
     pub table: usize,
 }
 
@@ -254,7 +258,7 @@ impl FrameTable {
                 Owner::Free => stats.free += 1,
                 Owner::Host => stats.host += 1,
                 Owner::Guest(_) => stats.guest += 1,
-                Owner::Table(_) | Owner::Nested(_) => stats.table += 1,
+                Owner::Table(_) | Owner::Nested(_) | Owner::Code(_) => stats.table += 1,
                 Owner::Reserved => continue,
             }
             stats.total += 1;
@@ -283,6 +287,7 @@ mod tests {
             Owner::Guest(VmId(255)),
             Owner::Table(VmId(7)),
             Owner::Nested(VmId(1)),
+            Owner::Code(VmId(2)),
         ] {
             assert_eq!(Tag::new(owner).owner(), owner);
         }

@@ -11,6 +11,8 @@ pub(crate) trait Kind {
     const ROOT_ENTRIES: usize;
     /// Whether entries of L2 tables may map 2 MiB.
     const HUGE: bool;
+    /// Whether L1 tables may map shadow code.
+    const CODE: bool;
 
     /// Who owns the frames of such tables.
     fn owner(vm: VmId) -> Owner;
@@ -36,6 +38,7 @@ impl Kind for Shadow {
     const NAMES: u64 = PRESENT;
     const ROOT_ENTRIES: usize = WINDOW_ENTRY;
     const HUGE: bool = false;
+    const CODE: bool = true;
 
     fn owner(vm: VmId) -> Owner {
         Owner::Table(vm)
@@ -54,6 +57,7 @@ impl Kind for Nested {
     const NAMES: u64 = 7;
     const ROOT_ENTRIES: usize = ENTRIES;
     const HUGE: bool = true;
+    const CODE: bool = false;
 
     fn owner(vm: VmId) -> Owner {
         Owner::Nested(vm)

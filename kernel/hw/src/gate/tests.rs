@@ -188,3 +188,18 @@ fn a_huge_entry_maps_512_own_frames() {
     assert!(f.free(1023));
     put_nested(&mut f, 2, 2, 0, huge(512)).expect_err("a frame of it is free by now");
 }
+
+#[test]
+fn shadow_code_is_for_the_supervisor_to_fetch() {
+    let mut frames = vec![FrameInfo::of(Owner::Table(VM)); 4];
+    frames[2] = FrameInfo::of(Owner::Code(VM));
+    frames[3] = FrameInfo::of(Owner::Code(OTHER));
+    let mut f = FrameTable::new(Box::leak(frames.into_boxed_slice()));
+    let mut put = |raw| store::<Shadow>(&mut f, VM, (0, 0), 0, raw, |_| false);
+    assert!(put(2 << 12 | 1).is_ok());
+    assert!(put(2 << 12 | 3).is_err(), "writable");
+    assert!(put(2 << 12 | 5).is_err(), "for user code");
+    assert!(put(3 << 12 | 1).is_err(), "another guest's");
+    f.get_mut(1).unwrap().level = 2;
+    assert!(store::<Shadow>(&mut f, VM, (1, 0), 0, 2 << 12 | 1, |_| false).is_err(), "not in an upper table");
+}

@@ -12,6 +12,9 @@ use super::segment::{DATA, SegReg, place};
 
 /// Type bit 0 of a code or data descriptor.
 const ACCESSED: u64 = 1 << 40;
+/// Type bits of a code descriptor.
+const READABLE: u64 = 1 << 41;
+const CODE: u64 = 1 << 43;
 
 /// For each data segment register, the descriptor it holds although the table has another by now.
 #[derive(Clone, Copy, Default)]
@@ -44,7 +47,9 @@ impl Hidden {
     /// The descriptor that `reg`, holding `selector`, has instead of the table's entry `now`.
     pub(super) fn of(&self, reg: SegReg, selector: u16, now: u64) -> Option<u64> {
         let kept = &self.0[reg as usize];
-        (kept.raw != 0 && kept.selector == selector && now & ACCESSED == 0).then_some(kept.raw)
+        // A code segment that cannot be read is no data segment's, so its accessed bit tells of CS.
+        let loadable = now & (CODE | READABLE) != CODE;
+        (kept.raw != 0 && kept.selector == selector && (now & ACCESSED == 0 || !loadable)).then_some(kept.raw)
     }
 
     /// `reg` was loaded from the tables as they are.

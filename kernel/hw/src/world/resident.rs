@@ -15,19 +15,20 @@ const HOST_CR0: Cr0 = Cr0::CR0_ENABLE_PAGING
     .union(Cr0::CR0_NUMERIC_ERROR)
     .union(Cr0::CR0_EXTENSION_TYPE);
 
-/// CR4 without the guest's bits. PGE, SMEP, SMAP, OSXSAVE, PKE stay off.
+/// CR4 without the guest's bits. PGE, SMAP, OSXSAVE, PKE stay off.
 const HOST_CR4: Cr4 = Cr4::CR4_ENABLE_PAE;
 
 /// Sets the host's control registers, before there is any world.
 pub(crate) fn init() {
-    write_controls(0, 0);
+    write_controls(0, 0, false);
 }
 
-fn write_controls(cr0: u64, cr4: u64) {
+fn write_controls(cr0: u64, cr4: u64, fetch_guard: bool) {
+    let smep = if fetch_guard && features::get().smep { Cr4::CR4_ENABLE_SMEP } else { Cr4::empty() };
     let umip = if features::get().umip { Cr4::CR4_ENABLE_UMIP } else { Cr4::empty() };
     let cr0 = HOST_CR0 | Cr0::from_bits_truncate((cr0 & GUEST_CR0) as usize);
     let extension = Cr4::from_bits_truncate(cpu::extension_cr4() as usize);
-    let cr4 = HOST_CR4 | extension | umip | Cr4::from_bits_truncate((cr4 & GUEST_CR4) as usize);
+    let cr4 = HOST_CR4 | extension | umip | smep | Cr4::from_bits_truncate((cr4 & GUEST_CR4) as usize);
     // SAFETY: paging, PAE and protection stay on as they are. The bits a guest may choose change nothing for host code, which
     // uses no FPU, no debug registers and may use RDTSC in ring 0 whatever TSD says.
     unsafe {
@@ -40,8 +41,8 @@ fn write_controls(cr0: u64, cr4: u64) {
 pub(crate) fn set_controls(state: *mut State) {
     if ptr::eq(cpu::resident(), state) {
         // SAFETY: the caller holds the world, so the state is alive and unchanged meanwhile.
-        let (cr0, cr4) = unsafe { ((*state).cr0, (*state).cr4) };
-        write_controls(cr0, cr4);
+        let (cr0, cr4, fetch_guard) = unsafe { ((*state).cr0, (*state).cr4, (*state).fetch_guard) };
+        write_controls(cr0, cr4, fetch_guard);
     }
 }
 
@@ -90,7 +91,7 @@ fn put_away(old: *mut State) {
     cpu::deactivate();
     cpu::set_resident(ptr::null_mut());
     // FXSAVE and FXRSTOR need TS=0 and EM=0, and move the SSE registers only with OSFXSR.
-    write_controls(0, 1 << 9);
+    write_controls(0, 1 << 9, false);
     if !old.is_null() {
         // SAFETY: a resident world is alive: `evict` runs before one goes away.
         unsafe {

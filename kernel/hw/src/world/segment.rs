@@ -100,6 +100,12 @@ impl World {
         }
     }
 
+    /// Keeps ring 1 from executing user pages, where the CPU can: for guests whose kernel runs on shadow code.
+    pub fn set_fetch_guard(&mut self, on: bool) {
+        self.state_mut().fetch_guard = on;
+        resident::set_controls(self.state.as_ptr());
+    }
+
     /// The guest's CR0.TS, EM, MP and AM, and CR4.TSD, DE, OSFXSR and OSXMMEXCPT; other bits are ignored.
     ///
     /// A hardware world takes both registers as the guest believes them.

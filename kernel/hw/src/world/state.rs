@@ -21,6 +21,8 @@ pub(crate) struct State {
     pub(crate) fpu: Fpu,
     pub(crate) vm: VmId,
     pub(crate) ldt_present: bool,
+    /// Ring 1 runs shadow code only: SMEP is on where there is one.
+    pub(crate) fetch_guard: bool,
     /// ES, CS (unused), SS (unused), DS, FS, GS while not resident.
     pub(crate) segments: [u16; 6],
     /// Descriptors that data segment registers hold although the tables have changed; see `hidden`.

@@ -12,13 +12,13 @@ use super::kernel::{Switch, parse_switch};
 use super::words::{Line, number, size};
 use crate::dev::{ConsoleKind, DISKS};
 
-const WORDS: &str = "name=, mem=, time=, apic=, shadow=, mmu=, console=, format=, addr= or of=, disk=, save=, \
+const WORDS: &str = "name=, mem=, time=, apic=, shadow=, mmu=, shadow-code=, console=, format=, addr= or of=, disk=, save=, \
      and the guest's own arguments after --";
 const NAME: &str = "1 to 32 letters, digits, `-`, `_` or `.`";
 const MEM: &str = "a size from 1M to 3G in steps of 4K, such as 16M";
 const TIME: &str = "real or virtual";
 const CONSOLE: &str = "auto, serial, lines or screen";
-const APIC: &str = "on or off";
+const SWITCH: &str = "on or off";
 const SHADOW: &str = Policy::WORDS;
 const MMU: &str = "shadow or nested";
 const FORMAT: &str = "multiboot or flat";
@@ -106,6 +106,8 @@ pub struct GuestConfig {
     pub console: ConsoleKind,
     /// How its image is loaded.
     pub format: ImageFormat,
+    /// Whether its kernel runs on shadow code. Without, sensitive instructions that do not trap show the real state.
+    pub shadow_code: Switch,
     /// The command line its kernel sees.
     pub arguments: String,
     /// The index of its image among the boot modules.
@@ -129,6 +131,7 @@ impl GuestConfig {
             mmu: None,
             console: ConsoleKind::Auto,
             format: ImageFormat::Multiboot,
+            shadow_code: Switch::On,
             arguments: String::new(),
             image: 0,
             modules: Vec::new(),
@@ -202,6 +205,7 @@ struct ModuleWords<'a> {
     console: Option<ConsoleKind>,
     flat: Option<bool>,
     address: Option<u32>,
+    shadow_code: Option<Switch>,
 }
 
 impl<'a> ModuleWords<'a> {
@@ -217,12 +221,15 @@ impl<'a> ModuleWords<'a> {
                 "save" => set(place, &mut found.save, "save", parse_switch(value), value, SAVE)?,
                 "mem" => set(place, &mut found.memory, "mem", parse_memory(value), value, MEM)?,
                 "time" => set(place, &mut found.time, "time", parse_time(value), value, TIME)?,
-                "apic" => set(place, &mut found.apic, "apic", parse_switch(value), value, APIC)?,
+                "apic" => set(place, &mut found.apic, "apic", parse_switch(value), value, SWITCH)?,
                 "shadow" => set(place, &mut found.shadow, "shadow", value.parse().ok(), value, SHADOW)?,
                 "mmu" => set(place, &mut found.mmu, "mmu", parse_mmu(value), value, MMU)?,
                 "console" => set(place, &mut found.console, "console", parse_console(value), value, CONSOLE)?,
                 "format" => set(place, &mut found.flat, "format", parse_format(value), value, FORMAT)?,
                 "addr" => set(place, &mut found.address, "addr", parse_address(value), value, ADDR)?,
+                "shadow-code" => {
+                    set(place, &mut found.shadow_code, "shadow-code", parse_switch(value), value, SWITCH)?;
+                }
                 _ => return Err(unknown(place, word.text)),
             }
         }
@@ -236,7 +243,10 @@ impl<'a> ModuleWords<'a> {
     fn into_owned(self, index: usize) -> Result<Owned, ConfigError> {
         let others = [self.name.is_some(), self.memory.is_some(), self.time.is_some(), self.flat.is_some()];
         let others = others.into_iter().chain([self.address.is_some(), self.apic.is_some()]);
-        if others.chain([self.shadow.is_some(), self.mmu.is_some(), self.console.is_some()]).any(|given| given) {
+        if others
+            .chain([self.shadow.is_some(), self.mmu.is_some(), self.shadow_code.is_some(), self.console.is_some()])
+            .any(|given| given)
+        {
             let problem = "of= stands with words for a guest: expected at most disk= and save= beside it";
             return Err(self.combination(problem));
         }
@@ -268,6 +278,7 @@ impl<'a> ModuleWords<'a> {
             mmu: self.mmu,
             console: self.console.unwrap_or(ConsoleKind::Auto),
             format,
+            shadow_code: self.shadow_code.unwrap_or(Switch::On),
             arguments: self.arguments.to_owned(),
             image: index,
             modules: Vec::new(),

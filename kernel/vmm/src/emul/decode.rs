@@ -2,7 +2,8 @@
 
 use gnomon_hw::SegReg;
 use gnomon_trace::{Kind, Record};
-use iced_x86::{Decoder, DecoderOptions, Instruction};
+use iced_x86::{Decoder, DecoderError, DecoderOptions, Instruction};
+use shadow_mmu::{Access, AccessKind};
 
 use crate::trap::{Emulated, Exception};
 use crate::vcpu::Descriptor;
@@ -31,7 +32,13 @@ impl Vm {
             None => {
                 let bytes = bytes.get(..fetched.min(MAX_LENGTH)).unwrap_or(&[]);
                 let bits = if big { 32 } else { 16 };
-                let insn = Decoder::with_ip(bits, bytes, eip.into(), DecoderOptions::NONE).decode();
+                let mut decoder = Decoder::with_ip(bits, bytes, eip.into(), DecoderOptions::NONE);
+                let insn = decoder.decode();
+                if insn.is_invalid() && decoder.last_error() == DecoderError::NoMoreBytes && fetched < MAX_LENGTH {
+                    // It goes on in a page that cannot be fetched from.
+                    let access = Access { kind: AccessKind::Fetch, privilege: self.privilege() };
+                    self.translate(base.wrapping_add(eip).wrapping_add(fetched as u32), access)?;
+                }
                 if !insn.is_invalid() {
                     self.decoded.insert(eip, key, big, insn);
                 }

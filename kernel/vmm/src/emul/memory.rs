@@ -41,6 +41,7 @@ impl Vm {
             Mnemonic::Push => self.push_op(insn),
             Mnemonic::Pop => self.pop_op(insn),
             Mnemonic::Call if !super::is_far_memory(insn) => self.call_near(insn),
+            Mnemonic::Jmp if insn.op0_kind() == OpKind::Memory && !super::is_far_memory(insn) => self.jump_near(insn),
             Mnemonic::Stosb | Mnemonic::Movsb | Mnemonic::Lodsb => return self.string_op(insn, 1),
             Mnemonic::Stosw | Mnemonic::Movsw | Mnemonic::Lodsw => return self.string_op(insn, 2),
             Mnemonic::Stosd | Mnemonic::Movsd | Mnemonic::Lodsd
@@ -50,7 +51,8 @@ impl Vm {
             }
             _ => Err(StopReason::Unemulated.into()),
         }?;
-        Ok(if insn.mnemonic() == Mnemonic::Call { Next::Stay } else { Next::Advance })
+        let jumped = matches!(insn.mnemonic(), Mnemonic::Call | Mnemonic::Jmp);
+        Ok(if jumped { Next::Stay } else { Next::Advance })
     }
 
     /// Size of the destination operand.
@@ -227,6 +229,13 @@ impl Vm {
         // The destination address uses ESP after the pop (SDM 2B, POP).
         self.drop_stack(size as u32);
         self.write_operand(insn, 0, size, value).inspect_err(|_| self.set_esp(esp))
+    }
+
+    fn jump_near(&mut self, insn: &Instruction) -> Emulated<()> {
+        let size = insn.memory_size().size();
+        let target = self.read_operand(insn, 0, size)?;
+        self.set_eip(target);
+        Ok(())
     }
 
     fn call_near(&mut self, insn: &Instruction) -> Emulated<()> {

@@ -12,6 +12,7 @@ mod far;
 mod io;
 mod memory;
 mod operand;
+mod sensitive;
 mod tables;
 
 pub(crate) use cache::DecodeCache;

@@ -118,6 +118,9 @@ impl Vm {
                 return Err(Exception::coded(vector::NP, error).into());
             }
             self.sync_selector(selector)?;
+            if descriptor.is_code() {
+                return self.load_code_as_data(reg, selector, descriptor);
+            }
         }
         // What the live table still refuses has no live form: a middle ring, or an index that the host uses.
         self.world.load_segment(reg, selector.0).map_err(|_| StopReason::MiddleRing.into())

@@ -119,7 +119,7 @@ impl Vm {
 
     /// Fills the shadow for an access of the CPU's own, with its effects on A and D.
     #[cold]
-    fn fill_for(&mut self, gva: u32, kind: AccessKind) -> Option<()> {
+    pub(crate) fn fill_for(&mut self, gva: u32, kind: AccessKind) -> Option<()> {
         if self.mmu.is_open() {
             return None;
         }

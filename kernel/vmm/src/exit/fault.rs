@@ -12,6 +12,9 @@ impl Vm {
         let gva = Gva::new(self.world.cr2());
         let access = Access::from_error(PfErr::from_bits_truncate(self.world.context().error as u32));
         let fault = Fault { gva, access };
+        if access.kind == AccessKind::Fetch && self.on_shadow_code() {
+            return self.on_code_fetch(gva.raw() as u32);
+        }
         let (outcome, plan) = self.mmu.on_fault(fault);
         self.flush(plan);
         match outcome {
@@ -32,14 +35,14 @@ impl Vm {
         }
     }
 
-    pub(super) fn check_progress(&mut self, gva: Gva) -> Emulated<()> {
+    pub(crate) fn check_progress(&mut self, gva: Gva) -> Emulated<()> {
         if self.progress.stuck(self.world.context(), gva.raw()) { Err(StopReason::FaultLoop.into()) } else { Ok(()) }
     }
 
     /// A write that is allowed, into a frame that is tracked.
     fn on_tracked_write(&mut self, fault: Fault, gpa: Gpa) -> Emulated<()> {
         let table = self.mmu.write_kind(gpa.gfn()).page_table;
-        if !table {
+        if !table && !self.code.is_source(gpa.gfn()) {
             self.count(Reason::TrackedWrite);
             self.open_descriptor_page(gpa.gfn());
             let (_, plan) = self.mmu.on_fault(fault);
@@ -53,7 +56,7 @@ impl Vm {
         match done {
             Err(Trap::Stop(StopReason::Unemulated)) => self.step_over(fault),
             done => {
-                self.count(Reason::PtWrite);
+                self.count(if table { Reason::PtWrite } else { Reason::CodeWrite });
                 done
             }
         }

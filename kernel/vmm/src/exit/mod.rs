@@ -26,6 +26,9 @@ impl Vm {
     /// The reason for which the VM stops.
     pub(crate) fn on_exit(&mut self, exit: Exit) -> Result<(), StopReason> {
         let stepped = self.end_step();
+        if self.is_unveiled() {
+            self.veil();
+        }
         let tracing = self.world.context().rflags as u32 & flags::TF != 0;
         self.retired = false;
         // A page fault may belong to the instruction that is being stepped over; anything else ends that.
@@ -70,6 +73,7 @@ impl Vm {
             vector::PF => self.on_page_fault(),
             vector::GP | vector::NP if error > 3 && self.return_fast() => Ok(()),
             vector::GP | vector::NP | vector::SS | vector::UD => self.on_refused(number, error),
+            vector::BP if self.on_shadow_code() => self.on_code_trap(),
             vector::BP | vector::OF => self.on_open_gate(number, 1),
             SYSTEM_CALL => self.on_open_gate(number, 2),
             vector::DB => self.on_debug(stepped),

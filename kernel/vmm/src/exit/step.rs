@@ -38,6 +38,7 @@ impl Vm {
         self.flush(plan);
         for gfn in written {
             if self.mmu.write_kind(gfn).watched {
+                self.code_frame_written(gfn.base(), PAGE as usize);
                 self.descriptor_frame_written(gfn.base(), PAGE as usize);
             }
         }

@@ -199,7 +199,11 @@ impl Vm {
         if entry.suspended {
             return;
         }
-        let raw = if entry.leads_to_user && !self.live.user_open { entry.live.hidden() } else { entry.live };
+        let raw = match (entry.leads_to_user, self.live.user_open) {
+            (true, false) => entry.live.hidden(),
+            (true, true) => entry.live,
+            (false, _) => self.code.windowed(entry.live),
+        };
         // The gate refuses only what `to_live` never makes; a refusal leaves the entry empty, which is safe.
         let _ = self.world.set_descriptor(entry.table, entry.index, raw.0);
     }
@@ -229,11 +233,62 @@ impl Vm {
     /// Runs CS or SS from its cache slot.
     fn use_slot(&mut self, reg: SegReg, visible: Selector, live: Descriptor) {
         let rpl = Selector(real_selector(&self.world, reg)).rpl();
-        let slot = self.cache_slot(reg, live).with_rpl(rpl);
+        let slot = self.cache_slot(reg, self.cpu_form(reg, live, rpl)).with_rpl(rpl);
         if let Some(place) = self.live.cached.get_mut(cache_index(reg)) {
             *place = Some(Cached { visible, slot });
         }
         set_real_selector(&mut self.world, reg, slot);
+    }
+
+    /// The descriptor that the CPU must have for one that is loaded with this RPL.
+    fn cpu_form(&self, reg: SegReg, live: Descriptor, rpl: u8) -> Descriptor {
+        if reg == SegReg::Cs && rpl != 3 { self.code.windowed(live) } else { live }
+    }
+
+    /// What CS holds before the code window moves.
+    pub(crate) fn code_segment_before_move(&self) -> Option<Descriptor> {
+        self.loaded_descriptor(SegReg::Cs)
+    }
+
+    /// The code window moved: kernel code segments follow, the one in CS too.
+    pub(crate) fn move_code_segments(&mut self, loaded: Option<Descriptor>) {
+        for at in 0..self.live.entries.len() {
+            if let Some(&entry) = self.live.entries.get(at)
+                && entry.live.is_code()
+            {
+                self.put_live(entry);
+            }
+        }
+        let visible = self.visible_selector(SegReg::Cs);
+        let cached = self.live.cached.get(cache_index(SegReg::Cs)).copied().flatten();
+        if let (Some(cached), Some(loaded)) = (cached, loaded)
+            && cached.slot.index() == Selector(real_selector(&self.world, SegReg::Cs)).index()
+        {
+            self.use_slot(SegReg::Cs, visible, loaded);
+        }
+    }
+
+    /// Whether the code that runs is 16-bit code.
+    pub(crate) fn code_segment_is_small(&self) -> bool {
+        self.loaded_descriptor(SegReg::Cs).is_some_and(|code| !code.is_big())
+    }
+
+    /// Loads DS, ES, FS or GS with a code segment of the guest's. The live entry may be moved, or hidden; the register gets what the
+    /// guest's table says, and keeps it.
+    pub(crate) fn load_code_as_data(&mut self, reg: SegReg, selector: Selector, raw: Descriptor) -> Emulated<()> {
+        let (table, index) = (table_of(selector), selector.index());
+        let entry = self.live.entries.iter().find(|entry| entry.index == index && entry.table == table).copied();
+        let live = raw.to_live().ok_or(StopReason::MiddleRing)?;
+        let refused = |_| StopReason::MiddleRing;
+        self.world.set_descriptor(table, index, live.0).map_err(|_| StopReason::MiddleRing)?;
+        let loaded = self.world.load_segment(reg, selector.0).map_err(refused);
+        match entry {
+            Some(entry) if !entry.suspended => self.put_live(entry),
+            _ => {
+                let _ = self.world.set_descriptor(table, index, 0);
+            }
+        }
+        Ok(loaded?)
     }
 
     /// CS or SS as the guest believes it, RPL included.
@@ -269,9 +324,10 @@ impl Vm {
         let live = raw.to_live().ok_or(StopReason::MiddleRing)?;
         let real = selector.with_rpl(if cpl == 0 { 1 } else { 3 });
         set_real_selector(&mut self.world, reg, real);
+        let form = self.cpu_form(reg, live, real.rpl());
         let table = table_of(selector);
         if selector.index() >= guest_entries(table)
-            || Descriptor(self.world.descriptor(table, selector.index())).accessed() != live
+            || Descriptor(self.world.descriptor(table, selector.index())).accessed() != form
         {
             self.use_slot(reg, selector, live);
         }
@@ -302,6 +358,7 @@ impl Vm {
     pub(crate) fn loaded_descriptor(&self, reg: SegReg) -> Option<Descriptor> {
         match self.world.loaded_descriptor(reg) {
             0 => None,
+            raw if reg == SegReg::Cs && self.cpl() == 0 => Some(self.code.unwindowed(Descriptor(raw))),
             raw => Some(Descriptor(raw)),
         }
     }

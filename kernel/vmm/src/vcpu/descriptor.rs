@@ -80,6 +80,7 @@ pub enum SystemType {
     Reserved,
 }
 
+const BASE: u64 = 0xff00_00ff_ffff_0000;
 const ACCESSED: u64 = 1 << 40;
 const WRITABLE_OR_READABLE: u64 = 1 << 41;
 const CONFORMING: u64 = 1 << 42;
@@ -214,6 +215,19 @@ impl Descriptor {
         if self.dpl() == 1 { Self(self.0 & !(3 << DPL_SHIFT)) } else { self }
     }
 
+    /// The same segment with its base moved by `shift`, mod 4 GiB.
+    #[must_use]
+    pub const fn moved(self, shift: u32) -> Self {
+        let base = self.base().wrapping_add(shift) as u64;
+        Self(self.0 & !BASE | (base & 0xff_ffff) << 16 | (base >> 24) << 56)
+    }
+
+    /// The same code segment, not readable.
+    #[must_use]
+    pub const fn execute_only(self) -> Self {
+        Self(self.0 & !WRITABLE_OR_READABLE)
+    }
+
     /// The same with the P bit cleared: a load of it raises #NP.
     #[must_use]
     pub const fn hidden(self) -> Self {
@@ -281,6 +295,14 @@ mod tests {
                 }
             }
         }
+    }
+
+    #[test]
+    fn a_base_moves_around_the_end() {
+        let moved = FLAT_CODE.moved(0xa000_0000).moved(0xc012_3000);
+        assert_eq!(moved.base(), 0x6012_3000);
+        assert_eq!(moved.moved(moved.base().wrapping_neg()), FLAT_CODE);
+        assert!(!FLAT_CODE.execute_only().is_readable() && FLAT_CODE.execute_only().is_code());
     }
 
     #[test]

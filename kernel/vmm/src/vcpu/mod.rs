@@ -4,6 +4,7 @@
 //! ([`gnomon_hw::World`]); here is what the real CPU must not hold for the guest: control registers, descriptor table registers, the
 //! system part of EFLAGS, MSRs.
 
+pub mod cpuid;
 mod descriptor;
 mod msr;
 

@@ -1,0 +1,449 @@
+//! The code window: where the CPU fetches the guest kernel's *shadow code* from.
+//!
+//! The guest kernel's code segment has a base that moves its fetches by a constant, the *shift*: an instruction at linear address
+//! `gva` is fetched from `place = gva + shift` (mod 4 GiB). There the shadow tables map pages of the caller's, executable, read-only
+//! and for the supervisor only, while data accesses go to `gva` as ever.
+//!
+//! ```text
+//!   guest's page directory        shadow L2                         code L1 page of that guest table
+//!   [gva's entry]  ---------->    [gva]    ---> L1 page: data       one entry for each entry of the guest's table,
+//!   [place's: absent]             [place]  -----------------------> naming the shadow of the code that the guest's entry maps
+//! ```
+//!
+//! A code page of level 1 stands for a guest page table (or a part of a large page) like any other, with a bit of its own in its key: it
+//! is found again after a CR3 load, shared by roots that share the table, and follows writes to that table. It is linked in the slot
+//! of `place`, which must be empty in the guest's own directory; the guest's own use of that slot always wins. What the links depend on
+//! is checked whenever a directory or the root changes (`check_code_links`).
+//!
+//! With the window in use no guest page may be executed with supervisor rights: see [`ShadowMmu::set_fetch_guard`]. So a fetch that
+//! goes to a place which the guest maps faults, and the caller moves the window.
+
+use crate::access::{Access, AccessKind, GuestFault, Perms, Privilege};
+use crate::addr::{Gfn, Gpa, Gva, Level, Pfn};
+use crate::controls::PagingMode;
+use crate::event::Observer;
+use crate::fill::MAX_NEW_PAGES;
+use crate::flush::FlushPlan;
+use crate::links::{NIL, page_of, slot_of};
+use crate::mem::{GfnKind, GuestMem, TableMem, backing};
+use crate::mmu::ShadowMmu;
+use crate::pool::{Page, Reservation};
+use crate::pte::{Flat, GuestFormat, GuestPte, Legacy32, Pae, Spte, entry_gpa};
+use crate::role::Key;
+use crate::stop::{Broken, Trouble, VmStop};
+use crate::table::Stored;
+use crate::walk::{Mark, Step, Walk, WalkError, frame_in_leaf, walk};
+
+/// Regions of 2 MiB that code is run from at a time. When there are more, all links are made anew.
+const MAX_REGIONS: usize = 64;
+/// log2 of the bytes that one L1 page maps.
+const REGION_SHIFT: u32 = 21;
+/// Addresses from here on are devices', whatever the guest maps.
+const DEVICES: u64 = 0xf000_0000;
+/// Frames that one L1 page maps, less one.
+const LAST_FRAME: u64 = 511;
+
+const FETCH: Access = Access { kind: AccessKind::Fetch, privilege: Privilege::Supervisor };
+
+/// What a fetch through the window needs.
+#[must_use]
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum CodeOutcome {
+    /// The fetch succeeds now.
+    Resume,
+    /// A page of shadow code for this frame must be given by [`ShadowMmu::map_code`].
+    Wanted(CodePage),
+    /// A true fault, at the guest's own address.
+    Inject(GuestFault),
+    /// The guest uses the place: move the window.
+    Taken,
+    /// The guest fetches from where it has no memory.
+    Mmio(Gpa),
+    /// The fetch, or the walk for it, needs this frame, which is [not resident](GfnKind::NotResident).
+    NotResident(Gfn),
+    /// The VM cannot go on.
+    Stop(VmStop),
+}
+
+/// Which code a window page shows.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct CodePage {
+    /// The frame of the code.
+    pub gfn: Gfn,
+    /// The frame that the next linear page is fetched from. `None` if none is, or if it may be another one in an address space that
+    /// shares this page's table: an instruction that reaches into the next page must not run unseen then.
+    pub following: Option<Gfn>,
+}
+
+/// Where the window is and what it is used for.
+#[derive(Debug)]
+pub(crate) struct Window {
+    shift: u32,
+    regions: [u16; MAX_REGIONS],
+    count: usize,
+    /// A directory was written: the links must be looked at.
+    pub(crate) dirty: bool,
+    /// No guest page is executable with supervisor rights.
+    pub(crate) guard: bool,
+}
+
+impl Window {
+    pub(crate) const fn new() -> Self {
+        Self { shift: 0, regions: [0; MAX_REGIONS], count: 0, dirty: false, guard: false }
+    }
+
+    fn regions(&self) -> &[u16] {
+        self.regions.get(..self.count).unwrap_or(&[])
+    }
+
+    /// Where `gva` is fetched from.
+    fn place(&self, gva: Gva) -> Gva {
+        Gva::new(u64::from((gva.raw() as u32).wrapping_add(self.shift)))
+    }
+}
+
+impl<G: GuestMem, T: TableMem, O: Observer> ShadowMmu<G, T, O> {
+    /// From now on guest pages that only the supervisor may use are not executable. The caller sees to it that the supervisor cannot
+    /// execute user pages either (SMEP). Call it before the first fault.
+    pub const fn set_fetch_guard(&mut self, on: bool) {
+        self.window.guard = on;
+    }
+
+    /// Moves the window. Nothing is mapped in it afterwards.
+    pub fn set_window(&mut self, shift: u32) -> FlushPlan {
+        if let Err(trouble) = self.drop_code_pages() {
+            self.remember(trouble);
+        }
+        self.window.shift = shift;
+        self.window.count = 0;
+        self.take_plan()
+    }
+
+    /// Would a window with this shift be free for the code at `gva`, in the address space of now?
+    #[must_use]
+    pub fn window_fits(&self, shift: u32, gva: Gva) -> bool {
+        let place = Gva::new(u64::from((gva.raw() as u32).wrapping_add(shift)));
+        match self.ctx.mode {
+            PagingMode::Off => self.free_directory::<Flat>(place).is_some(),
+            PagingMode::Legacy32 => self.free_directory::<Legacy32>(place).is_some(),
+            PagingMode::Pae => self.free_directory::<Pae>(place).is_some(),
+        }
+    }
+
+    /// The first address of each region of 2 MiB that code was fetched from since the window moved.
+    pub fn code_regions(&self) -> impl Iterator<Item = Gva> + '_ {
+        self.window.regions().iter().map(|&region| Gva::new(u64::from(region) << REGION_SHIFT))
+    }
+
+    /// The supervisor fetched the instruction at `gva` through the window, and it faulted.
+    pub fn on_code_fetch(&mut self, gva: Gva) -> (CodeOutcome, FlushPlan) {
+        let outcome = match self.ctx.mode {
+            PagingMode::Off => self.code_fetch::<Flat>(gva),
+            PagingMode::Legacy32 => self.code_fetch::<Legacy32>(gva),
+            PagingMode::Pae => self.code_fetch::<Pae>(gva),
+        };
+        (outcome.unwrap_or_else(CodeOutcome::Stop), self.take_plan())
+    }
+
+    fn code_fetch<F: GuestFormat>(&mut self, gva: Gva) -> Result<CodeOutcome, VmStop> {
+        self.check_fault(gva)?;
+        let walk = match walk::<F, G, O>(&self.mem, &self.ctx, (gva, FETCH), Mark::Set, &mut self.observer) {
+            Ok(walk) => walk,
+            Err(WalkError::Fault(fault)) => return Ok(CodeOutcome::Inject(fault)),
+            Err(WalkError::Retry) => return Ok(CodeOutcome::Resume),
+            Err(WalkError::NotResident(gfn)) => return Ok(CodeOutcome::NotResident(gfn)),
+            Err(WalkError::Stop(stop)) => return Err(stop),
+        };
+        if self.mem.kind(walk.gfn) == GfnKind::NotResident {
+            return Ok(CodeOutcome::NotResident(walk.gfn));
+        }
+        if self.frames.find(walk.gfn).is_none() || backing(self.mem.kind(walk.gfn)).is_none() {
+            return Ok(CodeOutcome::Mmio(walk.gpa(gva)));
+        }
+        self.frames.note(walk.gfn, FETCH.into());
+        let Some(above) = self.free_directory::<F>(self.window.place(gva)) else { return Ok(CodeOutcome::Taken) };
+        match self.link_code::<F>(&walk, &above, gva) {
+            Ok(true) => Ok(CodeOutcome::Resume),
+            Ok(false) => Ok(CodeOutcome::Wanted(CodePage { gfn: walk.gfn, following: self.following(gva) })),
+            Err(trouble) => Err(self.stop(trouble)),
+        }
+    }
+
+    /// Which code the window shows, or would show, for `gva`; `None` if the guest cannot fetch from there.
+    #[must_use]
+    pub fn code_page(&self, gva: Gva) -> Option<CodePage> {
+        let gfn = self.probe(gva, FETCH).ok()?.gfn();
+        backing(self.mem.kind(gfn)).map(|_| CodePage { gfn, following: self.following(gva) })
+    }
+
+    /// The frame behind the next page, if every address space that shares the L1 page of this one has the same there.
+    fn following(&self, gva: Gva) -> Option<Gfn> {
+        let next = gva.page().raw().wrapping_add(0x1000);
+        if next >> REGION_SHIFT != gva.raw() >> REGION_SHIFT {
+            return None;
+        }
+        let gfn = self.probe(Gva::new(next), FETCH).ok()?.gfn();
+        backing(self.mem.kind(gfn)).map(|_| gfn)
+    }
+
+    /// Links the code page for `gva`; says whether its entry is there already.
+    fn link_code<F: GuestFormat>(&mut self, walk: &Walk, above: &Walk, gva: Gva) -> Result<bool, Trouble> {
+        let place = self.window.place(gva);
+        let mut room = self.reserve(MAX_NEW_PAGES)?;
+        let directory = self.directory_in_window::<F>(above, place, &mut room)?;
+        if F::LEVELS != 0 && !self.policy.sync.is_vtlb() && self.slot_of_place(gva)?.is_none() {
+            // The entry for `gva` decides about the link, so its table must be tracked.
+            self.link_directory::<F>(self.root.ok_or(Broken(8))?.index, walk, gva, &mut room)?;
+        }
+        let key = self.key_on_path::<F>(walk, gva, Level::L1).code();
+        if key.role.is_table() && self.frames.get(key.gfn)?.unsync {
+            self.resync(key.gfn)?;
+        }
+        let page = self.link((directory, place.slot(Level::L2)), key, place, &mut room)?;
+        self.note_region((gva.raw() >> REGION_SHIFT) as u16)?;
+        Ok(self.pool.get(page)?.has(gva.slot(Level::L1)))
+    }
+
+    fn directory_in_window<F: GuestFormat>(
+        &mut self,
+        above: &Walk,
+        place: Gva,
+        room: &mut Reservation,
+    ) -> Result<u32, Trouble> {
+        let root = self.root.ok_or(Broken(8))?.index;
+        let vtlb = self.policy.sync.is_vtlb();
+        let key = if F::LEVELS == 0 || vtlb {
+            self.key_on_path::<F>(above, place, Level::L3)
+        } else {
+            Key::glue(&self.ctx, Level::L3)
+        };
+        let upper = self.link((root, place.slot(Level::L4)), key, place, room)?;
+        let key = if above.leaf == NO_DIRECTORY && !vtlb {
+            Key::window_directory(&self.ctx, place)
+        } else {
+            self.key_on_path::<F>(above, place, Level::L2)
+        };
+        self.link((upper, place.slot(Level::L3)), key, place, room)
+    }
+
+    fn note_region(&mut self, region: u16) -> Result<(), Trouble> {
+        if self.window.regions().contains(&region) {
+            return Ok(());
+        }
+        let count = self.window.count;
+        if let Some(place) = self.window.regions.get_mut(count) {
+            *place = region;
+            self.window.count = count.saturating_add(1);
+            return Ok(());
+        }
+        // The present fetch will fault again, and link again.
+        self.window.count = 0;
+        self.drop_code_pages()
+    }
+
+    /// What stands above a code page at `place`, if the guest has nothing there.
+    fn free_directory<F: GuestFormat>(&self, place: Gva) -> Option<Walk> {
+        let first = Gpa::new(place.raw() >> REGION_SHIFT << REGION_SHIFT).gfn();
+        let mut above = Walk::flat(place);
+        if F::LEVELS == 0 {
+            let free = place.raw() < DEVICES && self.is_hole(first);
+            // A shadow page of the whole GiB exists where its first frame is memory.
+            if self.frames.find(first.align_down(18)).is_none() {
+                above.leaf = NO_DIRECTORY;
+            }
+            return free.then_some(above);
+        }
+        above.leaf = Level::L1.number();
+        let Some(table) = F::top(&self.ctx, place) else {
+            above.leaf = NO_DIRECTORY;
+            return Some(above);
+        };
+        let raw = F::read(&self.mem, entry_gpa::<F>(table, Level::L2, place))?;
+        let free = match F::decode(raw, Level::L2, &self.ctx) {
+            GuestPte::Absent => true,
+            GuestPte::Leaf { gfn, .. } => {
+                let frame = frame_in_leaf::<F>(gfn, Level::L2, place).align_down(9);
+                frame.base().raw() < DEVICES && self.is_hole(frame)
+            }
+            _ => false,
+        };
+        *above.steps.get_mut(1)? = Step::new(table, Perms::ALL);
+        free.then_some(above)
+    }
+
+    /// No memory and no device in the 2 MiB from this frame on?
+    fn is_hole(&self, first: Gfn) -> bool {
+        let last = first.add(LAST_FRAME);
+        [first, last].iter().all(|&gfn| self.frames.find(gfn).is_none() && self.mem.kind(gfn) == GfnKind::Hole)
+    }
+
+    /// Gives the page that [`CodeOutcome::Wanted`] asked for. `pfn` shows the code of `gfn`, and stays until [`Self::unmap_code`].
+    pub fn map_code(&mut self, gva: Gva, gfn: Gfn, pfn: Pfn) -> FlushPlan {
+        if let Err(trouble) = self.set_code_leaf(gva, gfn, pfn) {
+            self.remember(trouble);
+        }
+        self.take_plan()
+    }
+
+    fn set_code_leaf(&mut self, gva: Gva, gfn: Gfn, pfn: Pfn) -> Result<(), Trouble> {
+        let place = self.window.place(gva);
+        // If the link is gone meanwhile, the fetch faults again.
+        let Some((directory, slot)) = self.slot_of_place(place)? else { return Ok(()) };
+        let Some(page) = self.child(directory, slot)? else { return Ok(()) };
+        if self.pool.get(page)?.key.role.code() {
+            let spte = Spte::leaf(pfn, Perms::new(false, false, true));
+            if self.set_leaf((page, gva.slot(Level::L1)), gfn, spte, place)? == Stored::Changed {
+                self.flush_all();
+            }
+        }
+        Ok(())
+    }
+
+    /// The shadow entry above the L1 page of a place, if its table exists.
+    fn slot_of_place(&self, place: Gva) -> Result<Option<(u32, usize)>, Trouble> {
+        let Some(root) = self.root else { return Ok(None) };
+        let Some(upper) = self.child(root.index, place.slot(Level::L4))? else { return Ok(None) };
+        let directory = self.child(upper, place.slot(Level::L3))?;
+        Ok(directory.map(|directory| (directory, place.slot(Level::L2))))
+    }
+
+    /// Takes the shadow code of a frame out of the window, everywhere.
+    pub fn unmap_code(&mut self, gfn: Gfn) -> FlushPlan {
+        if let Err(trouble) = self.zap_code_of(gfn) {
+            self.remember(trouble);
+        }
+        // Tables may have been given up while the TLB kept what they held.
+        self.flush_all();
+        self.take_plan()
+    }
+
+    fn zap_code_of(&mut self, gfn: Gfn) -> Result<(), Trouble> {
+        let Some(frame) = self.frames.find(gfn) else { return Ok(()) };
+        let mut node = frame.rmap;
+        while node != NIL {
+            let next = self.links.next(node)?;
+            if self.pool.get(page_of(node))?.key.role.code() {
+                self.zap(page_of(node), slot_of(node))?;
+            }
+            node = next;
+        }
+        Ok(())
+    }
+
+    fn drop_code_pages(&mut self) -> Result<(), Trouble> {
+        for index in 0..self.pool.len() as u32 {
+            let page = self.pool.get(index)?;
+            if page.live && page.key.role.code() {
+                self.zap_page(index)?;
+            }
+        }
+        Ok(())
+    }
+
+    /// The guest wrote entries of a table that has a code page: what they mapped goes, and the page before, whose last instruction
+    /// may reach into it.
+    pub(crate) fn follow_code<F: GuestFormat>(&mut self, page: u32, (first, last): (u64, u64)) -> Result<(), Trouble> {
+        let quadrant = u64::from(self.pool.get(page)?.key.role.quadrant());
+        for index in (first >> F::ENTRY_SHIFT).saturating_sub(1)..=last >> F::ENTRY_SHIFT {
+            let slot = (index & 511) as usize;
+            if index >> 9 == quadrant && self.pool.get(page)?.has(slot) {
+                self.zap(page, slot)?;
+            }
+        }
+        Ok(())
+    }
+
+    /// The guest's INVLPG, of a virtual TLB: the shadow code of that page, and of the one before, whose last instruction may reach
+    /// into it.
+    pub(crate) fn forget_code_at(&mut self, gva: Gva) -> Result<(), Trouble> {
+        if self.window.count == 0 {
+            return Ok(());
+        }
+        let before = Gva::new(u64::from((gva.raw() as u32).wrapping_sub(0x1000)));
+        self.forget_address(self.window.place(gva))?;
+        self.forget_address(self.window.place(before))
+    }
+
+    /// Does a guest table have a page of the code window?
+    pub(crate) fn has_code_page(&self, gfn: Gfn) -> Result<bool, Broken> {
+        let mut index = self.frames.get(gfn)?.pages;
+        while index != NIL {
+            let page = self.pool.get(index)?;
+            if page.key.role.code() {
+                return Ok(true);
+            }
+            index = page.next_same;
+        }
+        Ok(false)
+    }
+
+    /// Takes out the links that the guest's directories, as they are now, do not allow.
+    pub(crate) fn check_code_links(&mut self) -> Result<(), Trouble> {
+        self.window.dirty = false;
+        if self.policy.sync.is_vtlb() {
+            // What the guest may know stands in a TLB, so does this: until its next flush.
+            return Ok(());
+        }
+        for at in 0..self.window.count {
+            let Some(&region) = self.window.regions.get(at) else { break };
+            let gva = Gva::new(u64::from(region) << REGION_SHIFT);
+            let place = self.window.place(gva);
+            let Some((directory, slot)) = self.slot_of_place(place)? else { continue };
+            let Some(child) = self.child(directory, slot)? else { continue };
+            let key = self.pool.get(child)?.key;
+            if key.role.code() && self.wanted_in_window(gva, place) != Some(key) {
+                self.zap(directory, slot)?;
+            }
+        }
+        Ok(())
+    }
+
+    fn wanted_in_window(&self, gva: Gva, place: Gva) -> Option<Key> {
+        match self.ctx.mode {
+            PagingMode::Off => self.wanted_code::<Flat>(gva, place),
+            PagingMode::Legacy32 => self.wanted_code::<Legacy32>(gva, place),
+            PagingMode::Pae => self.wanted_code::<Pae>(gva, place),
+        }
+    }
+
+    /// Which code page the guest's directories call for.
+    fn wanted_code<F: GuestFormat>(&self, gva: Gva, place: Gva) -> Option<Key> {
+        self.free_directory::<F>(place)?;
+        if F::LEVELS == 0 {
+            return Some(Key::direct(&self.ctx, Level::L1, Gpa::new(gva.raw()).gfn(), (Perms::ALL, true)).code());
+        }
+        self.slot_of_place(gva).ok()??;
+        let table = F::top(&self.ctx, gva)?;
+        let raw = F::read(&self.mem, entry_gpa::<F>(table, Level::L2, gva))?;
+        let key = match F::decode(raw, Level::L2, &self.ctx) {
+            GuestPte::Table { gfn, perms, accessed: true } => Key::table::<F>(&self.ctx, Level::L1, gva, (gfn, perms)),
+            GuestPte::Leaf { gfn, perms, accessed: true, dirty } => {
+                let frame = frame_in_leaf::<F>(gfn, Level::L2, gva);
+                Key::direct(&self.ctx, Level::L1, frame, (perms, dirty))
+            }
+            _ => return None,
+        };
+        Some(key.code())
+    }
+
+    /// For the audit: may `child` be linked in entry `slot` of `page` as a part of the window? In the root of now the directories
+    /// must call for it; of others it is asked when they are loaded.
+    pub(crate) fn audit_window(&self, (index, page, slot): (u32, &Page, usize), child: &Page) -> bool {
+        let level = page.key.role.level();
+        if child.key.role.is_place() {
+            return level == Level::L2;
+        }
+        if child.key.role.window() {
+            return level == Level::L3;
+        }
+        let here = self.code_regions().find(|&gva| {
+            let place = self.window.place(gva);
+            self.slot_of_place(place).is_ok_and(|found| found == Some((index, slot)))
+        });
+        level == Level::L2
+            && here.is_none_or(|gva| self.wanted_in_window(gva, self.window.place(gva)) == Some(child.key))
+    }
+}
+
+/// In place of a leaf's level: the guest has no directory there, nor the shadow a page for it.
+const NO_DIRECTORY: u8 = u8::MAX;
