@@ -20,13 +20,13 @@ use crate::disk_frames::DiskFrames;
 use crate::emul::DecodeCache;
 use crate::firmware;
 use crate::hardware::Nested;
-use crate::loader::{self, Entry, GuestWriter, LoadError, OutsideMemory};
+use crate::loader::{self, Entry, GuestWriter, LoadError, OutsideMemory, TableAt};
 use crate::marks::Marks;
 use crate::progress::Progress;
 use crate::ram::{GuestRam, OutOfMemory, PAGE};
 use crate::segments::LiveTables;
 use crate::tracer::Tracer;
-use crate::vcpu::{Descriptor, Selector, Vcpu};
+use crate::vcpu::{Descriptor, Selector, TableRegister, Vcpu};
 use crate::vm::Vm;
 
 /// Physical address bits of the virtual CPU.
@@ -40,7 +40,8 @@ const HEAP_PER_TABLE: u64 = 6400;
 const HEAP_PER_GUEST_FRAME: u64 = 32;
 /// Frames that stay free for everything else of the host.
 const HOST_RESERVE: u64 = 1024;
-/// Selectors that the CPU holds at entry, as GRUB leaves them: the guest must load its own before it uses them.
+/// Selectors that the CPU holds at entry: those that Linux' protocol names, and that GRUB leaves to all others, which must load
+/// their own before they use them.
 const ENTRY_CODE: Selector = Selector(0x10);
 const ENTRY_DATA: Selector = Selector(0x18);
 const FLAT_CODE: Descriptor = Descriptor(0x00cf_9b00_0000_ffff);
@@ -210,7 +211,7 @@ fn table_frames(count: u64, owner: Owner) -> Result<Vec<Pfn>, BuildError> {
     Ok(list)
 }
 
-/// Puts the CPU into the state that the multiboot specification names.
+/// Puts the CPU into the state that the boot protocol names.
 fn enter(vm: &mut Vm, entry: Entry, guest: &GuestConfig) -> Result<(), BuildError> {
     let fail = |_| BuildError::Reset;
     if vm.code.is_on() {
@@ -225,6 +226,10 @@ fn enter(vm: &mut Vm, entry: Entry, guest: &GuestConfig) -> Result<(), BuildErro
     }
     vm.set_gpr(0, entry.eax);
     vm.set_gpr(3, entry.ebx);
+    vm.set_gpr(6, entry.esi);
+    if let Some(TableAt { base, limit }) = entry.gdt {
+        vm.vcpu.gdtr = TableRegister { base, limit };
+    }
     vm.set_eip(entry.eip);
     vm.tracer.record(|| {
         let mut name = [0; 8];

@@ -21,7 +21,7 @@ const CONSOLE: &str = "auto, serial, lines or screen";
 const SWITCH: &str = "on or off";
 const SHADOW: &str = Policy::WORDS;
 const MMU: &str = "shadow or nested";
-const FORMAT: &str = "multiboot or flat";
+const FORMAT: &str = "auto, linux, multiboot, multiboot2, pvh or flat";
 const ADDR: &str = "an address below 4G, such as 0x100000";
 
 const DISK: &str = "0 to 3: primary master, primary slave, secondary master, secondary slave";
@@ -58,8 +58,16 @@ pub enum MmuMode {
 /// How a guest's image is to be loaded.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum ImageFormat {
-    /// A multiboot kernel, as ELF32 or with the addresses in its header.
+    /// By the protocol that the image shows.
+    Auto,
+    /// A Linux bzImage.
+    Linux,
+    /// A multiboot1 kernel, as ELF32 or with the addresses in its header.
     Multiboot,
+    /// A multiboot2 kernel, likewise.
+    Multiboot2,
+    /// An ELF32 kernel with a PVH note.
+    Pvh,
     /// Plain bytes, copied to `address` (guest-physical) and entered at their start.
     Flat {
         /// Where the first byte goes.
@@ -119,7 +127,7 @@ pub struct GuestConfig {
 }
 
 impl GuestConfig {
-    /// A multiboot guest called `name` with the default memory and no arguments; its image is boot module 0.
+    /// A guest called `name` with the default memory and no arguments; its image is boot module 0.
     #[must_use]
     pub fn new(name: &str) -> Self {
         Self {
@@ -130,7 +138,7 @@ impl GuestConfig {
             shadow: Policy::DEFAULT,
             mmu: None,
             console: ConsoleKind::Auto,
-            format: ImageFormat::Multiboot,
+            format: ImageFormat::Auto,
             shadow_code: Switch::On,
             arguments: String::new(),
             image: 0,
@@ -203,7 +211,7 @@ struct ModuleWords<'a> {
     shadow: Option<Policy>,
     mmu: Option<MmuMode>,
     console: Option<ConsoleKind>,
-    flat: Option<bool>,
+    format: Option<ImageFormat>,
     address: Option<u32>,
     shadow_code: Option<Switch>,
 }
@@ -225,7 +233,7 @@ impl<'a> ModuleWords<'a> {
                 "shadow" => set(place, &mut found.shadow, "shadow", value.parse().ok(), value, SHADOW)?,
                 "mmu" => set(place, &mut found.mmu, "mmu", parse_mmu(value), value, MMU)?,
                 "console" => set(place, &mut found.console, "console", parse_console(value), value, CONSOLE)?,
-                "format" => set(place, &mut found.flat, "format", parse_format(value), value, FORMAT)?,
+                "format" => set(place, &mut found.format, "format", parse_format(value), value, FORMAT)?,
                 "addr" => set(place, &mut found.address, "addr", parse_address(value), value, ADDR)?,
                 "shadow-code" => {
                     set(place, &mut found.shadow_code, "shadow-code", parse_switch(value), value, SWITCH)?;
@@ -241,7 +249,7 @@ impl<'a> ModuleWords<'a> {
     }
 
     fn into_owned(self, index: usize) -> Result<Owned, ConfigError> {
-        let others = [self.name.is_some(), self.memory.is_some(), self.time.is_some(), self.flat.is_some()];
+        let others = [self.name.is_some(), self.memory.is_some(), self.time.is_some(), self.format.is_some()];
         let others = others.into_iter().chain([self.address.is_some(), self.apic.is_some()]);
         if others
             .chain([self.shadow.is_some(), self.mmu.is_some(), self.shadow_code.is_some(), self.console.is_some()])
@@ -261,9 +269,9 @@ impl<'a> ModuleWords<'a> {
         if self.disk.is_some() || self.save.is_some() {
             return Err(self.combination("a disk needs its guest: expected of= beside disk="));
         }
-        let format = match (self.flat, self.address) {
-            (Some(true), address) => ImageFormat::Flat { address: address.unwrap_or(DEFAULT_FLAT_ADDRESS) },
-            (_, None) => ImageFormat::Multiboot,
+        let format = match (self.format, self.address) {
+            (Some(ImageFormat::Flat { .. }), Some(address)) => ImageFormat::Flat { address },
+            (format, None) => format.unwrap_or(ImageFormat::Auto),
             (_, Some(_)) => {
                 return Err(self.combination("addr= is for flat images only: expected format=flat beside it"));
             }
@@ -357,10 +365,14 @@ fn parse_mmu(value: &str) -> Option<MmuMode> {
     }
 }
 
-fn parse_format(value: &str) -> Option<bool> {
+fn parse_format(value: &str) -> Option<ImageFormat> {
     match value {
-        "multiboot" => Some(false),
-        "flat" => Some(true),
+        "auto" => Some(ImageFormat::Auto),
+        "linux" => Some(ImageFormat::Linux),
+        "multiboot" => Some(ImageFormat::Multiboot),
+        "multiboot2" => Some(ImageFormat::Multiboot2),
+        "pvh" => Some(ImageFormat::Pvh),
+        "flat" => Some(ImageFormat::Flat { address: DEFAULT_FLAT_ADDRESS }),
         _ => None,
     }
 }

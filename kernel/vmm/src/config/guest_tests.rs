@@ -29,6 +29,16 @@ fn every_word_is_understood() {
     assert_eq!(guest.time, TimeMode::Virtual);
     assert_eq!(guest.format, ImageFormat::Flat { address: 0x8000 });
     assert_eq!(guest.arguments, "a=1  --b c");
+    for (word, format) in [
+        ("auto", ImageFormat::Auto),
+        ("linux", ImageFormat::Linux),
+        ("multiboot", ImageFormat::Multiboot),
+        ("multiboot2", ImageFormat::Multiboot2),
+        ("pvh", ImageFormat::Pvh),
+        ("flat", ImageFormat::Flat { address: 0x10_0000 }),
+    ] {
+        assert_eq!(one(&alloc::format!("format={word}")).format, format);
+    }
 }
 
 #[test]
@@ -83,7 +93,10 @@ fn refusals_name_the_module_and_what_was_expected() {
     let policies = alloc::format!("module 1: shadow=best cannot be used: expected {}", Policy::WORDS);
     assert_eq!(refusal(&["shadow=best"]), policies);
     assert_eq!(refusal(&["time=fast"]), "module 1: time=fast cannot be used: expected real or virtual");
-    assert_eq!(refusal(&["format=elf"]), "module 1: format=elf cannot be used: expected multiboot or flat");
+    assert_eq!(
+        refusal(&["format=elf"]),
+        "module 1: format=elf cannot be used: expected auto, linux, multiboot, multiboot2, pvh or flat"
+    );
     assert!(refusal(&["name="]).contains("expected 1 to 32 letters"));
     assert!(refusal(&["addr=0x1000"]).contains("expected format=flat"));
     assert!(refusal(&["format=multiboot addr=0x1000"]).contains("expected format=flat"));

@@ -2,6 +2,8 @@
 
 use core::fmt;
 
+pub use super::linux::LinuxError;
+
 /// Where a device hole begins and ends on a PC; no RAM is there.
 const HOLE: &str = "0xa0000-0xfffff";
 
@@ -10,8 +12,29 @@ const HOLE: &str = "0xa0000-0xfffff";
 pub enum LoadError {
     /// No multiboot header in the first 8192 bytes.
     NotMultiboot,
-    /// A multiboot2 header, but none of multiboot1.
-    Multiboot2,
+    /// No multiboot2 header in the first 32768 bytes.
+    NotMultiboot2,
+    /// No ELF note that names a PVH entry point.
+    NotPvh,
+    /// No Linux setup header.
+    NotLinux,
+    /// A multiboot2 header for another architecture.
+    Architecture {
+        /// Its number.
+        number: u32,
+    },
+    /// A multiboot2 header tag that must be understood and is not.
+    RequiredTag {
+        /// Its type.
+        kind: u16,
+    },
+    /// Multiboot2 information that the image cannot do without and that is not there.
+    RequiredInformation {
+        /// The type of the information's tag.
+        kind: u32,
+    },
+    /// A Linux kernel that cannot be served.
+    Linux(LinuxError),
     /// A multiboot header whose checksum is wrong.
     Checksum {
         /// Its place in the file.
@@ -81,12 +104,29 @@ impl fmt::Display for LoadError {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match *self {
             Self::NotMultiboot => {
-                write!(f, "not a multiboot image: expected a multiboot1 header (0x1badb002) in the first 8192 bytes")
+                write!(
+                    f,
+                    "no kernel of a known protocol: expected a Linux bzImage, or a multiboot header, or a PVH note"
+                )
             }
-            Self::Multiboot2 => write!(f, "a multiboot2 image: expected a multiboot1 header (0x1badb002)"),
+            Self::NotMultiboot2 => {
+                write!(f, "not a multiboot2 image: expected its header (0xe85250d6) in the first 32768 bytes")
+            }
+            Self::NotPvh => write!(f, "not a PVH image: expected ELF32 with a note of owner Xen and type 18"),
+            Self::NotLinux => write!(f, "not a Linux bzImage: expected `HdrS` at offset 0x202"),
+            Self::Architecture { number } => {
+                write!(f, "a multiboot2 image for architecture {number}: expected 0, the i386")
+            }
+            Self::RequiredTag { kind } => {
+                write!(f, "the multiboot2 header requires tag {kind}: expected none but 0 to 6 and 8 to 10")
+            }
+            Self::RequiredInformation { kind } => {
+                write!(f, "the image requires multiboot2 information {kind}: expected none but 1-4, 6, 8, 9, 21")
+            }
+            Self::Linux(ref error) => error.fmt(f),
             Self::Checksum { offset } => write!(
                 f,
-                "multiboot header at offset {offset:#x} with a wrong checksum: expected magic + flags + checksum = 0"
+                "multiboot header at offset {offset:#x} with a wrong checksum: expected its fields to add up to 0"
             ),
             Self::RequiredFlags { flags } => {
                 write!(f, "the multiboot header requires flags {flags:#x}: expected none but bits 0, 1, 2 and 16")
@@ -127,7 +167,7 @@ impl fmt::Display for LoadError {
                 write!(f, "the entry point {address:#x} lies outside the image: expected it in a loaded segment")
             }
             Self::FlatModules => {
-                write!(f, "a flat image cannot take modules: expected format=multiboot or no of= module")
+                write!(f, "a flat image cannot take modules: expected another format= or no of= module")
             }
             Self::Empty => write!(f, "the image is empty: expected at least one byte to load"),
             Self::Refused { start, bytes } => {

@@ -10,7 +10,7 @@ pub(super) const LOW_END: u64 = 0xA_0000;
 pub(super) const HIGH_START: u64 = 0x10_0000;
 /// Beyond this no guest has RAM: a PC's devices are there.
 const REACH: u64 = 3 << 30;
-const PAGE: u64 = 4096;
+pub(super) const PAGE: u64 = 4096;
 
 /// A range of guest-physical addresses; the end is exclusive.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -25,6 +25,10 @@ impl Range {
         Self { start, end: start.saturating_add(bytes) }
     }
 
+    pub(super) fn bytes(self) -> u64 {
+        self.end.saturating_sub(self.start)
+    }
+
     pub(super) fn contains(self, address: u64) -> bool {
         (self.start..self.end).contains(&address)
     }
@@ -32,6 +36,21 @@ impl Range {
     fn overlaps(self, other: Self) -> bool {
         self.start < other.end && other.start < self.end
     }
+}
+
+/// What a range of a memory map is, by the number that the BIOS' and every protocol's map has for it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[repr(u32)]
+pub(super) enum MapKind {
+    Usable = 1,
+    Reserved = 2,
+}
+
+/// One range of the memory map.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) struct MapEntry {
+    pub(super) range: Range,
+    pub(super) kind: MapKind,
 }
 
 /// The guest's memory with the ranges already given away.
@@ -47,10 +66,23 @@ impl Layout {
         Self { memory, taken: Vec::new() }
     }
 
+    /// How many bytes of memory there are, the hole included.
+    pub(super) fn memory(&self) -> u64 {
+        self.memory
+    }
+
     /// The RAM as a multiboot memory map tells it: below the hole and above.
     pub(super) fn ram(&self) -> [Range; 2] {
         let high_end = self.memory.max(HIGH_START);
         [Range { start: 0, end: self.memory.min(LOW_END) }, Range { start: HIGH_START, end: high_end }]
+    }
+
+    /// The memory map as every protocol tells it, in rising order.
+    pub(super) fn map(&self) -> Vec<MapEntry> {
+        let [low, high] = self.ram();
+        let hole = Range { start: LOW_END, end: HIGH_START };
+        let entries = [(low, MapKind::Usable), (hole, MapKind::Reserved), (high, MapKind::Usable)];
+        entries.into_iter().map(|(range, kind)| MapEntry { range, kind }).collect()
     }
 
     /// Gives `range` to the image. Parts of an image may overlap one another, as in any boot loader.
@@ -96,19 +128,50 @@ impl Layout {
         }
     }
 
+    /// As [`Self::place`], but as high as possible.
+    pub(super) fn place_high(&mut self, bytes: u64, align: u64, window: Range) -> Option<u64> {
+        let mut end = window.end;
+        loop {
+            let start = end.checked_sub(bytes.max(1))? / align * align;
+            if start < window.start {
+                return None;
+            }
+            let wanted = Range::sized(start, bytes.max(1));
+            match self.taken.iter().find(|range| range.overlaps(wanted)) {
+                Some(range) => end = range.start,
+                None => {
+                    self.taken.push(wanted);
+                    return Some(start);
+                }
+            }
+        }
+    }
+
     /// Places a page-aligned module above 1 MiB: behind the image if there is room, else before it.
     pub(super) fn place_module(&mut self, bytes: u64) -> Option<u64> {
         let end = self.memory;
-        let behind = Range { start: self.high_end(), end };
-        self.place(bytes, PAGE, behind).or_else(|| self.place(bytes, PAGE, Range { start: HIGH_START, end }))
+        self.place_behind(bytes, PAGE).or_else(|| self.place(bytes, PAGE, Range { start: HIGH_START, end }))
     }
 
-    /// Places the multiboot information: low, out of the way of kernels that use the memory behind them; where QEMU puts
-    /// it, if that is free. The first page (BIOS data) and the last (extended BIOS data) of the low RAM are left alone.
-    pub(super) fn place_info(&mut self, bytes: u64) -> Option<u64> {
+    /// Places something above everything that has its place.
+    pub(super) fn place_behind(&mut self, bytes: u64, align: u64) -> Option<u64> {
+        self.place(bytes, align, Range { start: self.high_end(), end: self.memory })
+    }
+
+    /// Places what the protocol tells the guest: low, out of the way of kernels that use the memory behind them; where QEMU
+    /// puts it, if that is free. The first page (BIOS data) and the last (extended BIOS data) of the low RAM are left alone.
+    ///
+    /// # Errors
+    /// [`LoadError::TooLittleMemory`].
+    pub(super) fn place_info(&mut self, bytes: u64, align: u64) -> Result<u32, LoadError> {
         let low = |start: u64, end: u64| Range { start, end: end.min(self.memory) };
         let windows = [low(0x9000, LOW_END - PAGE), low(PAGE, LOW_END - PAGE), low(HIGH_START, u64::MAX)];
-        windows.into_iter().find_map(|window| self.place(bytes, 16, window))
+        let place = windows.into_iter().find_map(|window| self.place(bytes, align, window));
+        // RAM ends below 4 GiB.
+        place.and_then(|place| u32::try_from(place).ok()).ok_or_else(|| LoadError::TooLittleMemory {
+            needed: self.high_end().saturating_add(bytes),
+            memory: self.memory,
+        })
     }
 }
 
@@ -136,7 +199,7 @@ mod tests {
         let mut layout = Layout::new(4 * MIB);
         layout.take(Range { start: 0x9000, end: 0x9800 }).unwrap();
         layout.take(Range { start: MIB, end: 2 * MIB + 5 }).unwrap();
-        assert_eq!(layout.place_info(100), Some(0x9800));
+        assert_eq!(layout.place_info(100, 16), Ok(0x9800));
         assert_eq!(layout.place_module(10), Some(2 * MIB + PAGE));
         assert_eq!(layout.place_module(0), Some(2 * MIB + 2 * PAGE));
         assert_eq!(layout.place_module(MIB), Some(2 * MIB + 3 * PAGE));
@@ -144,6 +207,19 @@ mod tests {
         for (index, a) in layout.taken.iter().enumerate() {
             assert!(layout.taken.iter().skip(index + 1).all(|b| !a.overlaps(*b)));
         }
+    }
+
+    #[test]
+    fn high_places_are_as_high_as_can_be() {
+        let mut layout = Layout::new(4 * MIB);
+        layout.take(Range { start: 3 * MIB, end: 4 * MIB - 5 }).unwrap();
+        let window = Range { start: MIB, end: 4 * MIB };
+        assert_eq!(layout.place_high(5, 1, window), Some(4 * MIB - 5));
+        assert_eq!(layout.place_high(5000, PAGE, window), Some(3 * MIB - 2 * PAGE));
+        assert_eq!(layout.place_high(2 * MIB - 3 * PAGE, PAGE, window), Some(MIB + PAGE));
+        assert_eq!(layout.place_high(2 * PAGE, PAGE, window), None);
+        assert_eq!(layout.place_high(0, PAGE, window), Some(MIB));
+        assert_eq!(layout.place_high(u64::MAX, PAGE, window), None);
     }
 
     #[test]
@@ -157,8 +233,8 @@ mod tests {
     fn information_moves_when_low_memory_is_taken() {
         let mut layout = Layout::new(4 * MIB);
         layout.take(Range { start: 0x8000, end: LOW_END }).unwrap();
-        assert_eq!(layout.place_info(0x6000), Some(PAGE));
-        assert_eq!(layout.place_info(0x6000), Some(MIB));
-        assert_eq!(Layout::new(0x8000).place_info(0x7001), None);
+        assert_eq!(layout.place_info(0x6000, 16), Ok(0x1000));
+        assert_eq!(layout.place_info(0x6000, 16), Ok(0x10_0000));
+        assert!(Layout::new(0x8000).place_info(0x7001, 16).is_err());
     }
 }

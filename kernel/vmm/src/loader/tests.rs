@@ -6,7 +6,7 @@ use super::*;
 const MIB: u64 = 1 << 20;
 
 /// A guest's memory: writes to the hole and beyond the end are refused, and two writes never meet.
-struct Memory {
+pub(super) struct Memory {
     bytes: Vec<u8>,
     written: Vec<Range>,
 }
@@ -16,15 +16,15 @@ impl Memory {
         Self { bytes: vec![0; guest.memory as usize], written: Vec::new() }
     }
 
-    fn word(&self, address: u32) -> u32 {
+    pub(super) fn word(&self, address: u32) -> u32 {
         u32::from_le_bytes(self.slice(address, 4).try_into().unwrap())
     }
 
-    fn slice(&self, address: u32, bytes: usize) -> &[u8] {
+    pub(super) fn slice(&self, address: u32, bytes: usize) -> &[u8] {
         &self.bytes[address as usize..][..bytes]
     }
 
-    fn string(&self, address: u32) -> String {
+    pub(super) fn string(&self, address: u32) -> String {
         let bytes = self.bytes[address as usize..].split(|byte| *byte == 0).next().unwrap();
         String::from_utf8(bytes.to_vec()).unwrap()
     }
@@ -43,7 +43,7 @@ impl GuestWriter for Memory {
     }
 }
 
-fn guest(mebibytes: u64) -> GuestConfig {
+pub(super) fn guest(mebibytes: u64) -> GuestConfig {
     let mut guest = GuestConfig::new("demo");
     guest.memory = mebibytes * MIB;
     guest.arguments = "root=none quiet".to_string();
@@ -51,12 +51,12 @@ fn guest(mebibytes: u64) -> GuestConfig {
 }
 
 /// Loads into a fresh memory.
-fn run(image: &[u8], modules: &[(&[u8], &str)], guest: &GuestConfig) -> (Result<Entry, LoadError>, Memory) {
+pub(super) fn run(image: &[u8], modules: &[(&[u8], &str)], guest: &GuestConfig) -> (Result<Entry, LoadError>, Memory) {
     let mut memory = Memory::new(guest);
     (load(image, modules, guest, &mut memory), memory)
 }
 
-fn refusal(image: &[u8], modules: &[(&[u8], &str)], guest: &GuestConfig) -> String {
+pub(super) fn refusal(image: &[u8], modules: &[(&[u8], &str)], guest: &GuestConfig) -> String {
     let (result, memory) = run(image, modules, guest);
     assert!(memory.written.is_empty(), "something was written before the refusal");
     match result {
@@ -69,7 +69,7 @@ fn refusal(image: &[u8], modules: &[(&[u8], &str)], guest: &GuestConfig) -> Stri
     }
 }
 
-fn put(bytes: &mut [u8], offset: usize, words: &[u32]) {
+pub(super) fn put(bytes: &mut [u8], offset: usize, words: &[u32]) {
     for (index, word) in words.iter().enumerate() {
         bytes[offset + 4 * index..][..4].copy_from_slice(&word.to_le_bytes());
     }
@@ -80,9 +80,9 @@ fn multiboot_header(flags: u32) -> [u32; 3] {
 }
 
 /// One program header: type, virtual and physical address, size in memory. Its bytes are "CODE" from offset 0x200.
-struct Ph(u32, u32, u32, u32);
+pub(super) struct Ph(pub(super) u32, pub(super) u32, pub(super) u32, pub(super) u32);
 
-fn elf(flags: u32, entry: u32, headers: &[Ph]) -> Vec<u8> {
+pub(super) fn elf(flags: u32, entry: u32, headers: &[Ph]) -> Vec<u8> {
     let mut file = vec![0; 0x204];
     file[..7].copy_from_slice(b"\x7fELF\x01\x01\x01");
     put(&mut file, 16, &[0x0003_0002, 1, entry, 52, 0, 0]);
@@ -129,7 +129,7 @@ fn the_information_tells_memory_command_line_and_modules() {
     let (entry, memory) = run(&simple_elf(), &modules, &guest(16));
     let info = entry.unwrap().ebx;
     let field = |offset: u32| memory.word(info + offset);
-    assert_eq!(field(0), 0x24D);
+    assert_eq!(field(0), 0x24D); // no section headers in this image
     assert_eq!((field(4), field(8)), (640, 15 * 1024));
     assert_eq!(memory.string(field(16)), "root=none quiet");
     assert_eq!(memory.string(field(64)), "Gnomon");
@@ -152,6 +152,30 @@ fn the_information_tells_memory_command_line_and_modules() {
         assert_eq!(memory.string(memory.word(at + 8)), *text);
         end_before = end;
     }
+}
+
+#[test]
+fn section_headers_are_handed_on_with_the_symbols() {
+    let (entry, memory) = run(&with_symbols(simple_elf()), &[(b"m", "")], &guest(8));
+    let info = entry.unwrap().ebx;
+    assert_eq!(memory.word(info) & 0x20, 0x20);
+    let [count, bytes, table, names] = [28, 32, 36, 40].map(|at| memory.word(info + at));
+    assert_eq!((count, bytes, names), (3, 40, 2));
+    assert_eq!([0, 1, 2].map(|index| memory.word(table + 40 * index + 12)), [0, 0x10_0000, 0x10_3004]);
+    assert_eq!(memory.slice(0x10_3004, 5), b"NAMES");
+}
+
+/// Adds three section headers: none, the code, and one of names that no segment brings.
+pub(super) fn with_symbols(mut image: Vec<u8>) -> Vec<u8> {
+    let names = image.len() as u32;
+    image.extend_from_slice(b"NAMES\0\0\0");
+    put(&mut image, 32, &[names + 8]);
+    image[46..52].copy_from_slice(&[40, 0, 3, 0, 2, 0]);
+    let start = image.len();
+    image.resize(start + 120, 0);
+    put(&mut image, start + 40, &[1, 1, 2, 0x10_0000, 0x200, 4, 0, 0, 4, 0]);
+    put(&mut image, start + 80, &[1, 3, 0, 0, names, 5, 0, 0, 1, 0]);
+    image
 }
 
 #[test]
@@ -208,13 +232,11 @@ fn wrong_load_addresses_are_named() {
 fn images_that_are_not_multiboot_are_named() {
     let guest = guest(8);
     assert!(refusal(&[], &[], &guest).contains("the image is empty"));
-    assert!(refusal(&[0; 10_000], &[], &guest).contains("not a multiboot image"));
+    assert!(refusal(&[0; 10_000], &[], &guest).contains("no kernel of a known protocol"));
     let mut late = vec![0; 9000];
     put(&mut late, 8184, &multiboot_header(0)); // not completely within 8192 bytes
-    assert!(refusal(&late, &[], &guest).contains("not a multiboot image"));
+    assert!(refusal(&late, &[], &guest).contains("no kernel of a known protocol"));
     let mut two = vec![0; 64];
-    put(&mut two, 8, &[0xE852_50D6, 0, 24]);
-    assert!(refusal(&two, &[], &guest).contains("a multiboot2 image"));
     put(&mut two, 32, &[0x1BAD_B002, 0, 1]);
     assert!(refusal(&two, &[], &guest).contains("offset 0x20 with a wrong checksum"));
     put(&mut two, 32, &multiboot_header(0x18));
@@ -272,7 +294,7 @@ fn flat_images_are_copied_and_entered_at_their_start() {
     let mut guest = guest(2);
     guest.format = ImageFormat::Flat { address: 0x7C00 };
     let (entry, memory) = run(b"flat", &[], &guest);
-    assert_eq!(entry.unwrap(), Entry { eip: 0x7C00, eax: 0, ebx: 0 });
+    assert_eq!(entry.unwrap(), Entry { eip: 0x7C00, ..Entry::default() });
     assert_eq!(memory.slice(0x7C00, 4), b"flat");
     assert!(refusal(b"flat", &[(b"m", "")], &guest).contains("cannot take modules"));
     guest.format = ImageFormat::Flat { address: 0x1F_FFFE };
@@ -286,20 +308,27 @@ fn flat_images_are_copied_and_entered_at_their_start() {
 #[test]
 fn damaged_images_never_panic() {
     let mut seed = 5_u32;
-    let sources = [simple_elf(), by_addresses([0x10_0010, 0x10_0000, 0x10_0080, 0x10_4000, 0x10_0020])];
+    let sources = [
+        simple_elf(),
+        by_addresses([0x10_0010, 0x10_0000, 0x10_0080, 0x10_4000, 0x10_0020]),
+        linux::tests::image(),
+        multiboot2::tests::image(),
+        pvh::tests::image(),
+    ];
     let guest = guest(2);
     let mut accepted = 0;
-    for round in 0..4_000 {
-        let mut image = sources[round % 2].clone();
+    for round in 0..20_000 {
+        let mut image = sources[round % sources.len()].clone();
         for _ in 0..3 {
             seed = seed.wrapping_mul(1_664_525).wrapping_add(1_013_904_223);
-            let at = (seed >> 8) as usize % 0x180.min(image.len());
+            let (start, length) = if round % sources.len() == 2 { (0x1F0, 0x80) } else { (0, 0x180) };
+            let at = start + (seed >> 8) as usize % length.min(image.len());
             image[at] = (seed >> 24) as u8;
         }
         accepted += u32::from(load(&image, &[], &guest, &mut Nowhere).is_ok());
         let _ = load(&image[..round % image.len()], &[], &guest, &mut Nowhere);
     }
-    assert!(accepted > 100);
+    assert!(accepted > 1000);
 }
 
 /// Takes everything.

@@ -3,40 +3,42 @@
 //!
 //! ```text
 //!   +0    info      120 bytes, EBX points here
-//!   +120  mmap      3 entries of 24 bytes
-//!   +192  modules   16 bytes each
+//!   +120  mmap      24 bytes for each range
+//!   ...   modules   16 bytes each
+//!   ...   sections  the image's section headers
 //!   ...   strings   zero-terminated: command line, loader's name, modules' command lines
 //! ```
 
 use alloc::vec::Vec;
 
-use super::layout::{HIGH_START, LOW_END, Range};
+use crate::loader::elf::PlacedSections;
+use crate::loader::layout::{MapEntry, Range};
 
 const INFO_BYTES: u32 = 120;
 const MAP_ENTRY_BYTES: u32 = 24;
-const MAP_ENTRIES: u32 = 3;
 const MODULE_BYTES: u32 = 16;
 const LOADER_NAME: &str = "Gnomon";
 
 const MEMORY: u32 = 1 << 0;
 const COMMAND_LINE: u32 = 1 << 2;
 const MODULES: u32 = 1 << 3;
+const ELF_SECTIONS: u32 = 1 << 5;
 const MEMORY_MAP: u32 = 1 << 6;
 const LOADER: u32 = 1 << 9;
 const FRAMEBUFFER: u32 = 1 << 12;
-
-const USABLE: u32 = 1;
-const RESERVED: u32 = 2;
 
 /// Everything the information tells.
 pub(super) struct Info<'a> {
     /// RAM below the hole and above.
     pub(super) ram: [Range; 2],
+    pub(super) map: &'a [MapEntry],
     pub(super) command_line: &'a str,
     /// Each module's place and command line.
     pub(super) modules: &'a [(Range, &'a str)],
     /// The image asked for the text screen.
     pub(super) text_mode: bool,
+    /// The image's own section headers.
+    pub(super) sections: Option<&'a PlacedSections>,
 }
 
 impl Info<'_> {
@@ -48,9 +50,12 @@ impl Info<'_> {
     /// The information for guest-physical address `base`.
     pub(super) fn build(&self, base: u32) -> Vec<u8> {
         let map = base.wrapping_add(INFO_BYTES);
-        let modules = map.wrapping_add(MAP_ENTRY_BYTES * MAP_ENTRIES);
+        let map_bytes = MAP_ENTRY_BYTES.wrapping_mul(self.map.len() as u32);
+        let modules = map.wrapping_add(map_bytes);
         let count = self.modules.len() as u32;
-        let mut strings = Strings { base: modules.wrapping_add(MODULE_BYTES.wrapping_mul(count)), bytes: Vec::new() };
+        let sections_at = modules.wrapping_add(MODULE_BYTES.wrapping_mul(count));
+        let table = self.sections.map_or(&[][..], |sections| &sections.table);
+        let mut strings = Strings { base: sections_at.wrapping_add(table.len() as u32), bytes: Vec::new() };
         let command_line = strings.add(self.command_line);
         let loader = strings.add(LOADER_NAME);
 
@@ -60,24 +65,32 @@ impl Info<'_> {
         if self.text_mode {
             flags |= FRAMEBUFFER;
         }
+        let symbols = match self.sections {
+            Some(sections) => {
+                flags |= ELF_SECTIONS;
+                [sections.count, sections.entry_bytes, sections_at, sections.names]
+            }
+            None => [0; 4],
+        };
         words(&mut block, [flags, kib(low), kib(high), 0, command_line, count, modules]);
-        words(&mut block, [0, 0, 0, 0]); // no symbols
-        words(&mut block, [MAP_ENTRY_BYTES * MAP_ENTRIES, map]);
+        words(&mut block, symbols);
+        words(&mut block, [map_bytes, map]);
         words(&mut block, [0, 0, 0]); // no drives, no ROM configuration table
         words(&mut block, [loader, 0]); // no APM table
         words(&mut block, [0, 0, 0, 0]); // no VBE
         let screen = if self.text_mode { TEXT_SCREEN } else { [0; 8] };
         words(&mut block, screen);
 
-        for (range, kind) in [(low, USABLE), (Range { start: LOW_END, end: HIGH_START }, RESERVED), (high, USABLE)] {
+        for entry in self.map {
             words(&mut block, [MAP_ENTRY_BYTES - 4]); // the size does not count itself
-            block.extend_from_slice(&range.start.to_le_bytes());
-            block.extend_from_slice(&range.end.saturating_sub(range.start).to_le_bytes());
-            words(&mut block, [kind]);
+            block.extend_from_slice(&entry.range.start.to_le_bytes());
+            block.extend_from_slice(&entry.range.bytes().to_le_bytes());
+            words(&mut block, [entry.kind as u32]);
         }
         for (range, text) in self.modules {
             words(&mut block, [range.start as u32, range.end as u32, strings.add(text), 0]);
         }
+        block.extend_from_slice(table);
         block.append(&mut strings.bytes);
         block
     }
@@ -107,5 +120,5 @@ fn words<const N: usize>(block: &mut Vec<u8>, words: [u32; N]) {
 }
 
 fn kib(range: Range) -> u32 {
-    (range.end.saturating_sub(range.start) >> 10) as u32
+    (range.bytes() >> 10) as u32
 }
