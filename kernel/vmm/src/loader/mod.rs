@@ -1,7 +1,7 @@
 //! Loading a guest's image into its memory, by the protocol that the image asks for: Linux (bzImage, 32-bit entry),
 //! multiboot1, multiboot2, PVH, or none (flat images).
 //!
-//! All that an image says is checked, and everything has its place, before the first byte is written ([`Plan`]). The image,
+//! All that an image says is checked, and everything has its place, before the first byte is written. The image,
 //! its modules and what the protocol tells the guest never overlap and lie in RAM.
 
 mod addresses;
