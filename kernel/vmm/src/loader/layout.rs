@@ -3,11 +3,9 @@
 use alloc::vec::Vec;
 
 use super::error::LoadError;
+use crate::memory_map::{self, EBDA, Region};
+pub(super) use crate::memory_map::{HIGH_START, LOW_END};
 
-/// RAM ends here below the hole (640 KiB).
-pub(super) const LOW_END: u64 = 0xA_0000;
-/// RAM goes on here above the hole (1 MiB).
-pub(super) const HIGH_START: u64 = 0x10_0000;
 /// Beyond this no guest has RAM: a PC's devices are there.
 const REACH: u64 = 3 << 30;
 pub(super) const PAGE: u64 = 4096;
@@ -71,18 +69,19 @@ impl Layout {
         self.memory
     }
 
-    /// The RAM as a multiboot memory map tells it: below the hole and above.
+    /// The RAM that the guest may use, below the hole and above.
     pub(super) fn ram(&self) -> [Range; 2] {
         let high_end = self.memory.max(HIGH_START);
-        [Range { start: 0, end: self.memory.min(LOW_END) }, Range { start: HIGH_START, end: high_end }]
+        [Range { start: 0, end: self.memory.min(EBDA) }, Range { start: HIGH_START, end: high_end }]
     }
 
     /// The memory map as every protocol tells it, in rising order.
     pub(super) fn map(&self) -> Vec<MapEntry> {
-        let [low, high] = self.ram();
-        let hole = Range { start: LOW_END, end: HIGH_START };
-        let entries = [(low, MapKind::Usable), (hole, MapKind::Reserved), (high, MapKind::Usable)];
-        entries.into_iter().map(|(range, kind)| MapEntry { range, kind }).collect()
+        let entry = |Region { start, end, usable }| MapEntry {
+            range: Range { start, end },
+            kind: if usable { MapKind::Usable } else { MapKind::Reserved },
+        };
+        memory_map::regions(self.memory).into_iter().map(entry).filter(|entry| entry.range.bytes() != 0).collect()
     }
 
     /// Gives `range` to the image. Parts of an image may overlap one another, as in any boot loader.

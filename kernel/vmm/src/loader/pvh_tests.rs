@@ -20,12 +20,12 @@ fn start_info_tells_memory_command_line_and_modules() {
     assert_eq!([0, 4, 8, 12].map(field), [0x336E_C578, 1, 0, 1]);
     let [modules, command_line, rsdp, map] = [16, 24, 32, 40].map(field);
     assert_eq!(memory.string(command_line), "root=none quiet");
-    assert_eq!((rsdp, field(48)), (0, 3));
+    assert_eq!((rsdp, field(48)), (0, 4));
     let module = [0, 8, 16].map(|at| memory.word(modules + at));
     assert_eq!(memory.slice(module[0], module[1] as usize), b"initrd");
     assert_eq!(memory.string(module[2]), "quiet");
     let range = |index: u32| [0, 8, 16].map(|at| memory.word(map + 24 * index + at));
-    assert_eq!([range(0), range(2)], [[0, 0xA_0000, 1], [0x10_0000, 0x70_0000, 1]]);
+    assert_eq!([range(0), range(3)], [[0, 0x9_FC00, 1], [0x10_0000, 0x70_0000, 1]]);
 }
 
 #[test]

@@ -130,17 +130,18 @@ fn the_information_tells_memory_command_line_and_modules() {
     let info = entry.unwrap().ebx;
     let field = |offset: u32| memory.word(info + offset);
     assert_eq!(field(0), 0x24D); // no section headers in this image
-    assert_eq!((field(4), field(8)), (640, 15 * 1024));
+    assert_eq!((field(4), field(8)), (639, 15 * 1024));
     assert_eq!(memory.string(field(16)), "root=none quiet");
     assert_eq!(memory.string(field(64)), "Gnomon");
 
     let map = field(48);
-    assert_eq!(field(44), 72);
+    assert_eq!(field(44), 96);
     let entries: Vec<_> =
-        (0..3).map(|entry| [0, 4, 8, 12, 16, 20].map(|at| memory.word(map + 24 * entry + at))).collect();
-    assert_eq!(entries[0], [20, 0, 0, 0xA_0000, 0, 1]);
-    assert_eq!(entries[1], [20, 0xA_0000, 0, 0x6_0000, 0, 2]);
-    assert_eq!(entries[2], [20, 0x10_0000, 0, 0xF0_0000, 0, 1]);
+        (0..4).map(|entry| [0, 4, 8, 12, 16, 20].map(|at| memory.word(map + 24 * entry + at))).collect();
+    assert_eq!(entries[0], [20, 0, 0, 0x9_FC00, 0, 1]);
+    assert_eq!(entries[1], [20, 0x9_FC00, 0, 0x400, 0, 2]);
+    assert_eq!(entries[2], [20, 0xF_0000, 0, 0x1_0000, 0, 2]);
+    assert_eq!(entries[3], [20, 0x10_0000, 0, 0xF0_0000, 0, 1]);
 
     assert_eq!(field(20), 3);
     let mut end_before = 0x10_2345; // behind the bss

@@ -85,7 +85,7 @@ impl Params<'_> {
     }
 
     fn put_memory(&self, block: &mut [u8]) {
-        let entries = self.map.iter().filter(|entry| entry.range.bytes() != 0).take(E820_MOST);
+        let entries = self.map.iter().take(E820_MOST);
         let mut count = 0_u8;
         for (entry, offset) in entries.zip((E820_TABLE..LIMIT_OF_TABLE).step_by(E820_ENTRY_BYTES)) {
             put(block, offset, &entry.range.start.to_le_bytes());

@@ -60,11 +60,12 @@ fn the_boot_parameters_are_filled() {
     assert_eq!(field(0x26C), 0);
     assert_eq!((memory.slice(base + 0x1EF, 1), field(0x1E4)), (&[0][..], 0));
 
-    assert_eq!(memory.slice(base + 0x1E8, 1), [3]);
+    assert_eq!(memory.slice(base + 0x1E8, 1), [4]);
     let range = |index: u32| [0, 4, 8, 12, 16].map(|at| field(0x2D0 + 20 * index + at));
-    assert_eq!(range(0), [0, 0, 0xA_0000, 0, 1]);
-    assert_eq!(range(1), [0xA_0000, 0, 0x6_0000, 0, 2]);
-    assert_eq!(range(2), [0x10_0000, 0, 0x70_0000, 0, 1]);
+    assert_eq!(range(0), [0, 0, 0x9_FC00, 0, 1]);
+    assert_eq!(range(1), [0x9_FC00, 0, 0x400, 0, 2]);
+    assert_eq!(range(2), [0xF_0000, 0, 0x1_0000, 0, 2]);
+    assert_eq!(range(3), [0x10_0000, 0, 0x70_0000, 0, 1]);
     assert_eq!(field(0x1E0), 7 * 1024);
     assert_eq!((memory.slice(base + 6, 2), memory.slice(base + 14, 2)), (&[3, 80][..], &[25, 1][..]));
 }

@@ -52,10 +52,10 @@ fn the_information_tells_what_multiboot1_tells() {
     let (start, end) = (memory.word(at(3)), memory.word(at(3) + 4));
     assert_eq!((memory.slice(start, 4), end - start), (&b"disk"[..], 4));
     assert_eq!(memory.string(at(3) + 8), "root x");
-    assert_eq!((memory.word(at(4)), memory.word(at(4) + 4)), (640, 7 * 1024));
+    assert_eq!((memory.word(at(4)), memory.word(at(4) + 4)), (639, 7 * 1024));
     assert_eq!([0, 4].map(|offset| memory.word(at(6) + offset)), [24, 0]);
     let range = |index: u32| [0, 8, 16].map(|offset| memory.word(at(6) + 8 + 24 * index + offset));
-    assert_eq!([range(0), range(2)], [[0, 0xA_0000, 1], [0x10_0000, 0x70_0000, 1]]);
+    assert_eq!([range(0), range(3)], [[0, 0x9_FC00, 1], [0x10_0000, 0x70_0000, 1]]);
     assert_eq!([0, 4, 8].map(|offset| memory.word(at(9) + offset)), [3, 40, 2]);
     let names = memory.word(at(9) + 12 + 80 + 12);
     assert_eq!(memory.slice(names, 5), b"NAMES");
