@@ -46,19 +46,28 @@ pub enum Command {
     /// Build the kernel and the guests, and check the kernel's machine code
     #[command(after_help = EXIT_CODES)]
     Build(BuildArgs),
-    /// List the guests that come with Gnomon
-    Guests,
+    /// List the guests that come with Gnomon or can be fetched, and fetch them
+    #[command(after_help = EXIT_CODES)]
+    Guests(GuestsArgs),
 }
 
 const RUN_HELP: &str = "\
+The guest's console is this terminal: what is typed goes to its COM1, control characters included. Ctrl-A X ends the
+machine, Ctrl-A H lists what else there is. Input from a pipe or a file is handed on at the guest's pace and never lost.
+With several guests, the first one that still runs gets the input.
 Stdout carries the guest's console and nothing else; lines of the hypervisor and of this tool go to stderr.
 
+Kernels: Linux bzImage (32-bit boot protocol), multiboot1, multiboot2, PVH; ELF32, or load addresses in the header.
+
 Examples:
+  gnomon run debian-686                       a ready guest: fetched the first time (see gnomon guests)
+  gnomon run --kernel bzImage --initrd rd.gz --append 'console=ttyS0' --disk disk.img -m 256M
   gnomon run demo                             a guest that comes with Gnomon
   gnomon run kernel.elf -m 64M -- root=sda    a 32-bit multiboot kernel with arguments
   gnomon run kernel.elf --bare                the same without Gnomon
   gnomon run --machine bochs --timeout 60 kernel.elf
   gnomon run --guest 'name=a mem=16M kernel=a.elf -- x' --guest 'name=b kernel=b.elf module=initrd.img'
+  echo 'uname -a; poweroff' | gnomon run debian-686-pae
   gnomon run timer --icount --trace out.json
   gnomon run paging --policy unsync,reuse=off
   gnomon run demo --backend svm               on AMD-V with nested paging, which QEMU emulates
@@ -166,9 +175,9 @@ pub struct RunArgs {
     /// The same as KERNEL
     #[arg(long, value_name = "KERNEL")]
     pub kernel: Option<String>,
-    /// Memory of the guest (suffixes K, M, G)
-    #[arg(short, long, value_name = "SIZE", default_value = "32M", value_parser = parse_size)]
-    pub memory: u64,
+    /// Memory of the guest (suffixes K, M, G) [default: 32M, for Linux 128M]
+    #[arg(short, long, value_name = "SIZE", value_parser = parse_size)]
+    pub memory: Option<u64>,
     /// Name of the guest [default: the image's name]
     #[arg(long)]
     pub name: Option<String>,
@@ -176,18 +185,30 @@ pub struct RunArgs {
     /// (docs/architecture.md)
     #[arg(long, value_name = "POLICY[,SWITCH=VALUE]...")]
     pub policy: Option<String>,
+    /// An initial RAM disk; several are joined. Replaces the one that a ready guest brings
+    #[arg(long, value_name = "FILE")]
+    pub initrd: Vec<String>,
+    /// An IDE disk: primary master, primary slave, and so on
+    #[arg(long, visible_alias = "hda", value_name = "FILE")]
+    pub disk: Vec<String>,
+    /// Keep what the guest writes to its disks [default: it is forgotten]
+    #[arg(long, requires = "disk")]
+    pub keep_writes: bool,
     /// A module for the guest, with its arguments
     #[arg(long, value_name = "FILE[ ARGS]")]
     pub module: Vec<String>,
-    /// Arguments for the guest kernel, in one string
-    #[arg(long, value_name = "ARGS", conflicts_with = "arguments")]
+    /// Arguments for the guest kernel, in one string. Replaces those that a ready guest brings
+    #[arg(long, value_name = "ARGS")]
     pub append: Option<String>,
-    /// Arguments for the guest kernel
+    /// More arguments for the guest kernel
     #[arg(last = true, value_name = "ARGS")]
     pub arguments: Vec<String>,
     /// A guest in Gnomon's own words, several times for several guests: `name=a mem=16M kernel=FILE module=FILE -- ARGS`
-    #[arg(long, value_name = "DESCRIPTION", conflicts_with_all = ["image", "kernel", "name", "policy", "module", "append", "arguments"])]
+    #[arg(long, value_name = "DESCRIPTION", conflicts_with_all = ["image", "kernel", "memory", "name", "policy", "initrd", "disk", "module", "append", "arguments"])]
     pub guest: Vec<String>,
+    /// Hold piped input back until the guest has printed this (a terminal's is never held back)
+    #[arg(long, value_name = "TEXT")]
+    pub input_after: Option<String>,
     /// Run the guest without Gnomon on the same emulator
     #[arg(long, conflicts_with_all = ["guest", "policy", "trace", "set"])]
     pub bare: bool,
@@ -212,6 +233,17 @@ pub struct RunArgs {
     /// The emulator
     #[command(flatten)]
     pub machine: MachineArgs,
+}
+
+/// Arguments of `gnomon guests`.
+#[derive(Debug, Args)]
+pub struct GuestsArgs {
+    /// Fetch these ready guests now, so that they can be run without a network later
+    #[arg(long, value_name = "NAME", num_args = 1..)]
+    pub fetch: Vec<String>,
+    /// Fetch again what is there already, for newer packages
+    #[arg(long, requires = "fetch")]
+    pub again: bool,
 }
 
 /// Arguments of `gnomon demo`.
@@ -322,7 +354,7 @@ mod tests {
     fn run_takes_arguments_after_dashes() {
         let cli = Cli::try_parse_from(["gnomon", "run", "k.elf", "-m", "16M", "--", "a", "-b"]).unwrap();
         let Command::Run(run) = cli.command else { panic!("not run") };
-        assert_eq!((run.image.as_deref(), run.memory), (Some("k.elf"), 16 << 20));
+        assert_eq!((run.image.as_deref(), run.memory), (Some("k.elf"), Some(16 << 20)));
         assert_eq!(run.arguments, ["a", "-b"]);
     }
 }

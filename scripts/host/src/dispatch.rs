@@ -7,7 +7,7 @@ use crate::guest::Guest;
 use crate::image::{self, Payload};
 use crate::machine::RunFolder;
 use crate::status::{Status, of_error};
-use crate::{bench, build, check, demo, doctor, progress, run};
+use crate::{bench, build, catalog, check, demo, doctor, progress, run};
 
 /// Does what the command line says. Errors are printed.
 #[must_use]
@@ -22,7 +22,7 @@ pub fn run(cli: Cli) -> Status {
         Command::Bench(args) => bench::run(&args),
         Command::Doctor => doctor::run(),
         Command::Build(args) => build_all(&args),
-        Command::Guests => guests(),
+        Command::Guests(args) => catalog::guests(&args),
     };
     result.unwrap_or_else(|error| {
         if error.downcast_ref::<io::Error>().is_some_and(|error| error.kind() == io::ErrorKind::BrokenPipe) {
@@ -38,7 +38,7 @@ fn build_all(args: &BuildArgs) -> anyhow::Result<Status> {
     let guests = build::guests()?;
     let mut out = io::stdout().lock();
     if let (Some(image), Some(output)) = (&args.iso, &args.output) {
-        let guest = Guest::new(&guest_name(image), &build::find_image(image)?);
+        let guest = Guest::of(&guest_name(image), catalog::find(image)?);
         let folder = RunFolder::new()?;
         let iso = image::make(
             &Payload::gnomon(kernel, run::kernel_command_line("info", false, &[]), &[guest]),
@@ -57,12 +57,4 @@ fn build_all(args: &BuildArgs) -> anyhow::Result<Status> {
 
 fn guest_name(image: &str) -> String {
     std::path::Path::new(image).file_stem().map_or_else(|| "vm1".into(), |stem| stem.to_string_lossy().into_owned())
-}
-
-fn guests() -> anyhow::Result<Status> {
-    let mut out = io::stdout().lock();
-    for guest in gnomon_guests::GUESTS {
-        writeln!(out, "{:<24} {:>4} MiB  {}", guest.name, guest.memory, guest.description)?;
-    }
-    Ok(Status::Ok)
 }

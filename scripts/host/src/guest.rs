@@ -5,10 +5,13 @@ use std::path::{Path, PathBuf};
 use anyhow::Context as _;
 
 use crate::cli::{RunArgs, parse_size};
+use crate::image::{Protocol, protocol_of};
 use crate::status::Failed;
 
 /// Memory of a guest that does not say, in bytes; the hypervisor has the same default.
 const DEFAULT_MEMORY: u64 = 32 << 20;
+/// The same for Linux, which needs more than that to unpack itself; QEMU's own default.
+const LINUX_MEMORY: u64 = 128 << 20;
 
 /// One guest of a run.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -23,8 +26,46 @@ pub struct Guest {
     pub words: Vec<String>,
     /// Arguments for the guest kernel.
     pub arguments: String,
-    /// Modules for the guest, with their arguments.
+    /// Modules for the guest, with their arguments; for Linux each is an initrd.
     pub modules: Vec<(PathBuf, String)>,
+    /// Its IDE disks, in order.
+    pub disks: Vec<Disk>,
+    /// What it prints when it is ready for input that does not come from a terminal.
+    pub ready: Option<String>,
+}
+
+/// The image of an IDE disk.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Disk {
+    /// The file.
+    pub file: PathBuf,
+    /// Whether what the guest writes goes to the file. Otherwise it is forgotten.
+    pub keep: bool,
+}
+
+/// What the name of an image means: a kernel, and what belongs to it unless the user says otherwise.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Found {
+    /// The kernel image.
+    pub kernel: PathBuf,
+    /// Modules that come first.
+    pub modules: Vec<PathBuf>,
+    /// Arguments for the kernel.
+    pub arguments: String,
+    /// Memory in bytes.
+    pub memory: u64,
+    /// As [`Guest::ready`].
+    pub ready: Option<String>,
+}
+
+impl Found {
+    /// A kernel image that brings nothing with it.
+    #[must_use]
+    pub fn kernel(kernel: PathBuf) -> Self {
+        let linux = protocol_of(&kernel).is_ok_and(|protocol| protocol == Protocol::Linux);
+        let memory = if linux { LINUX_MEMORY } else { DEFAULT_MEMORY };
+        Self { kernel, modules: Vec::new(), arguments: String::new(), memory, ready: None }
+    }
 }
 
 /// A file for the boot loader, and its command line.
@@ -47,6 +88,20 @@ impl Guest {
             words: Vec::new(),
             arguments: String::new(),
             modules: Vec::new(),
+            disks: Vec::new(),
+            ready: None,
+        }
+    }
+
+    /// The guest that a name means, with everything that belongs to it.
+    #[must_use]
+    pub fn of(name: &str, found: Found) -> Self {
+        Self {
+            memory: found.memory,
+            arguments: found.arguments,
+            modules: found.modules.into_iter().map(|file| (file, String::new())).collect(),
+            ready: found.ready,
+            ..Self::new(name, &found.kernel)
         }
     }
 
@@ -58,13 +113,35 @@ impl Guest {
         let image = args.image.as_ref().or(args.kernel.as_ref());
         let image =
             image.ok_or_else(|| Failed::usage("expected a guest: gnomon run KERNEL (see gnomon run --help)"))?;
-        let kernel = find(image)?;
         let name = args.name.clone().unwrap_or_else(|| name_of(image));
-        let arguments = args.append.clone().unwrap_or_else(|| args.arguments.join(" "));
-        let modules = args.module.iter().map(|text| module(text)).collect::<anyhow::Result<_>>()?;
-        let policy = args.policy.iter().map(|policy| format!("shadow={policy}"));
-        let words = policy.chain(args.mmu.map(|mmu| format!("mmu={}", mmu.word()))).collect();
-        Ok(Self { memory: args.memory, words, arguments: one_space(&arguments), modules, ..Self::new(&name, &kernel) })
+        let mut guest = Self::of(&name, find(image)?);
+        if let Some(arguments) = &args.append {
+            guest.arguments = one_space(arguments);
+        }
+        guest.add_arguments(&args.arguments);
+        guest.words.extend(args.policy.iter().map(|policy| format!("shadow={policy}")));
+        guest.words.extend(args.mmu.map(|mmu| format!("mmu={}", mmu.word())));
+        guest.memory = args.memory.unwrap_or(guest.memory);
+        if !args.initrd.is_empty() {
+            guest.modules.clear();
+        }
+        for file in &args.initrd {
+            guest.modules.push((existing(file)?, String::new()));
+        }
+        for text in &args.module {
+            guest.modules.push(module(text)?);
+        }
+        for file in &args.disk {
+            guest.disks.push(Disk { file: existing(file)?, keep: args.keep_writes });
+        }
+        guest.ready = args.input_after.clone().or(guest.ready);
+        Ok(guest)
+    }
+
+    fn add_arguments(&mut self, words: &[impl AsRef<str>]) {
+        let words = words.iter().map(AsRef::as_ref).filter(|word| !word.is_empty());
+        let all: Vec<&str> = [self.arguments.as_str()].into_iter().chain(words).collect();
+        self.arguments = one_space(&all.join(" "));
     }
 
     /// The guest that `--guest 'name=a mem=16M kernel=FILE -- ARGS'` describes.
@@ -74,23 +151,21 @@ impl Guest {
     pub fn parse(text: &str, find: &mut Finder<'_>) -> anyhow::Result<Self> {
         let words: Vec<&str> = text.split_ascii_whitespace().collect();
         let end = words.iter().position(|&word| word == "--").unwrap_or(words.len());
-        let mut guest = Self::new("", Path::new(""));
-        let mut image = None;
-        for word in &words[..end] {
+        let described = &words[..end];
+        let value = |key: &str| described.iter().find_map(|word| word.strip_prefix(key)?.strip_prefix('='));
+        let image = value("kernel").ok_or_else(|| Failed::usage(format!("--guest '{text}': expected kernel=FILE")))?;
+        let mut guest = Self::of(&name_of(image), find(image)?);
+        for word in described {
             match word.split_once('=') {
-                Some(("kernel", value)) => image = Some(value),
+                Some(("kernel", _)) => {}
                 Some(("name", value)) => guest.name = value.to_owned(),
-                Some(("module", value)) => guest.modules.push(module(value)?),
+                Some(("module" | "initrd", value)) => guest.modules.push(module(value)?),
+                Some(("disk", value)) => guest.disks.push(Disk { file: existing(value)?, keep: false }),
                 Some(("mem", value)) => guest.memory = parse_size(value).map_err(Failed::usage)?,
                 _ => guest.words.push((*word).to_owned()),
             }
         }
-        let image = image.ok_or_else(|| Failed::usage(format!("--guest '{text}': expected kernel=FILE")))?;
-        guest.kernel = find(image)?;
-        if guest.name.is_empty() {
-            guest.name = name_of(image);
-        }
-        guest.arguments = words.get(end + 1..).unwrap_or(&[]).join(" ");
+        guest.add_arguments(words.get(end + 1..).unwrap_or(&[]));
         Ok(guest)
     }
 
@@ -108,12 +183,16 @@ impl Guest {
             file: file.clone(),
             command_line: with_arguments(format!("of={}", self.name), arguments),
         }));
+        modules.extend(self.disks.iter().enumerate().map(|(place, disk)| BootModule {
+            file: disk.file.clone(),
+            command_line: format!("of={} disk={place}{}", self.name, if disk.keep { " save=on" } else { "" }),
+        }));
         modules
     }
 }
 
-/// Turns what the user calls an image into a file.
-pub type Finder<'a> = dyn FnMut(&str) -> anyhow::Result<PathBuf> + 'a;
+/// Finds out what the user's name of an image means.
+pub type Finder<'a> = dyn FnMut(&str) -> anyhow::Result<Found> + 'a;
 
 fn with_arguments(line: String, arguments: &str) -> String {
     if arguments.is_empty() { line } else { format!("{line} -- {arguments}") }
@@ -168,7 +247,7 @@ mod tests {
     use super::*;
 
     fn lines(text: &str) -> Vec<String> {
-        let guest = Guest::parse(text, &mut |image| Ok(PathBuf::from(image))).unwrap();
+        let guest = Guest::parse(text, &mut |image| Ok(Found::kernel(PathBuf::from(image)))).unwrap();
         guest.boot_modules().into_iter().map(|module| module.command_line).collect()
     }
 
@@ -195,7 +274,7 @@ mod tests {
 
     #[test]
     fn a_description_needs_a_kernel() {
-        let error = Guest::parse("name=a", &mut |image| Ok(PathBuf::from(image))).unwrap_err();
+        let error = Guest::parse("name=a", &mut |image| Ok(Found::kernel(PathBuf::from(image)))).unwrap_err();
         assert_eq!(crate::status::of_error(&error), crate::status::Status::Usage);
     }
 }

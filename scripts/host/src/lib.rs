@@ -4,6 +4,7 @@
 
 pub mod bench;
 pub mod build;
+pub mod catalog;
 pub mod check;
 pub mod cli;
 pub mod console;
@@ -18,5 +19,6 @@ pub mod progress;
 pub mod run;
 pub mod status;
 pub mod symbols;
+pub mod terminal;
 pub mod trace;
 pub mod workspace;

@@ -2,24 +2,26 @@
 
 use std::fs;
 use std::io::{self, Write as _};
-use std::path::{Path, PathBuf};
+use std::path::Path;
 
 use anyhow::Context as _;
 
 use crate::build;
+use crate::catalog;
 use crate::cli::RunArgs;
 use crate::console::{Demux, HypervisorLine, Piece};
 use crate::guest::Guest;
 use crate::image::Payload;
-use crate::machine::{Ending, Machine, RunFolder};
+use crate::machine::{Ending, Input, Machine, RunFolder};
 use crate::progress;
 use crate::status::{Failed, Status};
 use crate::symbols::Symbols;
+use crate::terminal::Terminal;
 use crate::trace::{self, Format, Names};
 
 /// Memory of the emulated machine when nothing else is said, in bytes.
 const HOST_MEMORY: u64 = 256 << 20;
-/// What Gnomon wants for itself beside its guests, in bytes: image, tables, and the images of the guests.
+/// What Gnomon wants for itself beside its guests, in bytes.
 const HOST_EXTRA: u64 = 128 << 20;
 
 /// A finished run.
@@ -33,15 +35,17 @@ pub struct Outcome {
     pub last_line: Option<HypervisorLine>,
 }
 
-/// Memory for a machine with these guests, in bytes.
+/// Memory for a machine with these guests, in bytes: they, their images, and what Gnomon wants.
 #[must_use]
 pub fn host_memory(guests: &[Guest]) -> u64 {
-    let guests: u64 = guests.iter().map(|guest| guest.memory).sum();
-    HOST_MEMORY.max(guests.saturating_add(HOST_EXTRA))
+    let memory: u64 = guests.iter().map(|guest| guest.memory).sum();
+    let files = guests.iter().flat_map(Guest::boot_modules).filter_map(|module| fs::metadata(module.file).ok());
+    let files: u64 = files.map(|file| file.len()).sum();
+    HOST_MEMORY.max(memory.saturating_add(files).saturating_add(HOST_EXTRA))
 }
 
 /// Boots `payload` and hands on the console, piece by piece. `bare` says that there is no hypervisor in it, so that the end
-/// is the guest's own.
+/// is the guest's own. Nobody types.
 ///
 /// # Errors
 /// If the machine cannot be started, or `sink` fails.
@@ -50,6 +54,21 @@ pub fn execute(
     payload: &Payload,
     bare: bool,
     folder: &RunFolder,
+    sink: &mut dyn FnMut(Piece<'_>) -> io::Result<()>,
+) -> anyhow::Result<Outcome> {
+    converse(machine, payload, bare, folder, Input::none(), sink)
+}
+
+/// As [`execute`], with `input` typed at the console.
+///
+/// # Errors
+/// As for [`execute`].
+pub fn converse(
+    machine: &Machine,
+    payload: &Payload,
+    bare: bool,
+    folder: &RunFolder,
+    input: Input,
     sink: &mut dyn FnMut(Piece<'_>) -> io::Result<()>,
 ) -> anyhow::Result<Outcome> {
     let mut demux = Demux::default();
@@ -78,7 +97,7 @@ pub fn execute(
         });
         std::mem::replace(&mut result, Ok(()))
     };
-    let ending = machine.run(payload, folder, &mut feed)?;
+    let ending = machine.run(payload, folder, input, &mut feed)?;
     demux.finish(&mut |piece| drop(hand_on(piece)));
     let status = status(bare, &ending, last_line.as_ref());
     Ok(Outcome { status, ending, last_line })
@@ -88,6 +107,7 @@ fn status(bare: bool, ending: &Ending, last_line: Option<&HypervisorLine>) -> St
     let code = match ending {
         Ending::TimedOut => return Status::Timeout,
         Ending::Interrupted => return Status::Interrupted,
+        Ending::Left => return Status::Ok,
         Ending::Emulator(_) => return Status::Tool,
         Ending::Reset => return if bare { Status::Guest } else { Status::Host },
         Ending::Shutdown if bare => return Status::Ok,
@@ -144,25 +164,33 @@ pub fn print(piece: &Piece<'_>, colour: bool) -> io::Result<()> {
 /// # Errors
 /// If something is wrong with the arguments, the build or the machine.
 pub fn run(args: &RunArgs) -> anyhow::Result<Status> {
-    let mut find = build::find_image;
+    let mut find = catalog::find;
     let guests = if args.guest.is_empty() {
         vec![Guest::from_args(args, &mut find)?]
     } else {
         args.guest.iter().map(|text| Guest::parse(text, &mut find)).collect::<anyhow::Result<_>>()?
     };
     let (payload, memory) = if args.bare {
-        (Payload::bare(&guests[0]), guests[0].memory)
+        (Payload::bare(&guests[0])?, guests[0].memory)
     } else {
         let mut more = args.set.clone();
         more.extend(args.backend.map(|backend| format!("backend={}", backend.word())));
         let words = kernel_command_line(&args.log, args.trace.is_some(), &more);
         (Payload::gnomon(build::kernel()?, words, &guests), host_memory(&guests))
     };
-    let mut machine = Machine::new(&args.machine, memory)?;
+    let mut machine = Machine::new(&args.machine, payload.protocol, memory)?;
     machine.trace = args.trace.is_some();
     let folder = RunFolder::new()?;
     let colour = progress::stderr_colour();
-    let outcome = execute(&machine, &payload, args.bare, &folder, &mut |piece| print(&piece, colour))?;
+    let (mut terminal, input) = Terminal::connect(guests[0].ready.as_deref())?;
+    let outcome = converse(&machine, &payload, args.bare, &folder, input, &mut |piece| {
+        if let Piece::Guest(bytes) = &piece {
+            terminal.guest_printed(bytes);
+        }
+        print(&piece, colour)
+    });
+    drop(terminal);
+    let outcome = outcome?;
     explain(&outcome, args.bare, &machine);
     if let Some(file) = &args.trace {
         let format = args.trace_format.unwrap_or_else(|| Format::of_file(file));
@@ -248,8 +276,7 @@ pub fn decode(args: &crate::cli::TraceArgs) -> anyhow::Result<Status> {
     let mut guests = Vec::new();
     for pair in &args.symbols {
         let (name, image) = pair.split_once('=').ok_or_else(|| Failed::usage("--symbols: expected VM=FILE"))?;
-        let kernel: PathBuf = build::find_image(image)?;
-        guests.push(Guest::new(name, &kernel));
+        guests.push(Guest::of(name, catalog::find(image)?));
     }
     let mut out = io::BufWriter::new(io::stdout().lock());
     if args.format == Format::Bin {

@@ -133,7 +133,7 @@ pub fn bare(host: Host, listed: &'static Listed, arguments: &str) -> anyhow::Res
     };
     let run = || {
         let guest = describe(listed, arguments)?;
-        boot(&host.machine(guest.memory), &Payload::bare(&guest), true, None)
+        boot(&host.machine(guest.memory), &Payload::bare(&guest)?, true, None)
     };
     slot.get_or_init(|| run().map_err(|error| format!("{error:#}"))).clone().map_err(|error| anyhow!("{error}"))
 }

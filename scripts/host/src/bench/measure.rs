@@ -9,7 +9,7 @@ use super::results::{Clock, Run, State};
 use crate::cli::{MachineArgs, MachineKind};
 use crate::console::Piece;
 use crate::guest::Guest;
-use crate::image::Payload;
+use crate::image::{Payload, Protocol};
 use crate::machine::{Machine, RunFolder};
 use crate::progress;
 use crate::run;
@@ -98,12 +98,12 @@ impl Job {
         guest.words = self.column.guest_words();
         let guests = std::slice::from_ref(&guest);
         let (payload, memory) = if bare {
-            (Payload::bare(&guest), guest.memory)
+            (Payload::bare(&guest)?, guest.memory)
         } else {
             let words = run::kernel_command_line("info", false, &self.kernel_words());
             (Payload::gnomon(kernel.to_owned(), words, guests), run::host_memory(guests))
         };
-        let machine = self.machine(memory)?;
+        let machine = self.machine(payload.protocol, memory)?;
         let folder = RunFolder::new()?;
         let (mut recorder, mut complaint) = (Recorder::default(), None);
         let mut reported = Instant::now();
@@ -133,7 +133,7 @@ impl Job {
         })
     }
 
-    fn machine(&self, memory: u64) -> anyhow::Result<Machine> {
+    fn machine(&self, protocol: Protocol, memory: u64) -> anyhow::Result<Machine> {
         let arguments = MachineArgs {
             machine: self.column.machine,
             boot: None,
@@ -142,7 +142,7 @@ impl Job {
             icount: self.icount(),
             timeout: Some(self.timeout),
         };
-        Machine::new(&arguments, memory)
+        Machine::new(&arguments, protocol, memory)
     }
 
     /// Bochs counts instructions anyway.

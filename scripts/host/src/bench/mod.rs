@@ -268,11 +268,11 @@ impl BenchArgs {
     }
 
     fn other_guest(&self, file: &str) -> anyhow::Result<Subject> {
-        let (kernel, name) = (build::find_image(file)?, name_of(file));
+        let (found, name) = (crate::catalog::find(file)?, name_of(file));
         if name == BUILT_IN {
             return Err(Failed::usage(format!("--guest {file}: there is another guest of this name")));
         }
-        let guest = Guest { memory: self.memory, ..Guest::new(&name, &kernel) };
+        let guest = Guest { memory: self.memory, ..Guest::of(&name, found) };
         Ok(Subject { guest, image: file_name(file) })
     }
 
@@ -303,7 +303,7 @@ fn built_in(arguments: &str) -> anyhow::Result<Subject> {
     let listed = gnomon_guests::GUESTS.iter().find(|guest| guest.name == BUILT_IN);
     let memory = listed.map_or(96, |guest| u64::from(guest.memory)) << 20;
     let guest =
-        Guest { memory, arguments: arguments.to_owned(), ..Guest::new(BUILT_IN, &build::find_image(BUILT_IN)?) };
+        Guest { memory, arguments: arguments.to_owned(), ..Guest::of(BUILT_IN, crate::catalog::find(BUILT_IN)?) };
     Ok(Subject { guest, image: BUILT_IN.into() })
 }
 

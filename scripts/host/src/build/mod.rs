@@ -24,17 +24,3 @@ pub fn guests() -> anyhow::Result<Vec<(&'static Guest, PathBuf)>> {
     gnomon_guests::build_all(&workspace::root(), &folder)
         .map_err(|error| Failed::tool(format!("building the guests failed: {error:#}")))
 }
-
-/// The image that `name` means: a file, or else a guest that comes with Gnomon (which is built if need be).
-///
-/// # Errors
-/// If it is neither.
-pub fn find_image(name: &str) -> anyhow::Result<PathBuf> {
-    let known = gnomon_guests::GUESTS.iter().any(|guest| guest.name == name);
-    if !known || std::path::Path::new(name).is_file() {
-        return crate::guest::existing(name)
-            .map_err(|error| error.context("no such guest (`gnomon guests` lists those that come with Gnomon)"));
-    }
-    let built = guests()?.into_iter().find(|(guest, _)| guest.name == name);
-    built.map(|(_, path)| path).ok_or_else(|| Failed::tool(format!("guest {name} was not built")))
-}

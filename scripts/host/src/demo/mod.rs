@@ -16,10 +16,11 @@ use anyhow::Context as _;
 use gnomon_trace::Kind;
 
 use crate::build;
+use crate::catalog;
 use crate::cli::{DemoArgs, MachineArgs, MachineKind};
 use crate::console::Piece;
 use crate::guest::Guest;
-use crate::image::Payload;
+use crate::image::{Payload, Protocol};
 use crate::machine::{Machine, RunFolder};
 use crate::progress;
 use crate::run::{self, Outcome};
@@ -34,7 +35,7 @@ const GUEST: &str = "demo";
 /// # Errors
 /// If something cannot be built or run, or the trace does not hold the story.
 pub fn run(args: &DemoArgs) -> anyhow::Result<Status> {
-    let guest = Guest::new(GUEST, &build::find_image(GUEST)?);
+    let guest = Guest::of(GUEST, catalog::find(GUEST)?);
     let payload =
         Payload::gnomon(build::kernel()?, run::kernel_command_line("info", true, &[]), std::slice::from_ref(&guest));
     let machine = machine(args, &guest)?;
@@ -77,7 +78,7 @@ fn machine(args: &DemoArgs, guest: &Guest) -> anyhow::Result<Machine> {
         icount: args.machine == MachineKind::Qemu,
         timeout: Some(args.timeout),
     };
-    let mut machine = Machine::new(&arguments, run::host_memory(std::slice::from_ref(guest)))?;
+    let mut machine = Machine::new(&arguments, Protocol::Gnomon, run::host_memory(std::slice::from_ref(guest)))?;
     machine.trace = true;
     Ok(machine)
 }

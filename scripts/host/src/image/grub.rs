@@ -10,12 +10,26 @@ use crate::status::Failed;
 pub fn config(payload: &Payload) -> anyhow::Result<String> {
     let (kernel, module) = match payload.protocol {
         Protocol::Multiboot1 => ("multiboot", "module"),
-        Protocol::Multiboot2 => ("multiboot2", "module2"),
+        Protocol::Multiboot2 | Protocol::Gnomon => ("multiboot2", "module2"),
+        Protocol::Linux => return linux(payload),
+        Protocol::Pvh => return Err(Failed::usage("GRUB does not know PVH: use --boot kernel on QEMU")),
     };
     let mut text = String::from("set timeout=0\n");
     text += &command(kernel, "/boot/kernel", &payload.command_line)?;
     for (index, boot_module) in payload.modules.iter().enumerate() {
         text += &command(module, &format!("/boot/m{index}"), &boot_module.command_line)?;
+    }
+    text += "boot\n";
+    Ok(text)
+}
+
+/// All modules are initrds, one after the other; the screen stays in text mode.
+fn linux(payload: &Payload) -> anyhow::Result<String> {
+    let mut text = String::from("set timeout=0\nset gfxpayload=text\n");
+    text += &command("linux", "/boot/kernel", &payload.command_line)?;
+    if !payload.modules.is_empty() {
+        let files: Vec<String> = (0..payload.modules.len()).map(|index| format!("/boot/m{index}")).collect();
+        text += &format!("initrd {}\n", files.join(" "));
     }
     text += "boot\n";
     Ok(text)
@@ -55,6 +69,7 @@ mod tests {
             kernel: PathBuf::new(),
             command_line: command_line.into(),
             modules: modules.iter().map(module).collect(),
+            disks: Vec::new(),
         }
     }
 
@@ -66,6 +81,9 @@ mod tests {
             module2 /boot/m0 name=a mem=16M -- x\nmodule2 /boot/m1 of=a\nboot\n";
         assert_eq!(text, expected);
         assert!(config(&payload(Protocol::Multiboot1, "", &[])).unwrap().contains("multiboot /boot/kernel\n"));
+        let text = config(&payload(Protocol::Linux, "console=ttyS0 quiet", &["", ""])).unwrap();
+        assert!(text.ends_with("linux /boot/kernel console=ttyS0 quiet\ninitrd /boot/m0 /boot/m1\nboot\n"), "{text}");
+        assert!(config(&payload(Protocol::Pvh, "", &[])).is_err());
     }
 
     #[test]

@@ -6,13 +6,14 @@ use std::process::{Command, Stdio};
 
 use anyhow::Context as _;
 
-use super::{Payload, grub_config};
+use super::{Payload, Protocol, grub_config};
 use crate::status::Failed;
 
 /// Where Debian keeps the modules of GRUB for BIOS machines.
 pub const GRUB_MODULES: &str = "/usr/lib/grub/i386-pc";
-/// The modules that a multiboot kernel on a CD needs. All others stay out: the image is 0.8 MB instead of 12 MB and boots sooner.
-const MODULES: &str = "multiboot multiboot2 normal iso9660 biosdisk";
+/// The modules that a kernel on a CD needs, beside its protocol's. All others stay out: the image is 0.8 MB instead of 12 MB and
+/// boots sooner.
+const MODULES: &str = "normal iso9660 biosdisk";
 
 /// Makes an ISO image of `payload` in `folder` and says where it is.
 ///
@@ -28,7 +29,8 @@ pub fn make(payload: &Payload, folder: &Path) -> anyhow::Result<PathBuf> {
         copy(&module.file, &boot.join(format!("m{index}")))?;
     }
     let image = folder.join("boot.iso");
-    mkrescue(&tree, &image)?;
+    let loader = if payload.protocol == Protocol::Linux { "linux" } else { "multiboot multiboot2" };
+    mkrescue(&tree, &image, loader)?;
     fs::remove_dir_all(&tree)?;
     Ok(image)
 }
@@ -37,13 +39,13 @@ fn copy(from: &Path, to: &Path) -> anyhow::Result<()> {
     fs::copy(from, to).map(drop).with_context(|| format!("cannot copy {}", from.display()))
 }
 
-fn mkrescue(tree: &Path, image: &Path) -> anyhow::Result<()> {
+fn mkrescue(tree: &Path, image: &Path, loader: &str) -> anyhow::Result<()> {
     if !Path::new(GRUB_MODULES).is_dir() {
         return Err(Failed::tool(format!("{GRUB_MODULES} is missing: install the package grub-pc-bin")));
     }
     let mut command = Command::new("grub-mkrescue");
     command.arg("-o").arg(image).args(["-d", GRUB_MODULES, "--fonts=", "--locales=", "--themes="]);
-    command.arg(format!("--install-modules={MODULES}")).arg(tree).stdin(Stdio::null());
+    command.arg(format!("--install-modules={loader} {MODULES}")).arg(tree).stdin(Stdio::null());
     let output = command.output().map_err(|error| {
         Failed::tool(format!("cannot run grub-mkrescue ({error}): install the packages grub-common and xorriso"))
     })?;

@@ -2,22 +2,19 @@
 
 mod grub;
 mod iso;
+mod protocol;
 
 pub use grub::config as grub_config;
 pub use iso::{GRUB_MODULES, make};
+pub use protocol::{Protocol, protocol_of};
 
-use std::path::PathBuf;
+use std::fs;
+use std::io::{self, Write as _};
+use std::path::{Path, PathBuf};
 
-use crate::guest::{BootModule, Guest};
+use anyhow::Context as _;
 
-/// The multiboot protocol by which GRUB loads the kernel. (QEMU's own loader only knows the first.)
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Protocol {
-    /// Guests, when they are booted bare.
-    Multiboot1,
-    /// Gnomon.
-    Multiboot2,
-}
+use crate::guest::{BootModule, Disk, Guest};
 
 /// A kernel with its modules, ready to be booted.
 #[derive(Clone, Debug)]
@@ -30,6 +27,8 @@ pub struct Payload {
     pub command_line: String,
     /// Its modules, in order.
     pub modules: Vec<BootModule>,
+    /// The machine's disks, in order.
+    pub disks: Vec<Disk>,
 }
 
 impl Payload {
@@ -37,20 +36,37 @@ impl Payload {
     #[must_use]
     pub fn gnomon(kernel: PathBuf, command_line: String, guests: &[Guest]) -> Self {
         let modules = guests.iter().flat_map(Guest::boot_modules).collect();
-        Self { protocol: Protocol::Multiboot2, kernel, command_line, modules }
+        Self { protocol: Protocol::Gnomon, kernel, command_line, modules, disks: Vec::new() }
     }
 
-    /// A guest alone.
-    #[must_use]
-    pub fn bare(guest: &Guest) -> Self {
+    /// A guest alone, by the protocol that its image shows.
+    ///
+    /// # Errors
+    /// If its image cannot be read.
+    pub fn bare(guest: &Guest) -> anyhow::Result<Self> {
         let modules = guest.modules.iter();
         let modules =
             modules.map(|(file, arguments)| BootModule { file: file.clone(), command_line: arguments.clone() });
-        Self {
-            protocol: Protocol::Multiboot1,
+        Ok(Self {
+            protocol: protocol_of(&guest.kernel)?,
             kernel: guest.kernel.clone(),
             command_line: guest.arguments.clone(),
             modules: modules.collect(),
-        }
+            disks: guest.disks.clone(),
+        })
     }
+}
+
+/// Appends the files of `modules` to one another in `file`, each at a multiple of 4, as boot loaders do with several initrds.
+///
+/// # Errors
+/// If a file cannot be read or written.
+pub fn concatenate(modules: &[BootModule], file: &Path) -> anyhow::Result<()> {
+    let mut all = fs::File::create(file)?;
+    for module in modules {
+        let mut part = fs::File::open(&module.file).with_context(|| module.file.display().to_string())?;
+        let bytes = io::copy(&mut part, &mut all)?;
+        all.write_all(&[0; 3][..(bytes.next_multiple_of(4) - bytes) as usize])?;
+    }
+    Ok(())
 }

@@ -1,10 +1,14 @@
 //! Bochs, headless. Its exit status says nothing, so the log does.
 
+use std::fmt::Write as _;
 use std::fs;
+use std::net::{Ipv4Addr, TcpListener};
+use std::os::unix::fs::symlink;
 use std::path::Path;
 use std::process::Stdio;
+use std::time::{Duration, Instant};
 
-use super::{Child, Console, Ending, Machine, RunFolder};
+use super::{Child, Console, Ending, Input, Line, Machine, RunFolder};
 use crate::image::{self, Payload};
 use crate::status::Failed;
 
@@ -15,26 +19,72 @@ pub const ROM_FILES: [&str; 2] = ["/usr/share/seabios/bios.bin", "/usr/share/sea
 /// Emulated instructions per second of emulated time. More makes every BIOS delay and every serial byte cost more real time.
 const IPS: u64 = 10_000_000;
 
+/// What Bochs' ACPI says when the guest switches the machine off.
+const ACPI_OFF: &str = "soft power off";
+/// How long Bochs may take to connect to the socket that is its COM1.
+const PATIENCE: Duration = Duration::from_secs(30);
+
 pub(super) fn run(
     machine: &Machine,
     payload: &Payload,
     folder: &RunFolder,
+    input: Input,
     console: &mut Console<'_>,
 ) -> anyhow::Result<Ending> {
     image::make(payload, folder.path())?;
     let at = |name: &str| folder.path().join(name);
-    fs::write(at("bochsrc"), configuration(machine))?;
+    // A line that is only written is a file: Bochs asks a socket for input all the time.
+    let listener = if input.is_some() { Some(TcpListener::bind((Ipv4Addr::LOCALHOST, 0))?) } else { None };
+    let com1 = match &listener {
+        Some(listener) => format!("mode=socket-client, dev=localhost:{}", listener.local_addr()?.port()),
+        None => "mode=file, dev=com1".to_owned(),
+    };
+    fs::write(at("bochsrc"), configuration(machine, &com1, &disks(payload, folder.path())?))?;
     // Debian's Bochs has the debugger compiled in and waits for a command.
     fs::write(at("commands"), "c\n")?;
     let mut command = super::command("bochs");
     command.args(["-q", "-f", "bochsrc", "-rc", "commands"]).current_dir(folder.path()).env("TERM", "dumb");
     command.stdout(Stdio::null()).stderr(fs::File::create(at("stderr"))?);
     let mut child = Child::spawn(&mut command).map_err(|error| Failed::tool(format!("cannot start bochs: {error}")))?;
-    let ended = machine.watch(&mut child, folder, console)?;
+    let line = match listener {
+        Some(listener) => connect(&listener, &mut child, folder)?,
+        None => Line { to: Box::new(std::io::sink()), drained: None },
+    };
+    let ended = machine.watch(&mut child, folder, line, input, console)?;
     Ok(match ended {
         Ok(_) => ending(&read(&at("bochs.log")), &read(&at("stderr"))),
         Err(killed) => killed,
     })
+}
+
+/// Waits until Bochs is there; what it sends goes to the file that is watched. If it ends first, its log says why.
+fn connect(listener: &TcpListener, child: &mut Child, folder: &RunFolder) -> anyhow::Result<Line> {
+    listener.set_nonblocking(true)?;
+    let start = Instant::now();
+    while child.try_wait()?.is_none() && start.elapsed() < PATIENCE && !crate::interrupt::pending() {
+        let Ok((mut stream, _)) = listener.accept() else {
+            std::thread::sleep(super::TICK);
+            continue;
+        };
+        stream.set_nonblocking(false)?;
+        stream.set_nodelay(true)?;
+        let to = Box::new(stream.try_clone()?);
+        let mut file = fs::File::create(folder.com1())?;
+        let drained = std::thread::spawn(move || drop(std::io::copy(&mut stream, &mut file)));
+        return Ok(Line { to, drained: Some(drained) });
+    }
+    Ok(Line { to: Box::new(std::io::sink()), drained: None })
+}
+
+/// The lines of `bochsrc` for the guest's disks. GRUB's image is the second channel's first drive.
+fn disks(payload: &Payload, folder: &Path) -> anyhow::Result<String> {
+    let mut lines = String::new();
+    for ((index, disk), place) in payload.disks.iter().enumerate().zip(["ata0-master", "ata0-slave", "ata1-slave"]) {
+        symlink(&disk.file, folder.join(format!("d{index}")))?;
+        let mode = if disk.keep { "flat" } else { "volatile" };
+        writeln!(lines, "{place}: type=disk, mode={mode}, path=d{index}")?;
+    }
+    Ok(lines)
 }
 
 fn read(path: &Path) -> String {
@@ -42,7 +92,7 @@ fn read(path: &Path) -> String {
 }
 
 /// `bochsrc`. `term` is the only display without a window that Debian builds.
-fn configuration(machine: &Machine) -> String {
+fn configuration(machine: &Machine, com1: &str, disks: &str) -> String {
     let [bios, vga] = ROM_FILES;
     let cpu = machine.cpu.as_deref().unwrap_or(CPU);
     let com2 = if machine.trace { "com2: enabled=1, mode=file, dev=com2\n" } else { "com2: enabled=1, mode=null\n" };
@@ -53,9 +103,11 @@ fn configuration(machine: &Machine) -> String {
          romimage: file={bios}\n\
          vgaromimage: file={vga}\n\
          ata0: enabled=1, ioaddr1=0x1f0, ioaddr2=0x3f0, irq=14\n\
-         ata0-master: type=cdrom, path=boot.iso, status=inserted\n\
+         ata1: enabled=1, ioaddr1=0x170, ioaddr2=0x370, irq=15\n\
+         {disks}\
+         ata1-master: type=cdrom, path=boot.iso, status=inserted\n\
          boot: cdrom\n\
-         com1: enabled=1, mode=file, dev=com1\n\
+         com1: enabled=1, {com1}\n\
          {com2}\
          plugin_ctrl: unmapped=1\n\
          log: bochs.log\n\
@@ -72,6 +124,7 @@ fn ending(log: &str, stderr: &str) -> Ending {
     let panic = log.lines().rev().find_map(|line| line.split_once(">>PANIC<<").map(|(_, why)| why.trim()));
     match panic {
         Some(why) if why.contains("shutdown requested") => Ending::Shutdown,
+        Some(why) if why.contains(ACPI_OFF) => Ending::Shutdown,
         Some(why) if why.contains("triple fault") || why.contains("3rd (") => Ending::Reset,
         Some(why) => Ending::Emulator(format!("bochs: {why}")),
         None if log.contains("bx_pc_system_c::Reset") && log.contains("SOFTWARE") => Ending::Reset,
@@ -112,7 +165,7 @@ mod tests {
             timeout: None,
             trace: true,
         };
-        let text = configuration(&machine);
+        let text = configuration(&machine, "mode=file, dev=com1", "");
         for line in ["megs: 96", "com2: enabled=1, mode=file, dev=com2"] {
             assert!(text.lines().any(|l| l == line), "{line}");
         }

@@ -18,6 +18,14 @@ impl Child {
         command.spawn().map(Self)
     }
 
+    /// Its stdin, if that is a pipe: a line that takes nothing if not.
+    pub(super) fn take_stdin(&mut self) -> Box<dyn std::io::Write + Send> {
+        match self.0.stdin.take() {
+            Some(stdin) => Box::new(stdin),
+            None => Box::new(std::io::sink()),
+        }
+    }
+
     /// Its exit status, if it has ended.
     ///
     /// # Errors

@@ -2,22 +2,37 @@
 
 mod bochs;
 mod child;
+mod input;
+mod monitor;
 mod qemu;
 mod tail;
 
 pub use bochs::{CPU as BOCHS_CPU, ROM_FILES};
 pub use child::{Child, command};
+pub use input::{Input, Typed, Typist};
 pub use qemu::{CPU as QEMU_CPU, PROGRAM as QEMU};
 
+use std::io::Write;
 use std::path::{Path, PathBuf};
+use std::sync::atomic::Ordering;
+use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
 use crate::cli::{Boot, MachineArgs, MachineKind};
-use crate::image::Payload;
+use crate::image::{Payload, Protocol};
+use crate::interrupt;
 use crate::status::Failed;
 
 /// Takes the bytes of COM1 as they come. An error ends the run.
 pub type Console<'a> = dyn FnMut(&[u8]) -> std::io::Result<()> + 'a;
+
+/// The emulator's side of COM1.
+struct Line {
+    /// Takes what is typed.
+    to: Box<dyn Write + Send>,
+    /// Ends when everything that the emulator has sent is in the file that is watched.
+    drained: Option<JoinHandle<()>>,
+}
 
 /// How often a running emulator is looked at.
 const TICK: Duration = Duration::from_millis(5);
@@ -46,8 +61,10 @@ pub struct Machine {
 pub enum Ending {
     /// The machine's software wrote this value to the debug exit port (QEMU).
     DebugExit(u32),
-    /// The machine's software asked for power off (Bochs' shutdown port).
+    /// The machine's software asked for power off (ACPI, or Bochs' shutdown port).
     Shutdown,
+    /// The user left with the escape key.
+    Left,
     /// The machine was reset, for example by a triple fault.
     Reset,
     /// The time limit passed.
@@ -91,13 +108,18 @@ impl RunFolder {
 }
 
 impl Machine {
-    /// The machine that the arguments ask for. `memory` is what the payload wants, in bytes.
+    /// The machine that the arguments ask for. `protocol` is how the payload wants to be loaded, and `memory` what it wants, in
+    /// bytes.
     ///
     /// # Errors
     /// If the arguments contradict each other.
-    pub fn new(args: &MachineArgs, memory: u64) -> anyhow::Result<Self> {
+    pub fn new(args: &MachineArgs, protocol: Protocol, memory: u64) -> anyhow::Result<Self> {
         let bochs = args.machine == MachineKind::Bochs;
-        let boot = args.boot.unwrap_or(if bochs { Boot::Grub } else { Boot::Kernel });
+        let own_loader = protocol != Protocol::Multiboot2;
+        let boot = args.boot.unwrap_or(if bochs || !own_loader { Boot::Grub } else { Boot::Kernel });
+        if boot == Boot::Kernel && !bochs && !own_loader {
+            return Err(Failed::usage("QEMU does not know multiboot2: expected --boot grub"));
+        }
         if bochs && boot == Boot::Kernel {
             return Err(Failed::usage("Bochs has no loader of its own: --boot kernel works on QEMU only"));
         }
@@ -117,15 +139,21 @@ impl Machine {
         })
     }
 
-    /// Boots the payload and hands the bytes of COM1 to `console` as they come, until the machine ends. No emulator
-    /// survives this call.
+    /// Boots the payload and hands the bytes of COM1 to `console` as they come, until the machine ends; `input` is typed at
+    /// COM1. No emulator survives this call.
     ///
     /// # Errors
     /// If the boot image cannot be made or the emulator cannot be started.
-    pub fn run(&self, payload: &Payload, folder: &RunFolder, console: &mut Console<'_>) -> anyhow::Result<Ending> {
+    pub fn run(
+        &self,
+        payload: &Payload,
+        folder: &RunFolder,
+        input: Input,
+        console: &mut Console<'_>,
+    ) -> anyhow::Result<Ending> {
         match self.kind {
-            MachineKind::Qemu => qemu::run(self, payload, folder, console),
-            MachineKind::Bochs => bochs::run(self, payload, folder, console),
+            MachineKind::Qemu => qemu::run(self, payload, folder, input, console),
+            MachineKind::Bochs => bochs::run(self, payload, folder, input, console),
         }
     }
 
@@ -134,24 +162,33 @@ impl Machine {
         &self,
         child: &mut Child,
         folder: &RunFolder,
+        line: Line,
+        input: Input,
         console: &mut Console<'_>,
     ) -> anyhow::Result<Result<std::process::ExitStatus, Ending>> {
         let deadline = self.timeout.map(|timeout| Instant::now() + timeout);
         let mut tail = tail::Tail::new(folder.com1());
+        let left = input.type_at(line.to);
         loop {
             let ended = child.try_wait()?;
-            let more = tail.read(console)?;
             if let Some(status) = ended {
+                line.drained.map(JoinHandle::join);
+                tail.read(console)?;
                 return Ok(Ok(status));
             }
-            if crate::interrupt::pending() {
+            let more = tail.read(console)?;
+            let late = deadline.is_some_and(|deadline| Instant::now() > deadline);
+            let why = match (interrupt::pending(), left.load(Ordering::Relaxed), late) {
+                (true, _, _) => Some(Ending::Interrupted),
+                (_, true, _) => Some(Ending::Left),
+                (_, _, true) => Some(Ending::TimedOut),
+                _ => None,
+            };
+            if let Some(why) = why {
                 child.kill();
-                return Ok(Err(Ending::Interrupted));
-            }
-            if deadline.is_some_and(|deadline| Instant::now() > deadline) {
-                child.kill();
+                line.drained.map(JoinHandle::join);
                 tail.read(console)?;
-                return Ok(Err(Ending::TimedOut));
+                return Ok(Err(why));
             }
             if !more {
                 std::thread::sleep(TICK);
