@@ -32,7 +32,8 @@ pub(crate) enum Receive {
 }
 
 impl Uart {
-    /// 115200 baud, 8 data bits, no parity, one stop bit, FIFOs on.
+    /// 115200 baud, 8 data bits, no parity, one stop bit. The FIFOs are cleared and off: emulators then fetch a byte only when
+    /// the last one was read, so that none is lost however late that is (with its FIFO on Bochs overruns it).
     pub(crate) fn init(self, receive: Receive) {
         self.write(INTERRUPT_ENABLE, 0);
         self.write(LINE_CONTROL, 0x80);
@@ -40,6 +41,7 @@ impl Uart {
         self.write(INTERRUPT_ENABLE, 0);
         self.write(LINE_CONTROL, 0x03);
         self.write(FIFO_CONTROL, 0x07);
+        self.write(FIFO_CONTROL, 0);
         self.write(MODEM_CONTROL, 0x0b);
         self.write(INTERRUPT_ENABLE, u8::from(receive == Receive::Interrupt));
     }

@@ -21,6 +21,8 @@ struct Guest {
     console: Console,
     screen: ScreenView,
     ended: Option<StopReason>,
+    /// It gets what is typed.
+    listens: bool,
     /// The deadline that the host's timer is armed for.
     armed: Option<u64>,
 }
@@ -77,6 +79,7 @@ fn make_guests(boot: &BootInfo, config: &KernelConfig) -> Result<Vec<Guest>, (Ex
             console: Console::new(many.then_some(description.name.as_str())),
             screen: ScreenView::new(description.console),
             ended: None,
+            listens: false,
             armed: None,
         });
     }
@@ -89,6 +92,7 @@ fn schedule(guests: &mut [Guest], config: &KernelConfig) {
     let alone = guests.len() == 1;
     while guests.iter().any(|guest| guest.ended.is_none()) {
         let mut ran = false;
+        give_input_to_the_first(guests);
         for guest in guests.iter_mut().filter(|guest| guest.ended.is_none()) {
             guest.wake();
             if guest.vm.vcpu.halted {
@@ -103,6 +107,15 @@ fn schedule(guests: &mut [Guest], config: &KernelConfig) {
         if !ran {
             wait_for_work(guests);
         }
+    }
+}
+
+/// The console's input belongs to the first guest that still runs.
+fn give_input_to_the_first(guests: &mut [Guest]) {
+    let mut free = true;
+    for guest in guests {
+        guest.listens = free && guest.ended.is_none();
+        free &= !guest.listens;
     }
 }
 
@@ -132,9 +145,9 @@ impl Guest {
     /// Moves bytes and time between the devices and the host.
     fn serve_devices(&mut self) {
         self.vm.devices_touched = false;
-        while self.vm.bus.accepts_input()
-            && let Some(byte) = gnomon_hw::console::read_byte()
-        {
+        // What does not fit waits in the host's UART, and so in front of it: nothing that is typed is lost.
+        while self.listens && self.vm.bus.accepts_input() {
+            let Some(byte) = gnomon_hw::console::read_byte() else { break };
             self.vm.bus.console_input(byte);
         }
         let now = self.vm.now();

@@ -2,14 +2,16 @@
 //!
 //! Tests are made at run time, from the list of guests: `bare::qemu::timer` runs one guest bare and wants every TAP line to be
 //! `ok`; `gnomon::qemu::timer` runs the same file under Gnomon and wants the same bytes. [`guests`] has those, [`policies`]
-//! some of them under each policy, [`backends`] the same under VT-x and AMD-V, [`hostile`]
-//! what a hypervisor must survive, [`tool`] messages and exit codes, [`story`] the demo.
+//! some of them under each policy, [`backends`] the same under VT-x and AMD-V, [`hostile`] what a hypervisor must survive,
+//! [`console`] what is typed, [`linux`] Debian's kernels, [`tool`] messages and exit codes, [`story`] the demo.
 #![forbid(unsafe_code)]
 
 pub mod backends;
 pub mod compare;
+pub mod console;
 pub mod guests;
 pub mod hostile;
+pub mod linux;
 pub mod machine;
 pub mod policies;
 pub mod story;
@@ -28,6 +30,8 @@ pub fn trials() -> Vec<Trial> {
     trials.extend(backends::trials());
     trials.extend(hostile::trials());
     trials.extend(tool::trials());
+    trials.extend(console::trials());
+    trials.extend(linux::trials());
     trials.extend(story::trials());
     trials
 }

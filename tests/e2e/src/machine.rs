@@ -11,7 +11,7 @@ use gnomon_host::cli::{Boot, MachineKind};
 use gnomon_host::console::Piece;
 use gnomon_host::guest::Guest;
 use gnomon_host::image::Payload;
-use gnomon_host::machine::{Ending, Machine, RunFolder};
+use gnomon_host::machine::{Ending, Input, Machine, RunFolder, Typed};
 use gnomon_host::status::Status;
 use gnomon_host::{build, run};
 
@@ -43,7 +43,9 @@ impl Host {
         }
     }
 
-    fn machine(self, memory: u64) -> Machine {
+    /// The machine, with this memory in bytes.
+    #[must_use]
+    pub fn machine(self, memory: u64) -> Machine {
         Machine {
             kind: if self == Self::Bochs { MachineKind::Bochs } else { MachineKind::Qemu },
             boot: if self == Self::Qemu { Boot::Kernel } else { Boot::Grub },
@@ -100,7 +102,11 @@ pub fn image(name: &str) -> anyhow::Result<PathBuf> {
     images.get(name).cloned().with_context(|| format!("no guest {name}"))
 }
 
-fn kernel() -> anyhow::Result<PathBuf> {
+/// Gnomon itself.
+///
+/// # Errors
+/// If it cannot be built.
+pub fn kernel() -> anyhow::Result<PathBuf> {
     static KERNEL: OnceLock<Result<PathBuf, String>> = OnceLock::new();
     KERNEL
         .get_or_init(|| build::kernel().map_err(|error| format!("{error:#}")))
@@ -154,6 +160,56 @@ pub fn gnomon(host: Host, guests: &[Guest], words: &str) -> anyhow::Result<Repor
 pub fn gnomon_until(host: Host, guests: &[Guest], text: &str) -> anyhow::Result<Report> {
     let payload = Payload::gnomon(kernel()?, "log=info".into(), guests);
     boot(&host.machine(run::host_memory(guests)), &payload, false, Some(text))
+}
+
+/// What to type when: after each text that the guest prints, the bytes that answer it.
+pub type Script<'a> = &'a [(&'a str, &'a [u8])];
+
+/// Runs a guest, bare or under Gnomon, and types: each answer when its text has come, and the text is looked for behind the one
+/// before. The run ends with an error if the guest has ended before all texts came.
+///
+/// # Errors
+/// If the machine cannot be started, or a text never came.
+pub fn converse(machine: &Machine, payload: &Payload, bare: bool, script: Script<'_>) -> anyhow::Result<Report> {
+    let folder = RunFolder::new()?;
+    let (typist, input) = Input::channel();
+    let (mut output, mut hypervisor) = (Vec::<u8>::new(), Vec::new());
+    let (mut rest, mut from) = (script.iter(), 0);
+    let mut next = rest.next();
+    // Long answers wait for the guest, so another thread types them.
+    let (answers, to_type) = std::sync::mpsc::channel::<Vec<u8>>();
+    let typing = std::thread::spawn(move || {
+        for answer in to_type {
+            if typist.send(Typed::Bytes(answer)).is_err() {
+                return;
+            }
+        }
+    });
+    let outcome = run::converse(machine, payload, bare, &folder, input, &mut |piece| {
+        match piece {
+            Piece::Guest(bytes) => output.extend_from_slice(bytes),
+            Piece::Line(line) => hypervisor.push(format!("[{}] {}", line.level, line.text)),
+        }
+        while let Some((text, answer)) = next {
+            let found = output[from..].windows(text.len()).position(|window| window == text.as_bytes());
+            let Some(at) = found else {
+                from = output.len().saturating_sub(text.len()).max(from);
+                break;
+            };
+            from += at + text.len();
+            let _ = answers.send(answer.to_vec());
+            next = rest.next();
+        }
+        Ok(())
+    });
+    drop(answers);
+    let _ = typing.join();
+    let outcome = outcome?;
+    let report = Report { status: outcome.status, ending: outcome.ending, output, hypervisor };
+    match next {
+        None => Ok(report),
+        Some((text, _)) => Err(anyhow!("the guest has not printed `{text}`\n{}", report.tail())),
+    }
 }
 
 fn boot(machine: &Machine, payload: &Payload, bare: bool, until: Option<&str>) -> anyhow::Result<Report> {

@@ -11,6 +11,8 @@ pub enum Kind {
     Resets,
     /// Does what a hypervisor must survive; what happens to the guest is not compared.
     Hostile,
+    /// Sends back what is typed.
+    Echo,
     /// Prints costs.
     Bench,
     /// Prints a story.
@@ -113,6 +115,7 @@ pub const GUESTS: &[Guest] = &[
     tap("aliases", "page tables written through aliases, by many instructions and widths"),
     tap("stress", "random page-table changes against a model"),
     Guest { kind: Kind::Resets, ..tap("triple-fault", "ends by a triple fault") },
+    Guest { kind: Kind::Echo, ..tap("echo", "sends back what is typed, until a byte 4 comes") },
     Guest {
         kind: Kind::Hostile,
         command_lines: &["seed=1", "seed=2", "seed=3", "seed=4"],

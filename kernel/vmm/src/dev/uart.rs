@@ -162,14 +162,14 @@ impl Uart {
         self.thr_interrupt = true;
     }
 
-    /// Whether another typed byte can wait on the line.
+    /// Whether another byte can be typed without loss.
     pub(super) fn has_room(&self) -> bool {
         self.line.len() < LINE_DEPTH
     }
 
     /// A byte was typed. It takes its turn on the line.
     pub(super) fn type_byte(&mut self, byte: u8, now: Nanos) {
-        if self.line.len() < LINE_DEPTH {
+        if self.has_room() {
             self.line.push_back(byte);
         }
         self.advance(now);

@@ -1,0 +1,72 @@
+//! Debian's 686 kernels with a busybox shell, as `gnomon guests` fetches them: commands are typed at the prompt, and what they
+//! print is judged.
+
+use std::time::Duration;
+
+use anyhow::{Context as _, ensure};
+use gnomon_host::catalog;
+use gnomon_host::guest::Guest;
+use gnomon_host::image::Payload;
+use gnomon_host::machine::Machine;
+use gnomon_host::status::Status;
+use libtest_mimic::Trial;
+
+use crate::machine::{self, Host};
+use crate::trial;
+
+const GUESTS: [&str; 2] = ["debian-686", "debian-686-pae"];
+const PROMPT: &str = "debian# ";
+/// A boot and all commands; a busy machine takes its time.
+const LIMIT: Duration = Duration::from_secs(400);
+
+/// Commands, and what must be among the lines that each prints. A command's own echo does not count.
+const COMMANDS: [(&str, &[&str]); 10] = [
+    ("uname -a", &["Linux debian 6.", "GNU/Linux"]),
+    ("cat /proc/cpuinfo", &["processor", "model name", "bogomips"]),
+    ("dmesg | head -3", &["Linux version 6."]),
+    ("cat /proc/interrupts", &["timer", "ttyS0"]),
+    ("i=0; while [ $i -lt 500 ]; do /bin/true; i=$((i+1)); done; echo ran $i", &["ran 500"]),
+    (
+        "dd if=/dev/zero of=/tmp/a bs=64k count=128 && dd if=/tmp/a of=/tmp/b bs=4k && cmp /tmp/a /tmp/b && echo same",
+        &["same"],
+    ),
+    ("a=$(cut -d. -f1 /proc/uptime); sleep 3; b=$(cut -d. -f1 /proc/uptime); echo slept $((b-a))", &["slept 3"]),
+    ("ps", &["init", "kthreadd", "ps"]),
+    ("top -b -n1 | head -5", &["Mem:", "Load average:"]),
+    ("sort /proc/kallsyms | md5sum; echo $?", &["-", "0"]),
+];
+
+pub(crate) fn trials() -> Vec<Trial> {
+    GUESTS.into_iter().map(|name| trial(format!("linux::bare::qemu::{name}"), move || commands(name, true))).collect()
+}
+
+fn commands(name: &str, bare: bool) -> anyhow::Result<()> {
+    let guest = Guest::of(name, catalog::find(name)?);
+    let payload = if bare {
+        Payload::bare(&guest)?
+    } else {
+        Payload::gnomon(machine::kernel()?, "log=info".into(), std::slice::from_ref(&guest))
+    };
+    let memory = if bare { guest.memory } else { gnomon_host::run::host_memory(std::slice::from_ref(&guest)) };
+    // Its clock is the real one: a sleeping guest would count no instructions.
+    let machine = Machine { icount: false, timeout: Some(LIMIT), ..Host::Qemu.machine(memory) };
+    let lines: Vec<Vec<u8>> = COMMANDS.iter().map(|(line, _)| format!("{line}\n").into_bytes()).collect();
+    let typed = lines.iter().map(Vec::as_slice).chain([&b"poweroff\n"[..]]);
+    let script: Vec<(&str, &[u8])> = typed.map(|line| (PROMPT, line)).collect();
+    let report = machine::converse(&machine, &payload, bare, &script)?;
+    let output = String::from_utf8_lossy(&report.output).into_owned();
+    let judge = || {
+        let mut answers = output.split(PROMPT).skip(1);
+        for (line, wanted) in COMMANDS {
+            let answer = answers.next().with_context(|| format!("no answer to `{line}`"))?;
+            let printed = answer.split_once('\n').map_or("", |(_echo, printed)| printed);
+            for text in wanted {
+                ensure!(printed.contains(text), "`{line}`: expected `{text}`, got:\n{printed}");
+            }
+        }
+        ensure!(output.contains("reboot: Power down") || output.contains("System halted"), "no power off");
+        ensure!(report.status == Status::Ok, "expected status 0");
+        Ok(())
+    };
+    judge().with_context(|| report.tail())
+}

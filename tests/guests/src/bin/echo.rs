@@ -1,0 +1,7 @@
+//! Sends back what is typed.
+#![no_std]
+#![no_main]
+
+mod common;
+
+common::guest!("echo");
