@@ -54,7 +54,10 @@ impl Apt {
         // The folders belong to us, not to apt's own user.
         option("APT::Sandbox::User", "".as_ref());
         let apt = Self { options, downloads };
-        progress::step("reading Debian's lists of packages", || Ok(apt.update()))?;
+        progress::step("reading Debian's lists of packages", || {
+            apt.update();
+            Ok(())
+        })?;
         Ok(apt)
     }
 
