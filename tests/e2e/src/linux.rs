@@ -37,7 +37,12 @@ const COMMANDS: [(&str, &[&str]); 10] = [
 ];
 
 pub(crate) fn trials() -> Vec<Trial> {
-    GUESTS.into_iter().map(|name| trial(format!("linux::bare::qemu::{name}"), move || commands(name, true))).collect()
+    let pairs = GUESTS.into_iter().flat_map(|name| [(name, true), (name, false)]);
+    let test = |(name, bare)| {
+        let under = if bare { "bare" } else { "gnomon" };
+        trial(format!("linux::{under}::qemu::{name}"), move || commands(name, bare))
+    };
+    pairs.map(test).collect()
 }
 
 fn commands(name: &str, bare: bool) -> anyhow::Result<()> {
