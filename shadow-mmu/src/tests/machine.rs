@@ -72,7 +72,7 @@ impl Machine {
         machine
     }
 
-    fn execute(&mut self, plan: FlushPlan) {
+    pub(super) fn execute(&mut self, plan: FlushPlan) {
         self.cpu.execute(self.mmu.root(), plan);
     }
 

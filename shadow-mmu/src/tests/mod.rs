@@ -11,3 +11,4 @@ mod reference;
 mod scenarios;
 mod unsync;
 mod vtlb;
+mod window;

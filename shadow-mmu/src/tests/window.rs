@@ -1,0 +1,140 @@
+//! The code window: what is linked where, and what takes it out again.
+
+use super::machine::{Machine, SUPERVISOR, USER};
+use super::memory::pfn_of;
+use super::reference::Verdict;
+use super::scenarios::{LEAF_TABLE, SETUP, paged};
+use crate::{CodeOutcome, CodePage, Gfn, GuestFault, Gva, PfErr, cr0};
+
+/// Fetches of page `n` go to this address plus `n` pages.
+const WINDOW: u32 = 0x4000_0000;
+/// The page directory's entry for the window.
+const DIRECTORY_ENTRY: u32 = 0x1000 + (WINDOW >> 22) * 4;
+/// What shows the code: any frame that the test's last gate lets pass.
+const SHADOW: u64 = 22;
+
+fn windowed() -> Machine {
+    let mut machine = paged(SETUP);
+    machine.mmu.set_fetch_guard(true);
+    let plan = machine.mmu.set_window(WINDOW);
+    machine.execute(plan);
+    machine
+}
+
+fn fetch(machine: &mut Machine, gva: u32) -> CodeOutcome {
+    let (outcome, plan) = machine.mmu.on_code_fetch(Gva::new(gva.into()));
+    machine.execute(plan);
+    machine.mmu.audit().unwrap();
+    outcome
+}
+
+fn map(machine: &mut Machine, gva: u32, gfn: u64) {
+    let plan = machine.mmu.map_code(Gva::new(gva.into()), Gfn::new(gfn), pfn_of(SHADOW));
+    machine.execute(plan);
+    machine.mmu.audit().unwrap();
+}
+
+fn wanted(gfn: u64, following: u64) -> CodeOutcome {
+    CodeOutcome::Wanted(CodePage { gfn: Gfn::new(gfn), following: Some(Gfn::new(following)) })
+}
+
+#[test]
+fn a_fetch_asks_for_a_page_once() {
+    let mut machine = windowed();
+    assert_eq!(fetch(&mut machine, 0x5123), wanted(5, 6));
+    map(&mut machine, 0x5123, 5);
+    assert_eq!(fetch(&mut machine, 0x5123), CodeOutcome::Resume);
+    assert_eq!(machine.mmu.code_regions().collect::<Vec<_>>(), [Gva::new(0)]);
+    let shown = machine.mmu.shadow_walk(Gva::new(u64::from(WINDOW) + 0x5000)).to_string();
+    assert!(shown.contains(&format!("{:x}", pfn_of(SHADOW).base().raw())), "{shown}");
+}
+
+#[test]
+fn the_links_outlive_cr3_loads_and_are_shared_with_the_table() {
+    let mut machine = windowed();
+    fetch(&mut machine, 0x5000);
+    map(&mut machine, 0x5000, 5);
+    machine.set_cr3(3);
+    assert_eq!(fetch(&mut machine, 0x5000), CodeOutcome::Resume, "the other directory has the same table");
+    machine.set_cr3(1);
+    machine.mmu.audit().unwrap();
+    assert_eq!(fetch(&mut machine, 0x5000), CodeOutcome::Resume);
+}
+
+#[test]
+fn a_write_to_the_table_takes_the_page_and_the_one_before() {
+    let mut machine = windowed();
+    for page in [4, 5, 6] {
+        fetch(&mut machine, page << 12);
+        map(&mut machine, page << 12, page.into());
+    }
+    machine.write(LEAF_TABLE + 6 * 4, SUPERVISOR, 0x8067);
+    machine.mmu.audit().unwrap();
+    assert_eq!(fetch(&mut machine, 0x4000), CodeOutcome::Resume);
+    assert_eq!(fetch(&mut machine, 0x5000), wanted(5, 8));
+    assert_eq!(fetch(&mut machine, 0x6000), wanted(8, 7));
+}
+
+#[test]
+fn the_guests_own_use_of_the_place_wins() {
+    let mut machine = windowed();
+    fetch(&mut machine, 0x5000);
+    map(&mut machine, 0x5000, 5);
+    machine.write(DIRECTORY_ENTRY, SUPERVISOR, 0x2067);
+    machine.mmu.audit().unwrap();
+    assert_eq!(machine.read(WINDOW + 0x7000, USER), Verdict::At(0x7000));
+    assert_eq!(fetch(&mut machine, 0x5000), CodeOutcome::Taken);
+    assert!(!machine.mmu.window_fits(WINDOW, Gva::new(0x5000)));
+    assert!(machine.mmu.window_fits(WINDOW << 1, Gva::new(0x5000)));
+    let plan = machine.mmu.set_window(WINDOW << 1);
+    machine.execute(plan);
+    assert_eq!(fetch(&mut machine, 0x5000), wanted(5, 6));
+    machine.write(DIRECTORY_ENTRY, SUPERVISOR, 0);
+    machine.mmu.audit().unwrap();
+}
+
+#[test]
+fn a_directory_that_changes_for_the_code_takes_the_link() {
+    let mut machine = windowed();
+    fetch(&mut machine, 0x5000);
+    map(&mut machine, 0x5000, 5);
+    machine.write(0x1000, SUPERVISOR, 0);
+    machine.mmu.audit().unwrap();
+    let absent = GuestFault { gva: Gva::new(0x5000), error: PfErr::empty() };
+    assert_eq!(fetch(&mut machine, 0x5000), CodeOutcome::Inject(absent));
+}
+
+#[test]
+fn unmapping_the_code_of_a_frame_leaves_the_others() {
+    let mut machine = windowed();
+    for page in [5, 6] {
+        fetch(&mut machine, page << 12);
+        map(&mut machine, page << 12, page.into());
+    }
+    let plan = machine.mmu.unmap_code(Gfn::new(5));
+    assert!(plan.is_all(), "the TLB may know it by another page that was given up");
+    machine.execute(plan);
+    assert_eq!(fetch(&mut machine, 0x6000), CodeOutcome::Resume);
+    assert_eq!(fetch(&mut machine, 0x5000), wanted(5, 6));
+}
+
+#[test]
+fn without_paging_the_window_is_where_no_memory_is() {
+    let mut machine = windowed();
+    machine.set_cr0(cr0::PG, false);
+    assert_eq!(fetch(&mut machine, 0x5000), wanted(5, 6));
+    map(&mut machine, 0x5000, 5);
+    assert_eq!(fetch(&mut machine, 0x5000), CodeOutcome::Resume);
+    assert!(!machine.mmu.window_fits(0, Gva::new(0x5000)), "memory");
+    assert!(!machine.mmu.window_fits(0xf000_0000, Gva::new(0x5000)), "devices");
+}
+
+#[test]
+fn a_page_that_the_supervisor_alone_may_use_cannot_be_executed() {
+    let mut machine = windowed();
+    machine.write(LEAF_TABLE + 9 * 4, SUPERVISOR, 0x9063);
+    machine.read(0x9000, SUPERVISOR);
+    machine.mmu.audit().unwrap();
+    let shown = machine.mmu.shadow_walk(Gva::new(0x9000)).to_string();
+    assert!(shown.contains("spte=0x8000"), "NX: {shown}");
+}
