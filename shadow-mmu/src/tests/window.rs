@@ -52,7 +52,7 @@ fn a_fetch_asks_for_a_page_once() {
 #[test]
 fn the_links_outlive_cr3_loads_and_are_shared_with_the_table() {
     let mut machine = windowed();
-    fetch(&mut machine, 0x5000);
+    let _ = fetch(&mut machine, 0x5000);
     map(&mut machine, 0x5000, 5);
     machine.set_cr3(3);
     assert_eq!(fetch(&mut machine, 0x5000), CodeOutcome::Resume, "the other directory has the same table");
@@ -65,7 +65,7 @@ fn the_links_outlive_cr3_loads_and_are_shared_with_the_table() {
 fn a_write_to_the_table_takes_the_page_and_the_one_before() {
     let mut machine = windowed();
     for page in [4, 5, 6] {
-        fetch(&mut machine, page << 12);
+        let _ = fetch(&mut machine, page << 12);
         map(&mut machine, page << 12, page.into());
     }
     machine.write(LEAF_TABLE + 6 * 4, SUPERVISOR, 0x8067);
@@ -78,7 +78,7 @@ fn a_write_to_the_table_takes_the_page_and_the_one_before() {
 #[test]
 fn the_guests_own_use_of_the_place_wins() {
     let mut machine = windowed();
-    fetch(&mut machine, 0x5000);
+    let _ = fetch(&mut machine, 0x5000);
     map(&mut machine, 0x5000, 5);
     machine.write(DIRECTORY_ENTRY, SUPERVISOR, 0x2067);
     machine.mmu.audit().unwrap();
@@ -96,7 +96,7 @@ fn the_guests_own_use_of_the_place_wins() {
 #[test]
 fn a_directory_that_changes_for_the_code_takes_the_link() {
     let mut machine = windowed();
-    fetch(&mut machine, 0x5000);
+    let _ = fetch(&mut machine, 0x5000);
     map(&mut machine, 0x5000, 5);
     machine.write(0x1000, SUPERVISOR, 0);
     machine.mmu.audit().unwrap();
@@ -108,7 +108,7 @@ fn a_directory_that_changes_for_the_code_takes_the_link() {
 fn unmapping_the_code_of_a_frame_leaves_the_others() {
     let mut machine = windowed();
     for page in [5, 6] {
-        fetch(&mut machine, page << 12);
+        let _ = fetch(&mut machine, page << 12);
         map(&mut machine, page << 12, page.into());
     }
     let plan = machine.mmu.unmap_code(Gfn::new(5));
