@@ -84,6 +84,13 @@ kinds! {
     Lost = 22 "lost",
     /// The ring was full, and the guest waited while it was sent: `a` = TSC ticks that this took, which no exit is to blame for.
     Drained = 23 "drained",
+    /// A 4 KiB block of a disk that the guest changed: `code` = the disk's place, `a` = the block's number. Its bytes follow in
+    /// [`Kind::DiskData`] records.
+    DiskBlock = 24 "disk-block",
+    /// Bytes of the last block named: `arg` = offset in it, `a`, `b`, `c` = 24 bytes, little-endian; those behind its end are 0.
+    DiskData = 25 "disk-data",
+    /// All changed blocks of a disk were sent: `code` = the disk's place, `a` = their number. Without it nothing counts.
+    DiskEnd = 26 "disk-end",
 }
 
 /// One trace record, 40 bytes. What the fields mean depends on [`Kind`].

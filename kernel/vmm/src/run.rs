@@ -9,6 +9,7 @@ use crate::build::build;
 use crate::config::{KernelConfig, parse_guests, parse_kernel};
 use crate::console::Console;
 use crate::dev::earlier;
+use crate::disk_save;
 use crate::report;
 use crate::screen_view::ScreenView;
 use crate::tracer::Tracer;
@@ -20,6 +21,8 @@ struct Guest {
     vm: Vm,
     console: Console,
     screen: ScreenView,
+    /// Places of the disks that are saved at the end.
+    saved_disks: Vec<usize>,
     ended: Option<StopReason>,
     /// It gets what is typed.
     listens: bool,
@@ -78,6 +81,7 @@ fn make_guests(boot: &BootInfo, config: &KernelConfig) -> Result<Vec<Guest>, (Ex
             vm,
             console: Console::new(many.then_some(description.name.as_str())),
             screen: ScreenView::new(description.console),
+            saved_disks: description.saved_disks().collect(),
             ended: None,
             listens: false,
             armed: None,
@@ -204,6 +208,7 @@ impl Guest {
         self.console.flush();
         self.vm.refresh();
         report::stopped(&mut self.vm, reason);
+        disk_save::send(&self.vm, &self.saved_disks);
         self.ended = Some(reason);
     }
 }

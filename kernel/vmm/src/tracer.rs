@@ -17,6 +17,8 @@ pub(crate) struct Tracer {
 
 struct Shared {
     on: Cell<bool>,
+    /// The header record was made.
+    begun: Cell<bool>,
     ring: RefCell<Ring>,
 }
 
@@ -24,15 +26,29 @@ impl Tracer {
     /// The trace of this run; when `on`, its header record goes out first.
     #[must_use]
     pub(crate) fn new(on: bool) -> Self {
-        let tracer =
-            Self { shared: Rc::new(Shared { on: Cell::new(on), ring: RefCell::new(Ring::new(CAPACITY)) }), vm: 0 };
-        tracer.record(|| Record {
-            arg: VERSION,
-            a: time::tsc_hz(),
-            b: Record::SIZE as u64,
-            ..Record::new(Kind::Header)
-        });
+        let ring = RefCell::new(Ring::new(CAPACITY));
+        let tracer = Self { shared: Rc::new(Shared { on: Cell::new(on), begun: Cell::new(false), ring }), vm: 0 };
+        if on {
+            tracer.begin();
+        }
         tracer
+    }
+
+    fn begin(&self) {
+        if !self.shared.begun.replace(true) {
+            let header =
+                Record { arg: VERSION, a: time::tsc_hz(), b: Record::SIZE as u64, ..Record::new(Kind::Header) };
+            self.shared.ring.borrow_mut().push(Record { tsc: time::tsc(), ..header });
+        }
+    }
+
+    /// Sends records that do not depend on the trace being on, at once and behind all others.
+    pub(crate) fn send(&self, records: impl Iterator<Item = Record>) {
+        self.begin();
+        self.drain();
+        for record in records {
+            trace_port::write(&Record { tsc: time::tsc(), vm: self.vm, ..record }.encode());
+        }
     }
 
     /// A handle that writes records of this VM.

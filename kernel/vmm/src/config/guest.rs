@@ -148,6 +148,13 @@ impl GuestConfig {
     }
 }
 
+impl GuestConfig {
+    /// The places of the disks whose changes are kept.
+    pub fn saved_disks(&self) -> impl Iterator<Item = usize> {
+        self.disks.iter().filter(|disk| disk.save.is_on()).map(|disk| disk.place)
+    }
+}
+
 /// Reads the command lines of all boot modules, in their order, and says which guests they make.
 ///
 /// # Errors

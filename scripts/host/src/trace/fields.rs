@@ -79,6 +79,9 @@ pub fn fields(record: &Record) -> Vec<Field> {
         ],
         Kind::Lost => vec![("records", Number(a))],
         Kind::Drained => vec![("ticks", Number(a))],
+        Kind::DiskBlock => vec![("disk", small), ("block", Number(a))],
+        Kind::DiskData => vec![("offset", number)],
+        Kind::DiskEnd => vec![("disk", small), ("blocks", Number(a))],
     }
 }
 
