@@ -284,7 +284,7 @@ virtual_wire:
     lset L_ICR, TO_SELF | VEC_A
     movl $0, arrived
     movl $0, ticks
-2:  call wait_pit
+2:  call wait_long
     movb $0x0a, %al
     outb %al, $PIC1
     inb $PIC1, %al
@@ -339,7 +339,7 @@ redirection:
     call take
     movl timer_ticks, %ebx
     sti
-    call wait_pit
+    call wait_long
     cli
     check_eq "the PIT ticks through entry 2 until it is masked", timer_ticks, %ebx
     ret
@@ -411,25 +411,6 @@ on_nmi:
     jbe 2f
     incl nested
 2:  decl depth
-    ret
-
-# 30 ms of channel 2.
-wait_pit:
-    pushl %eax
-    inb $0x61, %al
-    andb $0xfc, %al
-    orb $0x01, %al
-    outb %al, $0x61
-    movb $0xb0, %al
-    outb %al, $PIT + 3
-    movb $(35795 & 0xff), %al
-    outb %al, $PIT + 2
-    movb $(35795 >> 8), %al
-    outb %al, $PIT + 2
-1:  inb $0x61, %al
-    testb $0x20, %al
-    jz 1b
-    popl %eax
     ret
 
 on_spurious:

@@ -86,25 +86,6 @@ guest_main:
     jb 2b
     int $VEC_LEAVE
 
-# Long enough for a tick: 30 ms of channel 2, polled through port 0x61.
-wait_long:
-    pushl %eax
-    inb $0x61, %al
-    andb $0xfc, %al
-    orb $0x01, %al                      # gate on, speaker off
-    outb %al, $0x61
-    movb $0xb0, %al                     # channel 2, mode 0
-    outb %al, $PIT + 3
-    movb $(35795 & 0xff), %al
-    outb %al, $PIT + 2
-    movb $(35795 >> 8), %al
-    outb %al, $PIT + 2
-1:  inb $0x61, %al
-    testb $0x20, %al
-    jz 1b
-    popl %eax
-    ret
-
 # The usual tick, and what `shadow` was at that moment.
 note_tick:
     movl shadow, %eax

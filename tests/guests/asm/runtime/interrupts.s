@@ -39,6 +39,26 @@ pit_start:
     popl %eax
     ret
 
+# Long enough for a tick of 100 Hz: 30 ms of channel 2, polled through port 0x61.
+.globl wait_long
+wait_long:
+    pushl %eax
+    inb $0x61, %al
+    andb $0xfc, %al
+    orb $0x01, %al                      # gate on, speaker off
+    outb %al, $0x61
+    movb $0xb0, %al                     # channel 2, mode 0
+    outb %al, $PIT + 3
+    movb $(35795 & 0xff), %al
+    outb %al, $PIT + 2
+    movb $(35795 >> 8), %al
+    outb %al, $PIT + 2
+1:  inb $0x61, %al
+    testb $0x20, %al
+    jz 1b
+    popl %eax
+    ret
+
 # A hook for IRQ0: counts and acknowledges.
 .globl on_tick
 on_tick:
