@@ -9,6 +9,7 @@ pub mod check;
 pub mod cli;
 pub mod console;
 pub mod demo;
+pub mod disk;
 pub mod dispatch;
 pub mod doctor;
 pub mod guest;

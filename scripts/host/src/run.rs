@@ -10,6 +10,7 @@ use crate::build;
 use crate::catalog;
 use crate::cli::RunArgs;
 use crate::console::{Demux, HypervisorLine, Piece};
+use crate::disk;
 use crate::guest::Guest;
 use crate::image::Payload;
 use crate::machine::{Ending, Input, Machine, RunFolder};
@@ -179,7 +180,8 @@ pub fn run(args: &RunArgs) -> anyhow::Result<Status> {
         (Payload::gnomon(build::kernel()?, words, &guests), host_memory(&guests))
     };
     let mut machine = Machine::new(&args.machine, payload.protocol, memory)?;
-    machine.trace = args.trace.is_some();
+    let saves_disks = !args.bare && guests.iter().flat_map(|guest| &guest.disks).any(|disk| disk.keep);
+    machine.trace = args.trace.is_some() || saves_disks;
     let folder = RunFolder::new()?;
     let colour = progress::stderr_colour();
     let (mut terminal, input) = Terminal::connect(guests[0].ready.as_deref())?;
@@ -192,6 +194,9 @@ pub fn run(args: &RunArgs) -> anyhow::Result<Status> {
     drop(terminal);
     let outcome = outcome?;
     explain(&outcome, args.bare, &machine);
+    if saves_disks {
+        disk::save(&folder.com2(), &guests)?;
+    }
     if let Some(file) = &args.trace {
         let format = args.trace_format.unwrap_or_else(|| Format::of_file(file));
         save_trace(&folder.com2(), file, format, &mut names(&guests))?;

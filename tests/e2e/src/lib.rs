@@ -9,6 +9,7 @@
 pub mod backends;
 pub mod compare;
 pub mod console;
+mod devices;
 pub mod guests;
 pub mod hostile;
 pub mod linux;
@@ -31,6 +32,7 @@ pub fn trials() -> Vec<Trial> {
     trials.extend(hostile::trials());
     trials.extend(tool::trials());
     trials.extend(console::trials());
+    trials.extend(devices::trials());
     trials.extend(linux::trials());
     trials.extend(story::trials());
     trials

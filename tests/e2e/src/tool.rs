@@ -48,21 +48,21 @@ const SPIN: [u8; 2] = [0xeb, 0xfe];
 const STATUS_1: [u8; 4] = [0xb0, 0x01, 0xe6, 0xf4];
 
 /// A folder for one test, where the tool puts its temporary files as well.
-struct Place(TempDir);
+pub(crate) struct Place(TempDir);
 
 impl Place {
-    fn new() -> anyhow::Result<Self> {
+    pub(crate) fn new() -> anyhow::Result<Self> {
         Ok(Self(tempfile::Builder::new().prefix("gnomon-e2e-").tempdir()?))
     }
 
-    fn file(&self, name: &str, content: &[u8]) -> anyhow::Result<String> {
+    pub(crate) fn file(&self, name: &str, content: &[u8]) -> anyhow::Result<String> {
         let path = self.0.path().join(name);
         fs::File::create(&path)?.write_all(content)?;
         Ok(path.display().to_string())
     }
 
     /// A description of a flat guest.
-    fn flat(&self, name: &str, content: &[u8]) -> anyhow::Result<String> {
+    pub(crate) fn flat(&self, name: &str, content: &[u8]) -> anyhow::Result<String> {
         Ok(format!("name={name} kernel={} format=flat", self.file(name, content)?))
     }
 
@@ -73,12 +73,12 @@ impl Place {
         command
     }
 
-    fn run(&self, arguments: &[&str]) -> anyhow::Result<Output> {
+    pub(crate) fn run(&self, arguments: &[&str]) -> anyhow::Result<Output> {
         self.command(arguments).output().context("cannot run scripts/gnomon")
     }
 
     /// Runs the tool and wants this exit code, and these words on stderr.
-    fn expect(&self, arguments: &[&str], code: i32, words: &[&str]) -> anyhow::Result<()> {
+    pub(crate) fn expect(&self, arguments: &[&str], code: i32, words: &[&str]) -> anyhow::Result<()> {
         let output = self.run(arguments)?;
         let said = String::from_utf8_lossy(&output.stderr);
         let line = arguments.join(" ");
