@@ -158,6 +158,7 @@ pub(crate) fn build(
 }
 
 /// The guest's devices.
+#[inline(never)] // each step of building moves the bus, and the stack is small
 fn bus(guest: &GuestConfig, id: VmId, module: impl Fn(usize) -> &'static [u8]) -> Bus {
     let bus = Bus::new(&guest.name).with_memory(guest.memory).with_console(guest.console);
     let bus = if guest.apic.is_on() { bus } else { bus.without_apic() };

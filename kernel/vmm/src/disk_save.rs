@@ -8,7 +8,8 @@ use crate::vm::Vm;
 /// Bytes of a block that one record carries.
 const CARRIED: usize = 24;
 
-/// Sends the changed blocks of the disks in `places`.
+/// Sends the changed blocks of the disks in `places`. Not inlined: its buffers must not lie on the stack while guests run.
+#[inline(never)]
 pub(crate) fn send(vm: &Vm, places: &[usize]) {
     for (place, disk) in vm.bus.disks().filter(|(place, _)| places.contains(place)) {
         send_disk(vm, place as u8, disk);

@@ -59,6 +59,7 @@ fn refuse(error: &dyn core::fmt::Display) -> (ExitCode, &'static str) {
     (ExitCode::Config, "configuration")
 }
 
+#[inline(never)] // what it takes to build a VM must not lie on the stack while guests run
 fn make_guests(boot: &BootInfo, config: &KernelConfig) -> Result<Vec<Guest>, (ExitCode, &'static str)> {
     let tracer = Tracer::new(config.trace.is_on());
     let lines = boot.modules.iter().map(|module| module.command_line);

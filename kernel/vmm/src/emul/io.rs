@@ -148,6 +148,7 @@ impl Vm {
     }
 
     /// Moves up to `count` elements, all in one page unless it is one; moves the pointer on. How many it were: at least one.
+    #[inline(never)] // its buffer must not lie on the stack at other exits
     fn port_elements(&mut self, string: &PortString, count: u32) -> Emulated<u32> {
         let &PortString { port, size, output, segment, mask, backwards } = string;
         let pointer = if output { 6 } else { 7 };
