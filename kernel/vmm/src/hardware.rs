@@ -82,9 +82,6 @@ impl Vm {
     }
 
     fn enter_hardware(&mut self) -> Exit {
-        if self.retired {
-            self.world.end_interrupt_shadow();
-        }
         // The CPU comes to INT n again by itself: EIP still points at it.
         if let Some(event) = self.interrupted.take().filter(|event| event.kind != EventKind::Software) {
             self.world.inject(event);

@@ -73,13 +73,16 @@ impl Vm {
 
     /// Guest-physical address of a linear one, with the walk's effects on A and D bits.
     pub(crate) fn translate(&mut self, gva: u32, access: Access) -> Emulated<Gpa> {
-        self.mmu.translate(Gva::new(gva.into()), access).map_err(|error| match error {
-            TranslateError::Fault(fault) => {
-                Trap::Exception(Exception::page_fault(fault.error.bits(), fault.gva.raw() as u32))
-            }
-            TranslateError::NotResident(_) => Trap::Stop(crate::exit::NOT_RESIDENT),
-            TranslateError::Stop(stop) => Trap::Stop(crate::exit::mmu_stop(stop)),
-        })
+        self.mmu.translate(Gva::new(gva.into()), access).map_err(untranslated)
+    }
+
+    /// Where the CPU has just fetched from. If it walks the guest's own tables it has set A on the way.
+    #[inline]
+    fn translate_fetch(&mut self, gva: u32, access: Access) -> Emulated<Gpa> {
+        if self.nested.is_none() {
+            return self.translate(gva, access);
+        }
+        self.mmu.probe(Gva::new(gva.into()), access).map_err(untranslated)
     }
 
     /// Reads memory, or the device that is there, at a guest-physical address inside one page.
@@ -147,7 +150,7 @@ impl Vm {
         }
         let access = Access { kind: AccessKind::Fetch, privilege: self.privilege() };
         let (head, tail) = split_at_page(gva, bytes.len());
-        let first = self.translate(gva, access)?;
+        let first = self.translate_fetch(gva, access)?;
         let Some((front, back)) = bytes.split_at_mut_checked(head) else { return Ok(0) };
         self.mmu.mem().read(first, front);
         if tail > 0 {
@@ -161,6 +164,18 @@ impl Vm {
     pub(crate) fn frame_behind(&self, gva: u32) -> Option<Gfn> {
         let access = Access { kind: AccessKind::Read, privilege: Privilege::Supervisor };
         self.mmu.probe(Gva::new(gva.into()), access).ok().map(|gpa| gpa.gfn())
+    }
+}
+
+/// What a failed translation means for the instruction.
+#[cold]
+fn untranslated(error: TranslateError) -> Trap {
+    match error {
+        TranslateError::Fault(fault) => {
+            Trap::Exception(Exception::page_fault(fault.error.bits(), fault.gva.raw() as u32))
+        }
+        TranslateError::NotResident(_) => Trap::Stop(crate::exit::NOT_RESIDENT),
+        TranslateError::Stop(stop) => Trap::Stop(crate::exit::mmu_stop(stop)),
     }
 }
 

@@ -153,7 +153,11 @@ impl Svm {
         let vmcb = self.vmcb_mut();
         let [rax, ..] = context.gpr;
         vmcb.rax = rax;
-        vmcb.rip = context.rip & 0xffff_ffff;
+        let rip = context.rip & 0xffff_ffff;
+        if vmcb.rip != rip {
+            // An instruction was emulated, so what STI or MOV SS held back is due.
+            (vmcb.rip, vmcb.interrupt_shadow) = (rip, 0);
+        }
         vmcb.rsp = context.rsp & 0xffff_ffff;
         vmcb.rflags = context.rflags & 0x3f_7fd5 | 2;
     }
@@ -260,11 +264,6 @@ impl HardwareCpu for Svm {
     #[inline]
     fn interrupt_shadow(&self) -> bool {
         self.vmcb().interrupt_shadow & 1 != 0
-    }
-
-    #[inline]
-    fn end_interrupt_shadow(&mut self) {
-        self.vmcb_mut().interrupt_shadow = 0;
     }
 
     fn nmi_blocked(&self) -> bool {

@@ -151,7 +151,6 @@ pub(crate) trait HardwareCpu {
     fn injecting(&self) -> bool;
     fn interrupted(&self) -> Option<Injection>;
     fn interrupt_shadow(&self) -> bool;
-    fn end_interrupt_shadow(&mut self);
     fn nmi_blocked(&self) -> bool;
     fn request_window(&mut self);
     fn request_nmi_window(&mut self);

@@ -138,6 +138,11 @@ impl Vmx {
 
     #[inline]
     fn load(&mut self, context: &GuestContext) {
+        let [rip, ..] = self.known;
+        if rip != context.rip {
+            // An instruction was emulated, so what STI or MOV SS held back is due.
+            self.end_interrupt_shadow();
+        }
         let wanted = [context.rip & 0xffff_ffff, context.rsp & 0xffff_ffff, context.rflags & 0x3f_7fd5 | 2];
         let fields = [field::GUEST_RIP, field::GUEST_RSP, field::GUEST_RFLAGS];
         for ((field, wanted), known) in fields.into_iter().zip(wanted).zip(&mut self.known) {
@@ -146,6 +151,15 @@ impl Vmx {
                 unsafe { write(field, wanted) };
                 *known = wanted;
             }
+        }
+    }
+
+    #[inline]
+    fn end_interrupt_shadow(&self) {
+        let state = read(field::INTERRUPTIBILITY);
+        if state & 3 != 0 {
+            // SAFETY: this VMCS is current; the field says less than before.
+            unsafe { write(field::INTERRUPTIBILITY, state & !3) };
         }
     }
 
@@ -231,16 +245,6 @@ impl HardwareCpu for Vmx {
     fn interrupt_shadow(&self) -> bool {
         self.select();
         read(field::INTERRUPTIBILITY) & 3 != 0
-    }
-
-    #[inline]
-    fn end_interrupt_shadow(&mut self) {
-        self.select();
-        let state = read(field::INTERRUPTIBILITY);
-        if state & 3 != 0 {
-            // SAFETY: this VMCS is current; the field says less than before.
-            unsafe { write(field::INTERRUPTIBILITY, state & !3) };
-        }
     }
 
     fn nmi_blocked(&self) -> bool {

@@ -10,6 +10,7 @@ impl World {
     /// second-level tables; without one it runs on shadow tables, and has no memory until it gets a root.
     pub fn new_hardware(vm: VmId, vendor: Vendor, nested: Option<Root>) -> Result<Self, Unavailable> {
         let mut world = Self::new(vm).map_err(|OutOfFrames| Unavailable::Memory)?;
+        world.on_shadow = nested.is_none();
         world.hardware = Some(virt::make(vendor, vm, nested)?);
         Ok(world)
     }
@@ -90,14 +91,6 @@ impl World {
     #[must_use]
     pub fn nmi_blocked(&self) -> bool {
         self.hardware.as_ref().is_some_and(|hardware| hardware.nmi_blocked())
-    }
-
-    /// An instruction was emulated: the shadow is over.
-    #[inline]
-    pub fn end_interrupt_shadow(&mut self) {
-        if let Some(hardware) = &mut self.hardware {
-            hardware.end_interrupt_shadow();
-        }
     }
 
     /// Ends a run as soon as the guest has come back from its last NMI.

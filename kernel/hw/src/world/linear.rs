@@ -1,8 +1,9 @@
 //! Guest memory by linear address, through the live shadow tables, with supervisor rights.
 
-use super::{World, resident};
+use super::{State, World, resident};
 use crate::entry::gnomon_copy;
-use crate::{cpu, fault};
+use crate::{cpu, fault, frames, gate, phys};
+use shadow_mmu::Pfn;
 
 /// An access by linear address faulted.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -15,10 +16,16 @@ pub struct LinearFault {
 
 impl World {
     /// Copies from the guest's linear address `gva` on into `buf`, with the rights of a supervisor. After `Err`, `buf` holds
-    /// nothing useful.
+    /// nothing useful. A world on second-level tables refuses: the host has no mapping of its linear addresses.
     #[inline]
     pub fn read_linear(&self, gva: u32, buf: &mut [u8]) -> Result<(), LinearFault> {
-        let from = self.reach(gva, buf.len())?;
+        let from = in_range(gva, buf.len())?;
+        if !cpu::is_active(self.state.as_ptr()) {
+            if self.is_hardware() {
+                return self.read_by_tables(gva, buf);
+            }
+            resident::activate(self.state.as_ptr());
+        }
         // SAFETY: `buf` is writable for its length. The other side lies below 4 GiB, where only guest memory is mapped; a byte
         // that cannot be read ends the copy by the fixup.
         outcome(unsafe { gnomon_copy(buf.as_mut_ptr(), from, buf.len()) })
@@ -28,28 +35,72 @@ impl World {
     /// (CR0.WP is set). After `Err`, the bytes before the faulting address may have been written.
     #[inline]
     pub fn write_linear(&mut self, gva: u32, bytes: &[u8]) -> Result<(), LinearFault> {
-        let to = self.reach(gva, bytes.len())?;
+        let to = in_range(gva, bytes.len())?;
+        if !cpu::is_active(self.state.as_ptr()) {
+            if self.is_hardware() {
+                return self.write_by_tables(gva, bytes);
+            }
+            resident::activate(self.state.as_ptr());
+        }
         // SAFETY: `bytes` is readable for its length. The other side lies below 4 GiB, where only this guest's memory is mapped,
         // so no host memory is written; a byte that cannot be written ends the copy by the fixup.
         outcome(unsafe { gnomon_copy(to.cast_mut(), bytes.as_ptr(), bytes.len()) })
     }
 
-    /// Proves that the range ends at or below 4 GiB, and makes the guest's root the live one.
-    #[inline]
-    fn reach(&self, gva: u32, len: usize) -> Result<*const u8, LinearFault> {
-        if len as u64 > (1 << 32) - u64::from(gva) {
-            return Err(LinearFault { address: gva, error: 0 });
-        }
-        let state = self.state.as_ptr();
-        if !cpu::is_active(state) {
-            if self.is_hardware() {
-                // The guest's addresses mean nothing to the host.
-                return Err(LinearFault { address: gva, error: 0 });
-            }
-            resident::activate(state);
-        }
-        Ok(core::ptr::without_provenance(gva as usize))
+    /// The host does not run on a hardware world's shadow tables, so it walks them.
+    fn read_by_tables(&self, gva: u32, buf: &mut [u8]) -> Result<(), LinearFault> {
+        let place = self.place_by_tables(gva, buf.len(), PRESENT)?;
+        // SAFETY: `place` is in a frame of this guest and has room for the length, see `place_by_tables`; `buf` is the host's. The
+        // guest does not run meanwhile.
+        unsafe { core::ptr::copy_nonoverlapping(place.cast_const(), buf.as_mut_ptr(), buf.len()) };
+        Ok(())
     }
+
+    fn write_by_tables(&mut self, gva: u32, bytes: &[u8]) -> Result<(), LinearFault> {
+        let place = self.place_by_tables(gva, bytes.len(), PRESENT | WRITABLE)?;
+        // SAFETY: as for `read_by_tables`, the other way round; the leaf lets the guest's kernel write.
+        unsafe { core::ptr::copy_nonoverlapping(bytes.as_ptr(), place, bytes.len()) };
+        Ok(())
+    }
+
+    /// Where the shadow maps `len` bytes at `gva`, if that is one page and its leaf has all bits of `rights`. Other cases go the slow
+    /// way.
+    #[inline]
+    fn place_by_tables(&self, gva: u32, len: usize, rights: u64) -> Result<*mut u8, LinearFault> {
+        let refused = LinearFault { address: gva, error: 0 };
+        let State { root, vm, .. } = *self.state();
+        let offset = (gva & 0xfff) as usize;
+        let checked = self.on_shadow && frames::with(|frames| gate::is_root::<gate::Shadow>(frames, vm, root));
+        if !checked || len > phys::PAGE_SIZE - offset {
+            return Err(refused);
+        }
+        let mut table = root;
+        for (shift, rights) in [(39, PRESENT), (30, PRESENT), (21, PRESENT), (12, rights)] {
+            let index = (u64::from(gva) >> shift & 511) as usize;
+            // SAFETY: `table` is the root that the gate knows, or a table that such a table names, which the gate has seen to; the
+            // window shows it, and the index is below 512.
+            let raw = unsafe { phys::frame::<u64>(Pfn::new(table)).wrapping_add(index).read_volatile() };
+            if raw & rights != rights {
+                return Err(refused);
+            }
+            table = (raw & FRAME) >> 12;
+        }
+        // The gate lets leaves name this guest's frames only.
+        Ok(phys::frame::<u8>(Pfn::new(table)).wrapping_add(offset))
+    }
+}
+
+const PRESENT: u64 = 1 << 0;
+const WRITABLE: u64 = 1 << 1;
+const FRAME: u64 = 0x000f_ffff_ffff_f000;
+
+/// Proves that the range ends at or below 4 GiB.
+#[inline]
+fn in_range(gva: u32, len: usize) -> Result<*const u8, LinearFault> {
+    if len as u64 > (1 << 32) - u64::from(gva) {
+        return Err(LinearFault { address: gva, error: 0 });
+    }
+    Ok(core::ptr::without_provenance(gva as usize))
 }
 
 #[inline]

@@ -84,6 +84,8 @@ pub struct World {
     state: NonNull<State>,
     /// The control structure of a hardware world. Such a world is resident while it runs, but never active.
     hardware: Option<Box<dyn HardwareCpu>>,
+    /// A hardware world that the CPU runs on its shadow root.
+    on_shadow: bool,
 }
 
 impl World {
@@ -99,7 +101,7 @@ impl World {
         let place = NonNull::new(phys::frame::<State>(first)).ok_or(OutOfFrames)?;
         // SAFETY: the frames were just allocated for this and are contiguous in the window; a State fits.
         unsafe { State::init(place.as_ptr(), vm) };
-        Ok(Self { state: place, hardware: None })
+        Ok(Self { state: place, hardware: None, on_shadow: false })
     }
 
     /// The guest's registers.
