@@ -81,6 +81,7 @@ impl Vm {
         if self.world.is_hardware() { self.enter_hardware() } else { self.world.run() }
     }
 
+    #[inline(never)] // Out of the way of the deprivileged guests' loop.
     fn enter_hardware(&mut self) -> Exit {
         // The CPU comes to INT n again by itself: EIP still points at it.
         if let Some(event) = self.interrupted.take().filter(|event| event.kind != EventKind::Software) {
@@ -116,6 +117,7 @@ impl Vm {
     }
 
     /// Hands the fast system call registers and EFER to the CPU.
+    #[inline(never)] // Out of the way of the deprivileged guests' loop.
     pub(crate) fn push_syscalls(&mut self) {
         if self.world.is_hardware() {
             let msrs = &self.vcpu.msrs;
@@ -125,6 +127,7 @@ impl Vm {
     }
 
     /// Delivers a waiting device interrupt, or asks to be called when the guest can take it.
+    #[inline(never)] // Out of the way of the deprivileged guests' loop.
     pub(crate) fn offer_interrupt(&mut self) -> Result<(), StopReason> {
         let mut nmi = self.bus.nmi_pending();
         if nmi && self.world.nmi_blocked() {
@@ -146,6 +149,7 @@ impl Vm {
     }
 
     /// Has the CPU deliver an event at the next entry. An event whose delivery this one has cut short counts as in SDM 3A table 6-5.
+    #[inline(never)] // Out of the way of the deprivileged guests' loop.
     pub(crate) fn deliver_by_cpu(&mut self, event: Event) -> Result<(), StopReason> {
         let event = match self.interrupted.take() {
             Some(first) if event.source == Source::Exception => {

@@ -4,8 +4,8 @@ use super::Svm;
 use super::vmcb::{code, first, interrupt};
 use crate::fault::PAGE_FAULT;
 use crate::idle;
-use crate::virt::{Instruction, Intercepted, Violation};
-use crate::world::{Exit, State};
+use crate::virt::{HardwareExit, Instruction, Intercepted, Violation};
+use crate::world::State;
 use shadow_mmu::AccessKind;
 
 /// Error code bits of a nested page fault (APM 2, 15.25.6).
@@ -19,31 +19,31 @@ const STRING: u64 = 1 << 2;
 
 impl Svm {
     #[inline]
-    pub(super) fn ended(&mut self, state: *mut State) -> Exit {
+    pub(super) fn ended(&mut self, state: *mut State) -> HardwareExit {
         match self.vmcb().exit_code {
             code::CPUID => intercepted(Instruction::Cpuid, None),
             code::PORT => self.port(),
             code::NESTED_FAULT => self.nested_fault(),
             number @ code::EXCEPTION..=code::EXCEPTION_LAST => self.exception((number - code::EXCEPTION) as u8, state),
-            code::INTERRUPT => Exit::Interrupt(idle::wait()),
+            code::INTERRUPT => HardwareExit::Interrupt(idle::wait()),
             code::WINDOW => {
                 self.vmcb_mut().virtual_interrupt = interrupt::MASKING;
-                Exit::Window
+                HardwareExit::Window
             }
             code::IRET => {
                 self.vmcb_mut().intercept_first &= !first::IRET;
-                Exit::Window
+                HardwareExit::Window
             }
             // Whatever it was about reaches the host by its own IDT.
-            code::NMI => Exit::Window,
-            code::TASK_SWITCH => Exit::TaskSwitch,
-            code::SHUTDOWN => Exit::Shutdown,
+            code::NMI => HardwareExit::Window,
+            code::TASK_SWITCH => HardwareExit::TaskSwitch,
+            code::SHUTDOWN => HardwareExit::Shutdown,
             0..=code::INSTRUCTION_LAST => intercepted(Instruction::Other, None),
-            number => Exit::Refused(number),
+            number => HardwareExit::Refused(number),
         }
     }
 
-    fn exception(&self, vector: u8, state: *mut State) -> Exit {
+    fn exception(&self, vector: u8, state: *mut State) -> HardwareExit {
         let vmcb = self.vmcb();
         // SAFETY: the caller owns the world, so nothing else refers to its state.
         let state = unsafe { &mut *state };
@@ -52,10 +52,10 @@ impl Svm {
         if vector == PAGE_FAULT {
             state.cr2 = vmcb.exit_info2;
         }
-        Exit::Vector(vector)
+        HardwareExit::Vector(vector)
     }
 
-    fn port(&self) -> Exit {
+    fn port(&self) -> HardwareExit {
         let vmcb = self.vmcb();
         let info = vmcb.exit_info1;
         if info & STRING != 0 {
@@ -67,18 +67,18 @@ impl Svm {
         intercepted(port, Some(vmcb.exit_info2 as u32))
     }
 
-    fn nested_fault(&self) -> Exit {
+    fn nested_fault(&self) -> HardwareExit {
         let (error, gpa) = (self.vmcb().exit_info1, self.vmcb().exit_info2);
         let kind = match error {
             _ if error & WRITE != 0 => AccessKind::Write,
             _ if error & FETCH != 0 => AccessKind::Fetch,
             _ => AccessKind::Read,
         };
-        Exit::Nested(Violation { gpa, kind, table: error & IN_TABLES != 0 })
+        HardwareExit::Nested(Violation { gpa, kind, table: error & IN_TABLES != 0 })
     }
 }
 
 #[inline]
-const fn intercepted(what: Instruction, next: Option<u32>) -> Exit {
-    Exit::Intercepted(Intercepted { what, next })
+const fn intercepted(what: Instruction, next: Option<u32>) -> HardwareExit {
+    HardwareExit::Intercepted(Intercepted { what, next })
 }

@@ -11,9 +11,9 @@ mod vmcb;
 use crate::entry::GuestContext;
 use crate::frames::{self, Owner, VmId};
 use crate::virt::{ControlRegisters, EFER_NXE, EFER_SCE, EventKind, Injection, Pdpt, SyscallRegisters, Translation};
-use crate::virt::{HardwareCpu, descriptor};
+use crate::virt::{HardwareCpu, HardwareExit, descriptor};
 use crate::virt::{Unavailable, real_controls};
-use crate::world::{Exit, SegReg, State};
+use crate::world::{SegReg, State};
 use crate::{gate, phys};
 use alloc::boxed::Box;
 use core::arch::{asm, global_asm};
@@ -295,7 +295,7 @@ impl HardwareCpu for Svm {
     }
 
     #[inline]
-    fn run(&mut self, state: *mut State, root: u64) -> Exit {
+    fn run(&mut self, state: *mut State, root: u64) -> HardwareExit {
         if self.translation == Translation::Shadow && self.pdpt.follow(root) {
             self.vmcb_mut().tlb_control = FLUSH_ALL;
         }

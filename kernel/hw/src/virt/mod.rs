@@ -10,7 +10,8 @@ mod pdpt;
 pub(crate) use pdpt::Pdpt;
 
 use crate::frames::VmId;
-use crate::world::{Exit, SegReg, State};
+use crate::irq::Irq;
+use crate::world::{SegReg, State};
 use alloc::boxed::Box;
 use core::fmt;
 use shadow_mmu::{FlushPlan, Root};
@@ -92,6 +93,27 @@ pub struct Violation {
     pub table: bool,
 }
 
+/// Why a hardware guest was left.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum HardwareExit {
+    /// An exception that is intercepted, as for every world.
+    Vector(u8),
+    /// A device of the host, as for every world.
+    Interrupt(Irq),
+    /// An instruction is to be emulated.
+    Intercepted(Intercepted),
+    /// The second-level tables did not allow an access.
+    Nested(Violation),
+    /// Nothing happened, or the window that was asked for is open.
+    Window,
+    /// A task switch through a TSS or task gate.
+    TaskSwitch,
+    /// An exception while delivering a double fault.
+    Shutdown,
+    /// The CPU refused the guest's state, or left it for a reason that was not asked for; its number.
+    Refused(u64),
+}
+
 /// How an event is delivered by the CPU.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum EventKind {
@@ -158,7 +180,7 @@ pub(crate) trait HardwareCpu {
     fn selector(&self, reg: SegReg) -> u16;
     fn descriptor(&self, reg: SegReg) -> u64;
     /// The world is resident, `state` its state, and `root` the frame of its shadow root.
-    fn run(&mut self, state: *mut State, root: u64) -> Exit;
+    fn run(&mut self, state: *mut State, root: u64) -> HardwareExit;
 }
 
 /// Makes a guest CPU.

@@ -5,8 +5,8 @@ use super::vmcs::{field, read};
 use crate::fault::PAGE_FAULT;
 use crate::idt::IRQ_BASE;
 use crate::irq;
-use crate::virt::{Instruction, Intercepted, Violation};
-use crate::world::{Exit, State};
+use crate::virt::{HardwareExit, Instruction, Intercepted, Violation};
+use crate::world::State;
 use shadow_mmu::AccessKind;
 
 /// Basic exit reasons (SDM 3D, appendix C).
@@ -43,7 +43,7 @@ const STRING: u64 = 1 << 4;
 
 impl Vmx {
     #[inline]
-    pub(super) fn ended(&mut self, state: *mut State) -> Exit {
+    pub(super) fn ended(&mut self, state: *mut State) -> HardwareExit {
         match read(field::EXIT_REASON) {
             reason::CPUID => self.intercepted(Instruction::Cpuid),
             reason::PORT => self.port(),
@@ -52,32 +52,32 @@ impl Vmx {
             reason::INTERRUPT => {
                 // The CPU has acknowledged it at the interrupt controller and tells the vector.
                 let vector = read(field::EXIT_EVENT) as u8;
-                Exit::Interrupt(irq::acknowledge(vector.wrapping_sub(IRQ_BASE)))
+                HardwareExit::Interrupt(irq::acknowledge(vector.wrapping_sub(IRQ_BASE)))
             }
             reason::WINDOW | reason::NMI_WINDOW => {
                 self.window_open();
-                Exit::Window
+                HardwareExit::Window
             }
-            reason::TASK_SWITCH => Exit::TaskSwitch,
-            reason::TRIPLE_FAULT => Exit::Shutdown,
+            reason::TASK_SWITCH => HardwareExit::TaskSwitch,
+            reason::TRIPLE_FAULT => HardwareExit::Shutdown,
             reason::CPUID..=reason::RDTSC
             | reason::VMCALL..=reason::WRMSR
             | reason::MWAIT
             | reason::MONITOR..=reason::PAUSE
             | reason::INVEPT..=reason::XSETBV
             | reason::INVPCID => self.intercepted(Instruction::Other),
-            number => Exit::Refused(number),
+            number => HardwareExit::Refused(number),
         }
     }
 
     #[inline]
-    fn intercepted(&self, what: Instruction) -> Exit {
+    fn intercepted(&self, what: Instruction) -> HardwareExit {
         let [rip, ..] = self.known;
         let next = rip.wrapping_add(read(field::LENGTH)) as u32;
-        Exit::Intercepted(Intercepted { what, next: Some(next) })
+        HardwareExit::Intercepted(Intercepted { what, next: Some(next) })
     }
 
-    fn port(&self) -> Exit {
+    fn port(&self) -> HardwareExit {
         let info = read(field::QUALIFICATION);
         if info & STRING != 0 {
             return self.intercepted(Instruction::Other);
@@ -87,12 +87,12 @@ impl Vmx {
     }
 }
 
-fn exception(state: *mut State) -> Exit {
+fn exception(state: *mut State) -> HardwareExit {
     let event = read(field::EXIT_EVENT);
     let vector = event as u8;
     if vector == NMI {
         // Of the host's machine; nothing here makes one.
-        return Exit::Window;
+        return HardwareExit::Window;
     }
     // SAFETY: the caller owns the world, so nothing else refers to its state.
     let state = unsafe { &mut *state };
@@ -101,15 +101,15 @@ fn exception(state: *mut State) -> Exit {
     if vector == PAGE_FAULT {
         state.cr2 = read(field::QUALIFICATION);
     }
-    Exit::Vector(vector)
+    HardwareExit::Vector(vector)
 }
 
-fn violation() -> Exit {
+fn violation() -> HardwareExit {
     let info = read(field::QUALIFICATION);
     let kind = match info {
         _ if info & WRITE != 0 => AccessKind::Write,
         _ if info & FETCH != 0 => AccessKind::Fetch,
         _ => AccessKind::Read,
     };
-    Exit::Nested(Violation { gpa: read(field::GUEST_PHYSICAL), kind, table: info & (LINEAR | FINAL) == LINEAR })
+    HardwareExit::Nested(Violation { gpa: read(field::GUEST_PHYSICAL), kind, table: info & (LINEAR | FINAL) == LINEAR })
 }

@@ -12,9 +12,11 @@ mod vmcs;
 use crate::cell::SingleCpu;
 use crate::entry::GuestContext;
 use crate::frames::{self, Owner, VmId};
-use crate::virt::{ControlRegisters, EFER_NXE, HardwareCpu, Injection, Pdpt, SyscallRegisters, Translation};
+use crate::virt::{
+    ControlRegisters, EFER_NXE, HardwareCpu, HardwareExit, Injection, Pdpt, SyscallRegisters, Translation,
+};
 use crate::virt::{Unavailable, descriptor, real_controls};
-use crate::world::{Exit, SegReg, State};
+use crate::world::{SegReg, State};
 use crate::{gate, phys};
 use alloc::boxed::Box;
 use core::arch::{asm, global_asm};
@@ -297,7 +299,7 @@ impl HardwareCpu for Vmx {
     }
 
     #[inline]
-    fn run(&mut self, state: *mut State, root: u64) -> Exit {
+    fn run(&mut self, state: *mut State, root: u64) -> HardwareExit {
         self.select();
         if self.translation == Translation::Shadow && self.pdpt.follow(root) {
             self.flush_own();
@@ -324,7 +326,7 @@ impl HardwareCpu for Vmx {
             self.cr2 = x86::controlregs::cr2() as u32;
         }
         if failed != 0 {
-            return Exit::Refused(u64::MAX);
+            return HardwareExit::Refused(u64::MAX);
         }
         self.launched = true;
         self.save(context);

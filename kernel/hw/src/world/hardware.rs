@@ -2,7 +2,7 @@
 
 use super::{Exit, OutOfFrames, World, resident};
 use crate::frames::VmId;
-use crate::virt::{self, ControlRegisters, Injection, SyscallRegisters, Unavailable, Vendor};
+use crate::virt::{self, ControlRegisters, HardwareExit, Injection, SyscallRegisters, Unavailable, Vendor};
 use shadow_mmu::Root;
 
 impl World {
@@ -27,10 +27,21 @@ impl World {
         let state = self.state.as_ptr();
         resident::make_resident(state);
         let root = self.state().root;
-        match &mut self.hardware {
-            Some(hardware) => hardware.run(state, root),
-            None => Exit::Refused(u64::MAX),
+        if let Some(hardware) = &mut self.hardware {
+            self.last = hardware.run(state, root);
         }
+        match self.last {
+            HardwareExit::Vector(vector) => Exit::Vector(vector),
+            HardwareExit::Interrupt(irq) => Exit::Interrupt(irq),
+            _ => Exit::Hardware,
+        }
+    }
+
+    /// How the last run ended, in full.
+    #[must_use]
+    #[inline]
+    pub fn hardware_exit(&self) -> HardwareExit {
+        self.last
     }
 
     /// The control registers in the CPU; all zero in a world that no extension runs. On shadow tables only CR2 is the guest's.

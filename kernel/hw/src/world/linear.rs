@@ -48,6 +48,7 @@ impl World {
     }
 
     /// The host does not run on a hardware world's shadow tables, so it walks them.
+    #[inline(never)]
     fn read_by_tables(&self, gva: u32, buf: &mut [u8]) -> Result<(), LinearFault> {
         let place = self.place_by_tables(gva, buf.len(), PRESENT)?;
         // SAFETY: `place` is in a frame of this guest and has room for the length, see `place_by_tables`; `buf` is the host's. The
@@ -56,6 +57,7 @@ impl World {
         Ok(())
     }
 
+    #[inline(never)]
     fn write_by_tables(&mut self, gva: u32, bytes: &[u8]) -> Result<(), LinearFault> {
         let place = self.place_by_tables(gva, bytes.len(), PRESENT | WRITABLE)?;
         // SAFETY: as for `read_by_tables`, the other way round; the leaf lets the guest's kernel write.

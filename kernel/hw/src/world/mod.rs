@@ -17,7 +17,7 @@ use crate::frames::{self, Owner, VmId};
 use crate::gdt::{CACHE, CACHE_COUNT, GDT_GUEST_ENTRIES, LDT_ENTRIES};
 use crate::idt::IRQ_BASE;
 use crate::irq::{self, Irq};
-use crate::virt::{HardwareCpu, Intercepted, Violation};
+use crate::virt::{HardwareCpu, HardwareExit};
 use crate::{cpu, fault, phys};
 use alloc::boxed::Box;
 use core::arch::asm;
@@ -45,18 +45,8 @@ pub enum Exit {
     /// The CPU refused the CS or SS in the context, with this exception; its error code is in `context.error`. The guest ran no
     /// instruction, and the rest of the context is as it was.
     EntryFailed(u8),
-    /// Hardware worlds: an instruction is to be emulated.
-    Intercepted(Intercepted),
-    /// Hardware worlds: the second-level tables did not allow an access.
-    Nested(Violation),
-    /// Hardware worlds: nothing happened, or the interrupt window that was asked for is open.
-    Window,
-    /// Hardware worlds: a task switch through a TSS or task gate.
-    TaskSwitch,
-    /// Hardware worlds: an exception while delivering a double fault.
-    Shutdown,
-    /// Hardware worlds: the CPU refused the guest's state, or left it for a reason that was not asked for; its number.
-    Refused(u64),
+    /// Something that only a hardware world has: [`World::hardware_exit`] tells. The run loop's own value stays small.
+    Hardware,
 }
 
 /// A descriptor table of a world.
@@ -86,6 +76,8 @@ pub struct World {
     hardware: Option<Box<dyn HardwareCpu>>,
     /// A hardware world that the CPU runs on its shadow root.
     on_shadow: bool,
+    /// How a hardware world's last run ended.
+    last: HardwareExit,
 }
 
 impl World {
@@ -101,7 +93,7 @@ impl World {
         let place = NonNull::new(phys::frame::<State>(first)).ok_or(OutOfFrames)?;
         // SAFETY: the frames were just allocated for this and are contiguous in the window; a State fits.
         unsafe { State::init(place.as_ptr(), vm) };
-        Ok(Self { state: place, hardware: None, on_shadow: false })
+        Ok(Self { state: place, hardware: None, on_shadow: false, last: HardwareExit::Window })
     }
 
     /// The guest's registers.

@@ -1,7 +1,6 @@
 //! Exits that only the hardware back ends have.
 
-use gnomon_hw::Exit;
-use gnomon_hw::virt::{Instruction, Intercepted, Violation};
+use gnomon_hw::virt::{HardwareExit, Instruction, Intercepted, Violation};
 use gnomon_trace::Reason;
 use iced_x86::Mnemonic;
 use shadow_mmu::second::SecondOutcome;
@@ -13,27 +12,30 @@ use crate::vcpu::flags;
 use crate::vm::Vm;
 
 impl Vm {
-    #[inline]
-    pub(super) fn on_hardware_exit(&mut self, exit: Exit) -> Emulated<()> {
-        match exit {
-            Exit::Intercepted(instruction) => self.on_intercepted(instruction),
-            Exit::Nested(violation) => self.on_violation(violation),
-            Exit::Window => {
+    #[inline(never)] // Out of the way of the deprivileged guests' loop.
+    pub(super) fn on_hardware_exit(&mut self) -> Emulated<()> {
+        match self.world.hardware_exit() {
+            HardwareExit::Intercepted(instruction) => self.on_intercepted(instruction),
+            HardwareExit::Nested(violation) => self.on_violation(violation),
+            HardwareExit::Window => {
                 self.count(Reason::InterruptWindow);
                 Ok(())
             }
-            Exit::TaskSwitch => Err(StopReason::TaskSwitch.into()),
-            Exit::Shutdown => Err(StopReason::TripleFault.into()),
-            Exit::Refused(number) => {
+            HardwareExit::TaskSwitch => Err(StopReason::TaskSwitch.into()),
+            HardwareExit::Shutdown => Err(StopReason::TripleFault.into()),
+            HardwareExit::Refused(number) => {
                 log::error!("guest {}: the CPU refused its state: exit code {number:#x}", self.name);
                 Err(StopReason::EntryFailed.into())
             }
             // The run loop's exits were handled before.
-            _ => Err(StopReason::Internal("an exit that no back end makes").into()),
+            HardwareExit::Vector(_) | HardwareExit::Interrupt(_) => {
+                Err(StopReason::Internal("an exit that was handled before").into())
+            }
         }
     }
 
     /// An exception that was intercepted. Where the CPU walks the guest's own tables a page fault is never ours.
+    #[inline(never)] // Out of the way of the deprivileged guests' loop.
     pub(super) fn on_hardware_vector(&mut self, number: u8, stepped: bool) -> Emulated<()> {
         self.trace_exit(number);
         let error = self.world.context().error as u32;

@@ -46,7 +46,7 @@ impl Vm {
             }
             Exit::V86 => Err(StopReason::Virtual8086.into()),
             Exit::EntryFailed(_) => Err(StopReason::EntryFailed.into()),
-            other => self.on_hardware_exit(other),
+            Exit::Hardware => self.on_hardware_exit(),
         };
         if stepping {
             match outcome {
