@@ -13,7 +13,7 @@ use std::process::ExitCode;
 
 use shadow_mmu::{
     Access, AccessKind, CmpxchgError, Config, ControlWrite, Controls, Fault, Gfn, GfnKind, Gpa, GuestMem, Gva, Pfn,
-    Privilege, Refused, ShadowMmu, Spte, TableMem, cr0, cr4,
+    Privilege, Refused, ShadowMmu, Spte, TableMem, cr0, cr4, efer,
 };
 
 const GUEST_FRAMES: u64 = 1024;
@@ -130,6 +130,34 @@ fn wide_load(mmu: &mut Mmu, frame: u64, why: ControlWrite) {
     let _plan = mmu.load_controls(std::hint::black_box(controls), why).expect("no refusal");
 }
 
+/// The same for 4-level paging, with PML4s in frames 1 and 3, a PDPT in frame 4 and a directory in frame 5; kernel and user have used
+/// it.
+fn long_machine() -> Mmu {
+    let mut mmu = blank();
+    for (entry, table) in [(0x1000, 0x4000), (0x3000, 0x4000), (0x4000, 0x5000), (0x5000, 0x2000)] {
+        mmu.mem().put(entry, table | 0x67);
+    }
+    for page in 0..512u32 {
+        mmu.mem().put(0x2000 + u64::from(page) * 8, (page + 16) << 12 | 0x67);
+    }
+    long_load(&mut mmu, 1, ControlWrite::Reset);
+    touch(&mut mmu, 0, AccessKind::Write);
+    user_touch(&mut mmu, 0);
+    mmu
+}
+
+fn long_load(mmu: &mut Mmu, frame: u64, why: ControlWrite) {
+    let cr0 = cr0::PE | cr0::WP | cr0::PG;
+    let efer = efer::LME | efer::LMA;
+    let controls = Controls { cr0, cr3: frame << 12, cr4: cr4::PAE, efer, pkru: 0 };
+    let _plan = mmu.load_controls(std::hint::black_box(controls), why).expect("no refusal");
+}
+
+fn user_touch(mmu: &mut Mmu, page: u64) {
+    let access = Access { kind: AccessKind::Write, privilege: Privilege::User };
+    let _outcome = mmu.on_fault(std::hint::black_box(Fault { gva: Gva::new(page << 12), access }));
+}
+
 fn wide_write(mmu: &mut Mmu, page: u64, gpte: u32) {
     let gpa = Gpa::new(0x2000 + page * 8);
     mmu.mem().put(gpa.raw(), gpte);
@@ -156,7 +184,11 @@ fn main() -> ExitCode {
     let mut arguments = std::env::args().skip(1);
     let path = arguments.next().unwrap_or_default();
     let times: u64 = arguments.next().and_then(|n| n.parse().ok()).unwrap_or(1000);
-    let mut mmu = if path.starts_with("pae-") { wide_machine() } else { machine() };
+    let mut mmu = match path.split('-').next() {
+        Some("pae") => wide_machine(),
+        Some("long") => long_machine(),
+        _ => machine(),
+    };
     for n in 0..times {
         let page = 1 + n % 500;
         let frame = (n % 700 + 20) as u32;
@@ -176,13 +208,22 @@ fn main() -> ExitCode {
                 write(&mut mmu, page, frame << 12 | 0x67);
                 write(&mut mmu, page, 0);
             }
-            "pae-ptemod" => wide_write(&mut mmu, page, frame << 12 | 0x67),
-            "pae-hidden" => {
+            // In long mode a written entry is followed in both views.
+            "pae-ptemod" | "long-ptemod" => wide_write(&mut mmu, page, frame << 12 | 0x67),
+            "pae-hidden" | "long-hidden" => {
                 mmu.mem().put(0x2000 + page * 8, (page as u32 + 16) << 12 | 0x67);
                 touch(&mut mmu, page, AccessKind::Write);
                 wide_write(&mut mmu, page, 0);
             }
             "pae-cr3" => wide_load(&mut mmu, 1 + 2 * (n & 1), ControlWrite::Cr3),
+            "long-cr3" => long_load(&mut mmu, 1 + 2 * (n & 1), ControlWrite::Cr3),
+            // As `long-hidden`, from both privileges: what each view costs.
+            "long-views" => {
+                mmu.mem().put(0x2000 + page * 8, (page as u32 + 16) << 12 | 0x67);
+                touch(&mut mmu, page, AccessKind::Write);
+                user_touch(&mut mmu, page);
+                wide_write(&mut mmu, page, 0);
+            }
             "cr3" => load(&mut mmu, 1 + 2 * (n & 1), ControlWrite::Cr3),
             "nothing" => {
                 std::hint::black_box(frame);
@@ -206,6 +247,7 @@ fn main() -> ExitCode {
             _ => {
                 eprintln!("usage: cost nothing|ptemod|ptenew|hidden|ptezap|cr3|cr3same|invlpg|trap|true [times]");
                 eprintln!("       cost pae-ptemod|pae-hidden|pae-cr3 [times]");
+                eprintln!("       cost long-ptemod|long-hidden|long-views|long-cr3 [times]");
                 return ExitCode::FAILURE;
             }
         }

@@ -9,16 +9,19 @@ use crate::access::{Access, AccessKind, Perms, Privilege};
 use crate::addr::{Gfn, Level};
 use crate::controls::PagingMode;
 use crate::event::Observer;
+use crate::fold::is_fold_link;
 use crate::frames::Frame;
 use crate::links::{NIL, SLOTS, node_of, page_of, slot_of};
 use crate::mem::{GfnKind, GuestMem, TableMem};
 use crate::mmu::ShadowMmu;
 use crate::pool::Page;
-use crate::propagate::{Cause, Leaf, propagate};
-use crate::pte::{GuestFormat, GuestPte, Legacy32, Pae, Spte, entry_gpa, frame_index};
+use crate::propagate::{Cause, Leaf, Rules, propagate};
+use crate::pte::{GuestFormat, GuestPte, Legacy32, Long4, Pae, Spte, entry_gpa, frame_index};
 use crate::role::Key;
 use crate::root::directory_key;
 use crate::stop::Broken;
+use crate::table::WINDOW;
+use crate::view::View;
 use crate::write::child_key;
 
 /// An invariant that does not hold, and where.
@@ -119,10 +122,17 @@ impl<G: GuestMem, T: TableMem, O: Observer> ShadowMmu<G, T, O> {
         let absent = role.is_table() && self.mem.kind(page.key.gfn) == GfnKind::NotResident;
         let used = absent && page.first_present().is_some();
         check(!used, 13, "a table is shadowed whose frame is not resident").map_err(|e| e.of(page.key.gfn))?;
-        let slots = if role.is_root() { SLOTS / 2 } else { SLOTS };
         for slot in 0..SLOTS {
             let at = |e: AuditError| e.at(index, slot).of(page.key.gfn);
-            if slot >= slots {
+            if is_fold_link(role, slot) && page.has(slot) {
+                census.tables = census.tables.wrapping_add(1);
+                let fold = self.pool.get(self.links.target(node_of(index, slot))?)?;
+                let wanted = self.fold_key(page.key, slot);
+                check(wanted.is_some(), 3, "a half is folded in that the guest does not use").map_err(at)?;
+                check(fold.live && wanted == Some(fold.key), 2, "another PML4 is folded in").map_err(at)?;
+                continue;
+            }
+            if role.is_root() && WINDOW.contains(&slot) {
                 check(!page.has(slot), 11, "a guest entry lies in the hypervisor's window").map_err(at)?;
                 continue;
             }
@@ -180,6 +190,8 @@ impl<G: GuestMem, T: TableMem, O: Observer> ShadowMmu<G, T, O> {
         match page.key.role.format() {
             PagingMode::Legacy32 => self.guest_entry_as::<Legacy32>(page.key, slot),
             PagingMode::Pae => self.guest_entry_as::<Pae>(page.key, slot),
+            // Below their roots the two are alike.
+            PagingMode::Long4 | PagingMode::Long5 => self.guest_entry_as::<Long4>(page.key, slot),
             PagingMode::Off => None,
         }
     }
@@ -237,13 +249,14 @@ impl<G: GuestMem, T: TableMem, O: Observer> ShadowMmu<G, T, O> {
             // An entry may be what it was before it lost its W, which was checked above.
             dirty: true,
             writable_frame: true,
-            wp: role.wp(),
-            smep: role.smep(),
+            // PKE means nothing in the 32-bit formats.
+            rules: Rules::of::<Long4>(role, self.pkru),
         };
         let supervisor_write = Access { kind: AccessKind::Write, privilege: Privilege::Supervisor };
         let right = [Cause::GpteWrite, Cause::Access(supervisor_write)]
             .map(|cause| propagate(leaf, cause))
             .into_iter()
+            .filter(|possible| possible.present())
             .map(|possible| if self.window.guard && !possible.user() { possible.no_execute() } else { possible })
             .any(|possible| spte == possible || spte == possible.read_only());
         check(right, 2, "a leaf grants other rights than the guest's entry")
@@ -255,10 +268,12 @@ impl<G: GuestMem, T: TableMem, O: Observer> ShadowMmu<G, T, O> {
             return check(self.audit_window((index, page, slot), child), 2, "shadow code is linked in the wrong place");
         }
         if role.is_place() {
-            let right = role.level().down().map(Key::place) == Some(child.key);
+            let right = Some(child.key) == Key::place_below(role);
             return check(right, 2, "a page of the virtual TLB names one of a tracked table");
         }
-        let wanted = if role.glue() && role.format() == PagingMode::Pae && role.level() == Level::L3 {
+        let wanted = if role.is_root() && role.format() == PagingMode::Long5 {
+            self.key_through_fold(index, slot)?
+        } else if role.glue() && role.format() == PagingMode::Pae && role.level() == Level::L3 {
             self.directory_of(page.key, slot, child.key)
         } else if role.glue() || role.direct() {
             self.key_below(page.key, slot)
@@ -267,6 +282,7 @@ impl<G: GuestMem, T: TableMem, O: Observer> ShadowMmu<G, T, O> {
             self.guest_entry(page, slot).and_then(|pte| match role.format() {
                 PagingMode::Legacy32 => child_key::<Legacy32>(&role.ctx(&self.ctx), role, gva, pte),
                 PagingMode::Pae => child_key::<Pae>(&role.ctx(&self.ctx), role, gva, pte),
+                PagingMode::Long4 | PagingMode::Long5 => child_key::<Long4>(&role.ctx(&self.ctx), role, gva, pte),
                 PagingMode::Off => None,
             })
         };
@@ -302,6 +318,7 @@ impl<G: GuestMem, T: TableMem, O: Observer> ShadowMmu<G, T, O> {
                 Some(Key::table::<Legacy32>(&ctx, below, gva, (key.gfn, Perms::ALL)))
             }
             PagingMode::Legacy32 | PagingMode::Pae => Some(Key::glue(&ctx, below)),
+            PagingMode::Long4 | PagingMode::Long5 => None,
         }
     }
 
@@ -364,21 +381,20 @@ impl<G: GuestMem, T: TableMem, O: Observer> ShadowMmu<G, T, O> {
 
     fn audit_roots(&self) -> Audit {
         let roots = || self.pool.iter().filter(|(_, page)| page.live && page.key.role.is_root());
-        if let Some(id) = self.root {
+        for &view in View::all(&self.ctx) {
+            let Some(id) = self.root_of_view(view) else {
+                return check(self.root.is_none(), 8, "a view has no root");
+            };
             let Some(page) = self.pool.checked(id) else {
-                return check(false, 8, "the current root was given up");
+                return check(false, 8, "a current root was given up");
             };
-            let right = if self.policy.sync.is_vtlb() {
-                page.key == Key::place(Level::L4)
-            } else {
-                page.key == Key::glue(&self.ctx, Level::L4) || page.key == Key::void(&self.ctx)
-            };
-            check(right, 8, "the current root is not that of the control registers")?;
+            let wanted = self.root_key(&crate::PagingCtx { view, ..self.ctx });
+            check(page.key == wanted, 8, "a current root is not that of the control registers")?;
         }
         let Some((_, first)) = roots().next() else { return Ok(()) };
         for (index, page) in roots() {
-            let same = (SLOTS / 2..SLOTS).all(|s| self.tables.load(page.pfn, s) == self.tables.load(first.pfn, s));
-            check(same, 11, "two roots have different windows").map_err(|e| e.at(index, SLOTS / 2))?;
+            let same = WINDOW.into_iter().all(|s| self.tables.load(page.pfn, s) == self.tables.load(first.pfn, s));
+            check(same, 11, "two roots have different windows").map_err(|e| e.at(index, WINDOW.start))?;
         }
         Ok(())
     }

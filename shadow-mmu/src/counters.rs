@@ -29,6 +29,8 @@ counters! {
     SpuriousFault = "spurious-faults",
     /// A write went to a tracked frame and must be emulated.
     TrackedWrite = "tracked-writes",
+    /// A fetch from a page that must not be read has to be emulated.
+    FetchEmulated = "fetches-emulated",
     /// An access went to a frame without memory.
     MmioAccess = "mmio-accesses",
     /// An access or a walk needed a frame that is not resident.

@@ -9,11 +9,12 @@ use crate::flush::FlushPlan;
 use crate::mem::{GfnKind, GuestMem, TableMem, backing};
 use crate::mmu::{Fault, Outcome, ShadowMmu};
 use crate::pool::Reservation;
-use crate::propagate::{Cause, Leaf, propagate};
-use crate::pte::{Flat, GuestFormat, Legacy32, Pae};
+use crate::propagate::{Cause, Leaf, Rules, propagate};
+use crate::pte::{Flat, GuestFormat, Legacy32, Long4, Long5, Pae, is_host_address};
 use crate::role::Key;
 use crate::stop::{Broken, Trouble, VmStop};
-use crate::table::Stored;
+use crate::table::{Stored, WINDOW};
+use crate::view::View;
 use crate::walk::{Walk, WalkError};
 
 /// Most pages that one fault can need: all levels of the shadow below its root.
@@ -36,17 +37,18 @@ impl<G: GuestMem, T: TableMem, O: Observer> ShadowMmu<G, T, O> {
     /// The other modes, in a function of their own: in one body all would be slower.
     #[inline(never)]
     fn on_fault_elsewhere(&mut self, fault: Fault) -> (Outcome, FlushPlan) {
-        let outcome = if self.ctx.mode == PagingMode::Pae {
-            self.fault::<Pae>(fault.gva, fault.access)
-        } else {
-            self.fault::<Flat>(fault.gva, fault.access)
+        let outcome = match self.ctx.mode {
+            PagingMode::Pae => self.fault::<Pae>(fault.gva, fault.access),
+            PagingMode::Long4 => self.fault::<Long4>(fault.gva, fault.access),
+            PagingMode::Long5 => self.fault::<Long5>(fault.gva, fault.access),
+            PagingMode::Off | PagingMode::Legacy32 => self.fault::<Flat>(fault.gva, fault.access),
         };
         (outcome.unwrap_or_else(Outcome::Stop), self.take_plan())
     }
 
     #[inline]
     fn fault<F: GuestFormat>(&mut self, gva: Gva, access: Access) -> Result<Outcome, VmStop> {
-        self.check_fault(gva)?;
+        self.check_fault()?;
         let walk = match self.walk_as::<F>(gva, access) {
             Ok(walk) => walk,
             Err(WalkError::Fault(fault)) => {
@@ -55,8 +57,12 @@ impl<G: GuestMem, T: TableMem, O: Observer> ShadowMmu<G, T, O> {
             }
             Err(WalkError::Retry) => return Ok(Outcome::Resume),
             Err(WalkError::NotResident(gfn)) => return Ok(self.not_resident(gfn)),
+            Err(WalkError::NonCanonical) => return Ok(Outcome::NonCanonical(gva)),
             Err(WalkError::Stop(stop)) => return Err(stop),
         };
+        if F::SPLIT {
+            self.look_through(gva, access)?;
+        }
         let Some(frame) = self.frames.find(walk.gfn) else {
             return Ok(self.mmio(&walk, gva));
         };
@@ -113,10 +119,12 @@ impl<G: GuestMem, T: TableMem, O: Observer> ShadowMmu<G, T, O> {
             accessed: true,
             dirty: walk.dirty,
             writable_frame: !rom && self.frames.get(walk.gfn)?.may_write(),
-            wp: self.ctx.wp,
-            smep: self.ctx.smep,
+            rules: Rules::now::<F>(&self.ctx),
         };
         let spte = propagate(leaf, Cause::Access(access));
+        if F::SPLIT && !spte.present() {
+            return self.fetch_only((page, gva.slot(Level::L1)), walk, gva);
+        }
         let stored = self.set_leaf((page, gva.slot(Level::L1)), walk.gfn, spte, gva)?;
         if access.is_write() && !spte.writable() {
             // The frame became tracked by this very fault: a table that maps itself.
@@ -128,17 +136,36 @@ impl<G: GuestMem, T: TableMem, O: Observer> ShadowMmu<G, T, O> {
     }
 
     #[inline]
-    pub(crate) fn check_fault(&self, gva: Gva) -> Result<(), VmStop> {
+    pub(crate) fn check_fault(&self) -> Result<(), VmStop> {
         if let Some(stop) = self.stopped {
             return Err(stop);
         }
         if self.root.is_none() {
             return Err(VmStop::NoRoot);
         }
-        if gva.raw() >> 32 != 0 {
-            return Err(VmStop::AddressTooWide(gva));
+        Ok(())
+    }
+
+    /// Takes the view of this access, if the shadow can hold its address at all (I11).
+    pub(crate) fn look_through(&mut self, gva: Gva, access: Access) -> Result<(), VmStop> {
+        self.ctx.view = View::of(&self.ctx, access.privilege);
+        if !is_host_address(gva) {
+            return Err(VmStop::BeyondHost(gva));
+        }
+        if WINDOW.contains(&gva.slot(Level::L4)) {
+            return Err(VmStop::InWindow(gva));
         }
         Ok(())
+    }
+
+    /// The guest may fetch there, but not read, which no entry can say.
+    #[cold]
+    fn fetch_only(&mut self, (page, slot): (u32, usize), walk: &Walk, gva: Gva) -> Result<Outcome, Trouble> {
+        if self.pool.get(page)?.has(slot) {
+            self.zap(page, slot)?;
+        }
+        self.counters.add(Counter::FetchEmulated);
+        Ok(Outcome::EmulateFetch(walk.gpa(gva)))
     }
 
     #[cold]
@@ -156,7 +183,7 @@ impl<G: GuestMem, T: TableMem, O: Observer> ShadowMmu<G, T, O> {
     /// Links the tables from the root down to the L1 page for `gva`, and returns it.
     ///
     /// Upper links that are there are right: glue changes by control register loads only, and guest tables above the leaves are always followed. Only a
-    /// large page's link can lag behind, when this walk has set its D bit.
+    /// large page's link can lag behind, when this walk has set its D bit. In long mode that may be an upper one.
     #[inline]
     pub(crate) fn link_path<F: GuestFormat>(
         &mut self,
@@ -164,6 +191,9 @@ impl<G: GuestMem, T: TableMem, O: Observer> ShadowMmu<G, T, O> {
         gva: Gva,
         room: &mut Reservation,
     ) -> Result<u32, Trouble> {
+        if F::SPLIT {
+            return self.link_long::<F>(walk, gva, room);
+        }
         let root = self.root.ok_or(Broken(8))?.index;
         let directory = match self.child(root, gva.slot(Level::L4))? {
             Some(upper) => self.child(upper, gva.slot(Level::L3))?,
@@ -192,11 +222,26 @@ impl<G: GuestMem, T: TableMem, O: Observer> ShadowMmu<G, T, O> {
         self.link((upper, gva.slot(Level::L3)), key, gva, room)
     }
 
+    /// The same in long mode, from the root of the view.
+    #[inline]
+    fn link_long<F: GuestFormat>(&mut self, walk: &Walk, gva: Gva, room: &mut Reservation) -> Result<u32, Trouble> {
+        let mut page = self.root_of_view(self.ctx.view).ok_or(Broken(8))?.index;
+        if F::LEVELS == Level::L5.number() && !self.policy.sync.is_vtlb() {
+            let step = walk.step(Level::L4).ok_or(Broken(8))?;
+            self.link_fold(page, gva, (step.table(), step.inherited()), room)?;
+        }
+        for (level, below) in [(Level::L4, Level::L3), (Level::L3, Level::L2), (Level::L2, Level::L1)] {
+            let key = self.key_on_path::<F>(walk, gva, below);
+            page = self.link((page, gva.slot(level)), key, gva, room)?;
+        }
+        Ok(page)
+    }
+
     /// Which shadow page of `level` a walk needs.
     #[inline]
     pub(crate) fn key_on_path<F: GuestFormat>(&self, walk: &Walk, gva: Gva, level: Level) -> Key {
         if self.policy.sync.is_vtlb() {
-            return Key::place(level);
+            return Key::place(self.ctx.view, level);
         }
         if level.number() < walk.leaf {
             return Key::direct(&self.ctx, level, walk.gfn, (walk.perms, walk.dirty));

@@ -8,7 +8,8 @@ use crate::addr::Gva;
 /// What must leave the TLB (and the paging-structure caches) before the guest runs again.
 ///
 /// Executing a plan for a page means INVLPG of it, which also empties the paging-structure caches (SDM 3A 4.10.4.1).
-/// Executing a plan for all means a CR3 write; no shadow entry is global.
+/// Executing a plan for all means a CR3 write; no shadow entry is global. Whichever of the guest's [roots](crate::Roots) is loaded
+/// makes no difference.
 #[must_use = "a flush plan must be executed before the guest runs again"]
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct FlushPlan(Inner);

@@ -94,7 +94,7 @@ pub trait TableMem {
     /// Makes all entries of a table 0. In a root the hypervisor's window stays.
     fn clear(&mut self, table: Pfn);
 
-    /// Zeroes a table frame and installs the hypervisor's window (PML4 entries 256..) in it: it may be loaded into CR3. I11.
+    /// Zeroes a table frame and installs the hypervisor's [window](crate::WINDOW) in it: it may be loaded into CR3. I11.
     ///
     /// # Errors
     /// [`Refused`] if the frame is no table frame of this VM.

@@ -3,7 +3,7 @@
 use alloc::vec::Vec;
 use core::fmt;
 
-use crate::access::{Access, GuestFault};
+use crate::access::{Access, GuestFault, Privilege};
 use crate::addr::{Gfn, Gpa, Gva, Pfn};
 use crate::controls::{Controls, PagingCtx, PagingMode};
 use crate::counters::{Counter, MmuCounters};
@@ -15,9 +15,10 @@ use crate::mem::{GuestMem, TableMem};
 use crate::open::{MAX_OPEN, Opened};
 use crate::policy::{Policy, SyncPolicy};
 use crate::pool::{PageId, Pool};
-use crate::pte::{Flat, GuestFormat, Legacy32, Pae};
+use crate::pte::{Flat, GuestFormat, Legacy32, Long4, Long5, Pae};
 use crate::stop::{Broken, Trouble, VmStop};
 use crate::sync::UnsyncSet;
+use crate::view::{Roots, View};
 use crate::walk::{Mark, Walk, WalkError, walk};
 use crate::window::Window;
 
@@ -33,20 +34,22 @@ pub struct Config {
     pub guest_frames: u64,
     /// Physical address bits of the virtual CPU: 32..=52. Decides which bits of entries are reserved.
     pub maxphyaddr: u8,
+    /// The virtual CPU has 1 GiB pages (CPUID leaf 0x8000_0001, EDX bit 26); else PS is reserved in a PDPTE of long mode.
+    pub gib_pages: bool,
     /// Switches.
     pub policy: Policy,
 }
 
 impl Config {
-    /// The smallest pool: a root path of five pages, and room to go on while old ones are given up.
+    /// The smallest pool: three roots, a path of four pages, and room to go on while old ones are given up.
     pub const MIN_FRAMES: usize = 16;
     /// The largest pool.
     pub const MAX_FRAMES: usize = 65_535;
 
-    /// A configuration with 36 address bits and the default policy.
+    /// A configuration with 36 address bits, 1 GiB pages and the default policy.
     #[must_use]
     pub fn new(frames: Vec<Pfn>, guest_frames: u64) -> Self {
-        Self { frames, guest_frames, maxphyaddr: 36, policy: Policy::default() }
+        Self { frames, guest_frames, maxphyaddr: 36, gib_pages: true, policy: Policy::default() }
     }
 }
 
@@ -92,12 +95,21 @@ pub enum Outcome {
     Inject(GuestFault),
     /// The guest may write there, but the frame is tracked: emulate the instruction, then report the write by
     /// [`ShadowMmu::on_write`] if the frame [is a page table](WriteKind::page_table).
+    ///
+    /// Also a supervisor's write to a read-only user page in ring 1 while CR0.WP = 0 and CR4.SMAP = 1, which no shadow entry can
+    /// allow without more.
     EmulateWrite(Gpa),
+    /// The guest may fetch there, but not read, and no shadow entry can say so: emulate the instruction at this address. Happens
+    /// to 64-bit guests only: a kernel that executes user pages under CR4.SMAP without CR4.SMEP, and pages that are not to be
+    /// read by their protection key.
+    EmulateFetch(Gpa),
     /// The guest may make this access, but no memory is there, or it writes to ROM: emulate it on the device.
     Mmio(Gpa),
     /// The access, or the walk for it, needs this frame, which is [not resident](crate::GfnKind::NotResident): bring it back, then
     /// run the guest again at the same instruction.
     NotResident(Gfn),
+    /// In long mode this is no address: no CPU raises a page fault for it. Deliver #GP(0), or #SS(0) for a stack access.
+    NonCanonical(Gva),
     /// The VM cannot go on.
     Stop(VmStop),
 }
@@ -116,6 +128,8 @@ pub enum TranslateError {
     Fault(GuestFault),
     /// A guest table on the way lies in this frame, which is [not resident](crate::GfnKind::NotResident).
     NotResident(Gfn),
+    /// No address of long mode: #GP(0), or #SS(0) for a stack access.
+    NonCanonical(Gva),
     /// The VM cannot go on.
     Stop(VmStop),
 }
@@ -147,10 +161,16 @@ pub struct ShadowMmu<G, T, O = ()> {
     pub(crate) tables: T,
     pub(crate) observer: O,
     pub(crate) policy: Policy,
-    pub(crate) maxphyaddr: u8,
     pub(crate) controls: Controls,
     pub(crate) ctx: PagingCtx,
+    /// The context without paging.
+    pub(crate) off: PagingCtx,
+    /// The current root: the only one, or that of the kernel's view.
     pub(crate) root: Option<PageId>,
+    /// In long mode the current roots of the kernel's view with AC set, and of the user's view.
+    pub(crate) side_roots: [Option<PageId>; 2],
+    /// PKRU as all leaves obey it that depend on protection keys.
+    pub(crate) pkru: u32,
     pub(crate) pool: Pool,
     pub(crate) links: Links,
     pub(crate) frames: Frames,
@@ -192,15 +212,18 @@ impl<G: GuestMem, T: TableMem, O: Observer> ShadowMmu<G, T, O> {
         for &frame in &config.frames {
             tables.clear(frame);
         }
+        let off = PagingCtx { gib_pages: config.gib_pages, ..PagingCtx::off(config.maxphyaddr) };
         Ok(Self {
             mem,
             tables,
             observer,
             policy: config.policy,
-            maxphyaddr: config.maxphyaddr,
             controls: Controls::default(),
-            ctx: PagingCtx::off(config.maxphyaddr),
+            ctx: off,
+            off,
             root: None,
+            side_roots: [None; 2],
+            pkru: 0,
             pool: Pool::new(&config.frames),
             links: Links::new(pages),
             frames: Frames::new(config.guest_frames as usize),
@@ -264,12 +287,41 @@ impl<G: GuestMem, T: TableMem, O: Observer> ShadowMmu<G, T, O> {
         &self.counters
     }
 
-    /// What to load into the real CR3; `None` before the first [`load_controls`](Self::load_controls).
+    /// What to load into the real CR3 while the guest has a single view, or its kernel runs with EFLAGS.AC clear; `None` before the
+    /// first [`load_controls`](Self::load_controls).
     #[must_use]
     #[inline]
     pub fn root(&self) -> Option<Root> {
         let page = self.pool.checked(self.root?)?;
         Some(Root { table: page.pfn })
+    }
+
+    /// What to load into the real CR3 while the guest runs with each privilege. Load the right one before the guest runs, also
+    /// after SYSCALL, IRET and the like, and after STAC and CLAC. `None` before the first [`load_controls`](Self::load_controls).
+    #[must_use]
+    pub fn roots(&self) -> Option<Roots> {
+        let of = |privilege| self.root_for(privilege);
+        let (supervisor, supervisor_ac) = (of(Privilege::Supervisor)?, of(Privilege::SupervisorAc)?);
+        Some(Roots { supervisor, supervisor_ac, user: of(Privilege::User)? })
+    }
+
+    /// The one of [`roots`](Self::roots) for a privilege.
+    #[must_use]
+    #[inline]
+    pub fn root_for(&self, privilege: Privilege) -> Option<Root> {
+        let page = self.pool.checked(self.root_of_view(View::of(&self.ctx, privilege))?)?;
+        Some(Root { table: page.pfn })
+    }
+
+    /// The current root of a view.
+    #[inline]
+    pub(crate) fn root_of_view(&self, view: View) -> Option<PageId> {
+        let [kernel_ac, user] = self.side_roots;
+        match view {
+            View::Both | View::Kernel => self.root,
+            View::KernelAc => kernel_ac,
+            View::User => user,
+        }
     }
 
     /// What a CPU access would translate to, with exact A and D updates in the guest's tables. What stands behind the address is for
@@ -283,6 +335,7 @@ impl<G: GuestMem, T: TableMem, O: Observer> ShadowMmu<G, T, O> {
                 Ok(walk) => return Ok(walk.gpa(gva)),
                 Err(WalkError::Fault(fault)) => return Err(TranslateError::Fault(fault)),
                 Err(WalkError::NotResident(gfn)) => return Err(TranslateError::NotResident(gfn)),
+                Err(WalkError::NonCanonical) => return Err(TranslateError::NonCanonical(gva)),
                 Err(WalkError::Stop(stop)) => return Err(TranslateError::Stop(stop)),
                 Err(WalkError::Retry) => {}
             }
@@ -300,24 +353,26 @@ impl<G: GuestMem, T: TableMem, O: Observer> ShadowMmu<G, T, O> {
             PagingMode::Off => walk::<Flat, G, ()>(&self.mem, &self.ctx, gva_access, Mark::Leave, &mut ()),
             PagingMode::Legacy32 => walk::<Legacy32, G, ()>(&self.mem, &self.ctx, gva_access, Mark::Leave, &mut ()),
             PagingMode::Pae => walk::<Pae, G, ()>(&self.mem, &self.ctx, gva_access, Mark::Leave, &mut ()),
+            PagingMode::Long4 => walk::<Long4, G, ()>(&self.mem, &self.ctx, gva_access, Mark::Leave, &mut ()),
+            PagingMode::Long5 => walk::<Long5, G, ()>(&self.mem, &self.ctx, gva_access, Mark::Leave, &mut ()),
         };
         match result {
             Ok(walk) => Ok(walk.gpa(gva)),
             Err(WalkError::Fault(fault)) => Err(TranslateError::Fault(fault)),
             Err(WalkError::NotResident(gfn)) => Err(TranslateError::NotResident(gfn)),
+            Err(WalkError::NonCanonical) => Err(TranslateError::NonCanonical(gva)),
             Err(WalkError::Stop(stop)) => Err(TranslateError::Stop(stop)),
             Err(WalkError::Retry) => Err(TranslateError::Stop(VmStop::Internal { invariant: 12 })),
         }
     }
 
     fn walk(&mut self, gva: Gva, access: Access) -> Result<Walk, WalkError> {
-        if gva.raw() >> 32 != 0 {
-            return Err(WalkError::Stop(VmStop::AddressTooWide(gva)));
-        }
         match self.ctx.mode {
             PagingMode::Off => self.walk_as::<Flat>(gva, access),
             PagingMode::Legacy32 => self.walk_as::<Legacy32>(gva, access),
             PagingMode::Pae => self.walk_as::<Pae>(gva, access),
+            PagingMode::Long4 => self.walk_as::<Long4>(gva, access),
+            PagingMode::Long5 => self.walk_as::<Long5>(gva, access),
         }
     }
 

@@ -13,8 +13,8 @@ use crate::frames::Frame;
 use crate::mem::{GfnKind, GuestMem, TableMem};
 use crate::mmu::{Fault, Outcome, ShadowMmu};
 use crate::pool::PageId;
-use crate::propagate::{Cause, Leaf, propagate};
-use crate::pte::{Flat, GuestFormat, Legacy32, Pae};
+use crate::propagate::{Cause, Leaf, Rules, propagate};
+use crate::pte::{Flat, GuestFormat, Legacy32, Long4, Long5, Pae};
 use crate::stop::{Trouble, VmStop};
 use crate::walk::{Walk, WalkError};
 
@@ -41,19 +41,25 @@ impl<G: GuestMem, T: TableMem, O: Observer> ShadowMmu<G, T, O> {
             PagingMode::Off => self.open_as::<Flat>(fault.gva, fault.access),
             PagingMode::Legacy32 => self.open_as::<Legacy32>(fault.gva, fault.access),
             PagingMode::Pae => self.open_as::<Pae>(fault.gva, fault.access),
+            PagingMode::Long4 => self.open_as::<Long4>(fault.gva, fault.access),
+            PagingMode::Long5 => self.open_as::<Long5>(fault.gva, fault.access),
         };
         (outcome.unwrap_or_else(Outcome::Stop), self.take_plan())
     }
 
     fn open_as<F: GuestFormat>(&mut self, gva: Gva, access: Access) -> Result<Outcome, VmStop> {
-        self.check_fault(gva)?;
+        self.check_fault()?;
         let walk = match self.walk_as::<F>(gva, access) {
             Ok(walk) => walk,
             Err(WalkError::Fault(fault)) => return Ok(Outcome::Inject(fault)),
             Err(WalkError::Retry) => return Ok(Outcome::Resume),
             Err(WalkError::NotResident(gfn)) => return Ok(self.not_resident(gfn)),
+            Err(WalkError::NonCanonical) => return Ok(Outcome::NonCanonical(gva)),
             Err(WalkError::Stop(stop)) => return Err(stop),
         };
+        if F::SPLIT {
+            self.look_through(gva, access)?;
+        }
         let kind = self.mem.kind(walk.gfn);
         if kind == GfnKind::NotResident {
             return Ok(self.not_resident(walk.gfn));
@@ -91,8 +97,8 @@ impl<G: GuestMem, T: TableMem, O: Observer> ShadowMmu<G, T, O> {
             accessed: true,
             dirty: walk.dirty,
             writable_frame: true,
-            wp: self.ctx.wp,
-            smep: self.ctx.smep,
+            // For one write, which the guest may make, the entry may be one that SMAP does not hold back.
+            rules: Rules { smap: false, ..Rules::now::<F>(&self.ctx) },
         };
         let slot = gva.slot(Level::L1);
         self.set_leaf((page, slot), walk.gfn, propagate(leaf, Cause::Access(access)), gva)?;
@@ -123,7 +129,12 @@ impl<G: GuestMem, T: TableMem, O: Observer> ShadowMmu<G, T, O> {
         let Opened { page, slot, gfn, gva } = opened;
         if self.pool.checked(page).is_some_and(|page| page.has(slot)) {
             let spte = self.load(page.index, slot)?;
-            self.store(page.index, slot, spte.read_only())?;
+            if self.ctx.smap && !self.ctx.wp {
+                // It may have become a supervisor page, which escapes SMAP.
+                self.zap(page.index, slot)?;
+            } else {
+                self.store(page.index, slot, spte.read_only())?;
+            }
         }
         self.plan = self.plan.join(FlushPlan::page(gva));
         if self.frames.find(gfn).is_some_and(Frame::followed) {

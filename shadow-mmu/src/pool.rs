@@ -61,6 +61,18 @@ impl Page {
         }
     }
 
+    /// The lowest present entry from `from` on.
+    pub(crate) fn next_present(&self, from: usize) -> Option<usize> {
+        let mut mask = u64::MAX << (from & 63);
+        for (word, bits) in self.present.iter().enumerate().skip(from >> 6) {
+            if bits & mask != 0 {
+                return Some(word << 6 | (bits & mask).trailing_zeros() as usize);
+            }
+            mask = u64::MAX;
+        }
+        None
+    }
+
     /// A present entry, the lowest.
     #[inline]
     pub(crate) fn first_present(&self) -> Option<usize> {
@@ -175,10 +187,12 @@ impl Pool {
         Ok(index)
     }
 
-    /// The live page that was touched longest ago, but not `pinned`.
-    pub(crate) fn oldest_but(&self, pinned: u32) -> Option<u32> {
-        let first = self.lru.first;
-        let index = if first == pinned { self.get(first).ok()?.next } else { first };
+    /// The live page that was touched longest ago and is none of `pinned`.
+    pub(crate) fn oldest_but(&self, pinned: &[u32]) -> Option<u32> {
+        let mut index = self.lru.first;
+        while pinned.contains(&index) && index != NIL {
+            index = self.get(index).ok()?.next;
+        }
         (index != NIL).then_some(index)
     }
 
@@ -202,12 +216,12 @@ impl Pool {
         Ok(())
     }
 
-    /// The least recently used page that is not `pinned`. Pages marked as used get a second chance, once.
-    pub(crate) fn victim(&mut self, pinned: u32) -> Result<u32, Broken> {
+    /// The least recently used page that is none of `pinned`. Pages marked as used get a second chance, once.
+    pub(crate) fn victim(&mut self, pinned: &[u32]) -> Result<u32, Broken> {
         for _ in 0..=self.pages.len() {
             let first = self.lru.first;
             let page = self.get_mut(first)?;
-            if first != pinned && !page.used {
+            if !pinned.contains(&first) && !page.used {
                 return Ok(first);
             }
             page.used = false;
@@ -292,12 +306,12 @@ mod tests {
         assert_ne!(a, b);
         let c = pool.take(&mut room, key).unwrap();
         assert!(pool.take(&mut room, key).is_err(), "the reservation is used up");
-        assert_eq!(pool.victim(NIL).unwrap(), b);
+        assert_eq!(pool.victim(&[]).unwrap(), b);
         pool.touch(b).unwrap();
-        assert_eq!(pool.victim(NIL).unwrap(), c);
-        assert_eq!(pool.victim(c).unwrap(), b);
+        assert_eq!(pool.victim(&[]).unwrap(), c);
+        assert_eq!(pool.victim(&[c]).unwrap(), b);
         pool.get_mut(b).unwrap().used = true;
-        assert_eq!(pool.victim(NIL).unwrap(), c, "a second chance for b");
-        assert_eq!(pool.victim(c).unwrap(), b, "but only one");
+        assert_eq!(pool.victim(&[]).unwrap(), c, "a second chance for b");
+        assert_eq!(pool.victim(&[c]).unwrap(), b, "but only one");
     }
 }

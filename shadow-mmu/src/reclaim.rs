@@ -201,13 +201,15 @@ impl<G: GuestMem, T: TableMem, O: Observer> ShadowMmu<G, T, O> {
         }
     }
 
-    /// Gives up every shadow of a guest table, but the current root, which becomes empty.
-    fn give_up_tables(&mut self, gfn: Gfn) -> Result<(), Trouble> {
+    /// Gives up every shadow of a guest table, but the current roots, which become empty and are followed further. I8.
+    pub(crate) fn give_up_tables(&mut self, gfn: Gfn) -> Result<(), Trouble> {
         let mut index = self.frames.get(gfn)?.pages;
         while index != NIL {
             let page = self.pool.get(index)?;
             let (next, is_table) = (page.next_same, page.key.role.is_table());
-            if is_table {
+            if is_table && self.is_pinned(index) {
+                self.empty(index)?;
+            } else if is_table {
                 self.zap_page(index)?;
             }
             index = next;

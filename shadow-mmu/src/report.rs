@@ -2,12 +2,13 @@
 
 use core::fmt;
 
+use crate::access::Privilege;
 use crate::addr::{Gpa, Gva, Hpa, Level};
 use crate::controls::PagingMode;
 use crate::event::Observer;
 use crate::mem::{GuestMem, TableMem};
 use crate::mmu::ShadowMmu;
-use crate::pte::{Flat, GuestFormat, GuestPte, Legacy32, Pae, Spte, entry_gpa};
+use crate::pte::{Flat, GuestFormat, GuestPte, Legacy32, Long4, Long5, Pae, Spte, entry_gpa};
 use crate::walk::{MAX_GUEST_LEVELS, frame_in_leaf};
 
 /// One guest entry on the way to an address.
@@ -109,6 +110,8 @@ impl<G: GuestMem, T: TableMem, O: Observer> ShadowMmu<G, T, O> {
             PagingMode::Off => self.guest_steps::<Flat>(gva),
             PagingMode::Legacy32 => self.guest_steps::<Legacy32>(gva),
             PagingMode::Pae => self.guest_steps::<Pae>(gva),
+            PagingMode::Long4 => self.guest_steps::<Long4>(gva),
+            PagingMode::Long5 => self.guest_steps::<Long5>(gva),
         }
     }
 
@@ -143,11 +146,17 @@ impl<G: GuestMem, T: TableMem, O: Observer> ShadowMmu<G, T, O> {
         walk
     }
 
-    /// The shadow's entries on the way to `gva`. Reads only, and only what the CPU would read.
+    /// The shadow's entries on the way to `gva` for the guest's supervisor. Reads only, and only what the CPU would read.
     #[must_use]
     pub fn shadow_walk(&self, gva: Gva) -> ShadowWalk {
+        self.shadow_walk_for(gva, Privilege::Supervisor)
+    }
+
+    /// The same in the view of any privilege.
+    #[must_use]
+    pub fn shadow_walk_for(&self, gva: Gva, privilege: Privilege) -> ShadowWalk {
         let mut walk = ShadowWalk { steps: [None; MAX_GUEST_LEVELS], hpa: None };
-        let Some(root) = self.root() else { return walk };
+        let Some(root) = self.root_for(privilege) else { return walk };
         let mut table = root.table;
         for (place, level) in walk.steps.iter_mut().zip([Level::L4, Level::L3, Level::L2, Level::L1]) {
             let slot = gva.slot(level);

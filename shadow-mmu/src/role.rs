@@ -10,13 +10,16 @@ use crate::access::Perms;
 use crate::addr::{Gfn, Gva, Level};
 use crate::controls::{PagingCtx, PagingMode};
 use crate::pte::{GuestFormat, quadrant};
+use crate::view::View;
 
 /// Packed, so that a comparison is one instruction.
 ///
 /// ```text
-/// 31     30      29    28..25  24..23  22..16  15   14    13    12    11   10  9      8       7..5   4..3      2..0
-/// place  window  code  zero    format  part    nxe  void  smep  glue  pse  wp  dirty  direct  perms  quadrant  level
+/// 31     30      29    28    27..26  25..23  22..16     15   14    13    12    11        10  9      8       7..5   4..3            2..0
+/// place  window  code  smap  view    format  part, key  nxe  void  smep  glue  pse, pke  wp  dirty  direct  perms  quadrant, fold  level
 /// ```
+/// Bits 22 to 16 are the part of a glue page, and the protection key of a direct page. Bit 11 is PSE in 2-level paging and PKE in
+/// long mode. Bit 3 is a quadrant's, and says of an L4 page that it is a fold.
 #[derive(Clone, Copy, PartialEq, Eq, Hash)]
 #[repr(transparent)]
 pub struct Role(u32);
@@ -33,8 +36,14 @@ const VOID: u32 = 1 << 14;
 const NXE: u32 = 1 << 15;
 const PART_SHIFT: u32 = 16;
 const FORMAT_SHIFT: u32 = 23;
+const VIEW_SHIFT: u32 = 26;
+const SMAP: u32 = 1 << 28;
 const CODE: u32 = 1 << 29;
 const WINDOW: u32 = 1 << 30;
+/// What is PSE in 2-level paging is PKE in long mode.
+const PKE: u32 = PSE;
+/// Of an L4 page, which has no quadrants.
+const FOLD: u32 = 1 << QUADRANT_SHIFT;
 const PLACE: u32 = 1 << 31;
 
 /// Key of a shadow page.
@@ -50,22 +59,33 @@ impl Role {
     /// Of no page.
     pub(crate) const NONE: Self = Self(0);
 
-    /// The bits that every page of a mode has. `smep` matters only where CR0.WP = 0 makes user pages supervisor pages.
+    /// The bits that every page of a mode has: only those that make a difference in its view.
+    ///
+    /// In a view for both rings SMEP and SMAP matter only where CR0.WP = 0 makes user pages supervisor pages; the user's rights
+    /// depend on none of the three.
     #[inline]
     fn mode(ctx: &PagingCtx) -> u32 {
-        let format = match ctx.mode {
-            PagingMode::Off => 0,
-            PagingMode::Legacy32 => 1,
-            PagingMode::Pae => 2,
+        let rights = match ctx.view {
+            View::Both if ctx.wp => WP,
+            View::Both => Self::supervisor(ctx),
+            _ => Self::split(ctx),
         };
-        let wp = if ctx.wp {
-            WP
-        } else if ctx.smep {
-            SMEP
-        } else {
-            0
+        (ctx.mode as u32) << FORMAT_SHIFT | rights | if ctx.nxe { NXE } else { 0 }
+    }
+
+    fn supervisor(ctx: &PagingCtx) -> u32 {
+        let smep = if ctx.smep { SMEP } else { 0 };
+        smep | if ctx.smap { SMAP } else { 0 }
+    }
+
+    fn split(ctx: &PagingCtx) -> u32 {
+        let wp = if ctx.wp { WP } else { 0 };
+        let rights = match ctx.view {
+            View::Both | View::Kernel => 1 << VIEW_SHIFT | Self::supervisor(ctx) | wp,
+            View::KernelAc => 1 << VIEW_SHIFT | Self::supervisor(ctx) & !SMAP | wp,
+            View::User => 2 << VIEW_SHIFT | WP,
         };
-        format << FORMAT_SHIFT | wp | if ctx.nxe { NXE } else { 0 }
+        rights | if ctx.pke { PKE } else { 0 }
     }
 
     #[inline]
@@ -100,11 +120,12 @@ impl Role {
         (self.0 >> QUADRANT_SHIFT & 3) as u8
     }
 
-    /// Rights inherited from the levels above; of a direct page: the rights of its pages.
+    /// Rights inherited from the levels above; of a direct page: the rights of its pages, and their protection key.
     #[must_use]
     #[inline]
     pub const fn perms(self) -> Perms {
-        Perms::from_bits((self.0 >> PERMS_SHIFT) as u8)
+        let perms = Perms::from_bits((self.0 >> PERMS_SHIFT) as u8);
+        if self.direct() { perms.with_key((self.0 >> PART_SHIFT) as u8) } else { perms }
     }
 
     /// It maps consecutive guest frames and has no guest table: paging off, or a part of a large page.
@@ -132,7 +153,7 @@ impl Role {
     #[must_use]
     #[inline]
     pub const fn pse(self) -> bool {
-        self.0 & PSE != 0
+        self.0 & PSE != 0 && !self.format().is_long()
     }
 
     /// Bit 63 of an entry forbids fetches; else it is reserved.
@@ -149,11 +170,36 @@ impl Role {
         (self.0 >> PART_SHIFT & 127) as u8
     }
 
-    /// Supervisor may not fetch from user pages (kept only while CR0.WP = 0).
+    /// Supervisor may not fetch from user pages (kept only where it makes a difference).
     #[must_use]
     #[inline]
     pub const fn smep(self) -> bool {
         self.0 & SMEP != 0
+    }
+
+    /// Supervisor may not touch user pages (kept only where it makes a difference).
+    #[must_use]
+    #[inline]
+    pub const fn smap(self) -> bool {
+        self.0 & SMAP != 0
+    }
+
+    /// Leaves depend on protection keys.
+    #[must_use]
+    #[inline]
+    pub const fn pke(self) -> bool {
+        self.0 & PKE != 0 && self.format().is_long()
+    }
+
+    /// Whom it serves. The kernel's view with SMAP suspended is the same page as that of a kernel without SMAP.
+    #[must_use]
+    #[inline]
+    pub const fn view(self) -> View {
+        match self.0 >> VIEW_SHIFT & 3 {
+            0 => View::Both,
+            1 => View::Kernel,
+            _ => View::User,
+        }
     }
 
     /// A level of the shadow that the guest's format does not have.
@@ -188,7 +234,14 @@ impl Role {
     #[must_use]
     #[inline]
     pub const fn is_root(self) -> bool {
-        self.0 & (GLUE | 7) == GLUE | Level::L4.number() as u32
+        self.0 & (FOLD | 7) == Level::L4.number() as u32
+    }
+
+    /// It keeps a PML4 of 5-level paging tracked, which is folded into roots: an empty page, never linked by the CPU's tables.
+    #[must_use]
+    #[inline]
+    pub const fn fold(self) -> bool {
+        self.0 & (FOLD | 7) == FOLD | Level::L4.number() as u32
     }
 
     /// It holds what a TLB would for one place in the guest's address space, whatever tables that came from. No key finds it.
@@ -207,17 +260,29 @@ impl Role {
     /// The context in which the entries of a page with this role mean something, whatever mode is on now.
     #[inline]
     pub(crate) fn ctx(self, now: &PagingCtx) -> PagingCtx {
-        PagingCtx { mode: self.format(), wp: self.wp(), pse: self.pse(), nxe: self.nxe(), smep: self.smep(), ..*now }
+        PagingCtx {
+            mode: self.format(),
+            wp: self.wp(),
+            pse: self.pse(),
+            nxe: self.nxe(),
+            smep: self.smep(),
+            smap: self.smap(),
+            pke: self.pke(),
+            view: self.view(),
+            ..*now
+        }
     }
 
     /// The guest's format.
     #[must_use]
     #[inline]
     pub const fn format(self) -> PagingMode {
-        match self.0 >> FORMAT_SHIFT & 3 {
+        match self.0 >> FORMAT_SHIFT & 7 {
             0 => PagingMode::Off,
             1 => PagingMode::Legacy32,
-            _ => PagingMode::Pae,
+            2 => PagingMode::Pae,
+            3 => PagingMode::Long4,
+            _ => PagingMode::Long5,
         }
     }
 }
@@ -229,6 +294,8 @@ impl fmt::Debug for Role {
             PagingMode::Off => "off",
             PagingMode::Legacy32 => "legacy32",
             PagingMode::Pae => "pae",
+            PagingMode::Long4 => "long4",
+            PagingMode::Long5 => "long5",
         };
         write!(f, "{}/{format}/q{}/", self.level(), self.quadrant())?;
         f.write_str(if perms.user() { "u" } else { "-" })?;
@@ -241,6 +308,11 @@ impl fmt::Debug for Role {
             (self.pse(), "/pse"),
             (self.nxe(), "/nxe"),
             (self.smep(), "/smep"),
+            (self.smap(), "/smap"),
+            (self.pke(), "/pke"),
+            (self.view() == View::Kernel, "/kernel"),
+            (self.view() == View::User, "/user"),
+            (self.fold(), "/fold"),
             (self.glue(), "/glue"),
             (self.is_place(), "/place"),
             (self.0 & VOID != 0, "/void"),
@@ -251,10 +323,12 @@ impl fmt::Debug for Role {
                 f.write_str(name)?;
             }
         }
-        if self.part() != 0 {
-            write!(f, "/part{}", self.part())?;
+        match (self.direct(), self.0 >> PART_SHIFT & 127) {
+            (_, 0) => Ok(()),
+            (true, key) if self.pke() => write!(f, "/key{key}"),
+            (true, _) => Ok(()),
+            (false, part) => write!(f, "/part{part}"),
         }
-        Ok(())
     }
 }
 
@@ -279,7 +353,11 @@ impl Key {
     /// The shadow page of `level` for a run of frames that holds `gfn`; `perms` and `dirty` are those of the page they are in.
     #[inline]
     pub(crate) fn direct(ctx: &PagingCtx, level: Level, gfn: Gfn, (perms, dirty): (Perms, bool)) -> Self {
-        let bits = Role::mode(ctx) | u32::from(perms.bits()) << PERMS_SHIFT | DIRECT | if dirty { DIRTY } else { 0 };
+        let bits = Role::mode(ctx)
+            | u32::from(perms.bits()) << PERMS_SHIFT
+            | u32::from(perms.key()) << PART_SHIFT
+            | DIRECT
+            | if dirty { DIRTY } else { 0 };
         let order = u32::from(level.number()).wrapping_mul(9);
         Self { gfn: gfn.align_down(order), role: Role::new(level, bits) }
     }
@@ -299,10 +377,27 @@ impl Key {
         Self { gfn: ctx.root, role: Role::new(level, bits) }
     }
 
-    /// A page of the virtual TLB. Below the root it is known by the entry that names it only.
+    /// The page that keeps PML4 `table` of 5-level paging tracked, reached with rights `inherited`.
+    pub(crate) fn fold(ctx: &PagingCtx, (table, inherited): (Gfn, Perms)) -> Self {
+        let bits = Role::mode(ctx) | u32::from(inherited.bits()) << PERMS_SHIFT | FOLD;
+        Self { gfn: table, role: Role::new(Level::L4, bits) }
+    }
+
+    /// A page of the virtual TLB in a view. Below the root it is known by the entry that names it only.
     #[inline]
-    pub(crate) fn place(level: Level) -> Self {
-        Self { gfn: Gfn::new(0), role: Role::new(level, PLACE | GLUE) }
+    pub(crate) fn place(view: View, level: Level) -> Self {
+        let view = match view {
+            View::Both | View::Kernel => 0,
+            View::KernelAc => 1 << VIEW_SHIFT,
+            View::User => 2 << VIEW_SHIFT,
+        };
+        Self { gfn: Gfn::new(0), role: Role::new(level, PLACE | GLUE | view) }
+    }
+
+    /// What a page of the virtual TLB with `role` names.
+    pub(crate) fn place_below(role: Role) -> Option<Self> {
+        let below = role.level().down()?;
+        Some(Self { gfn: Gfn::new(0), role: Role::new(below, role.0 & !7) })
     }
 
     /// The page for the code that the pages of this one map. D does not matter to it: it grants no writes.

@@ -16,9 +16,11 @@ use crate::frames::Uses;
 use crate::mem::{GfnKind, GuestMem, TableMem, backing};
 use crate::mmu::ShadowMmu;
 use crate::policy::SyncPolicy;
-use crate::pte::Pae;
+use crate::pool::PageId;
+use crate::pte::{Long4, Pae};
 use crate::role::Key;
 use crate::stop::Trouble;
+use crate::view::View;
 
 /// Reserved in a PDPTE of PAE paging, but QEMU's walker sets it as in any entry.
 const PDPTE_ACCESSED: u64 = 1 << 5;
@@ -27,24 +29,44 @@ impl<G: GuestMem, T: TableMem, O: Observer> ShadowMmu<G, T, O> {
     /// The guest's control registers change to `controls` by a write of `why`.
     ///
     /// The plan empties the TLB if the architecture says so (SDM 3A 4.10.4.1) or if the root changed. Call it for CR3 loads, and
-    /// for CR0, CR4 and EFER writes that may matter to paging; others are harmless and cheap.
+    /// for CR0, CR4, EFER and PKRU writes that may matter to paging; others are harmless and cheap. Then load the
+    /// [root](Self::root_for) of the guest's privilege, which may have changed.
+    ///
+    /// Long mode is entered and left as the CPU does: by CR0.PG with EFER.LME set, CR4.PAE set and CR4.LA57 as it will stay. That the
+    /// guest does so from a 32-bit code segment (else #GP) is for the caller to check. A change of PKRU, or of CR4.PKE with another
+    /// PKRU than last time, takes time in proportion to the size of the pool.
     ///
     /// # Errors
     /// [`ControlFault`] if the CPU would refuse, or if this build cannot shadow the mode; nothing is changed then.
     pub fn load_controls(&mut self, controls: Controls, why: ControlWrite) -> Result<FlushPlan, ControlFault> {
-        let fast = why == ControlWrite::Cr3 && self.root.is_some() && self.ctx.mode != PagingMode::Pae;
-        if fast && self.only_cr3_differs(controls) {
-            return self.load_cr3(controls.cr3);
+        let fast = why == ControlWrite::Cr3 && self.root.is_some() && self.only_cr3_differs(&controls);
+        if fast && self.ctx.mode == PagingMode::Legacy32 {
+            self.load_cr3(controls.cr3)
+        } else if fast && self.ctx.mode.is_long() {
+            self.load_cr3_long(controls.cr3)
+        } else {
+            self.load_any(&controls, why)
         }
-        let mut ctx = PagingCtx::new(controls, self.maxphyaddr)?;
+    }
+
+    /// The general case. A function of its own, so that the frequent one needs no room for it.
+    #[inline(never)]
+    fn load_any(&mut self, controls: &Controls, why: ControlWrite) -> Result<FlushPlan, ControlFault> {
+        let controls = controls.settled();
+        let old = if self.root.is_some() && why != ControlWrite::Reset { Some(&self.controls) } else { None };
+        let mut ctx = PagingCtx::new(controls, old, &self.off)?;
         if ctx.mode == PagingMode::Pae {
             ctx.pdptes = if self.latches(controls, why) { self.load_pdptes(&ctx, 0)? } else { self.ctx.pdptes };
+        }
+        if ctx.mode == self.ctx.mode {
+            // Whom the last access served makes no difference.
+            self.ctx.view = ctx.view;
         }
         let changed = ctx != self.ctx || self.root.is_none();
         let flushing = match why {
             ControlWrite::Cr3 | ControlWrite::Reset => true,
             ControlWrite::Cr4 => (controls.cr4 ^ self.controls.cr4) & cr4::FLUSHING != 0,
-            ControlWrite::Cr0 | ControlWrite::Efer => false,
+            ControlWrite::Cr0 | ControlWrite::Efer | ControlWrite::Pkru => false,
         };
         if changed && let Err(trouble) = self.switch_to(&ctx) {
             return Err(ControlFault::Stop(self.stop(trouble)));
@@ -68,7 +90,8 @@ impl<G: GuestMem, T: TableMem, O: Observer> ShadowMmu<G, T, O> {
     /// As [`load_controls`](Self::load_controls).
     #[inline]
     pub fn follow_controls(&mut self, controls: Controls, why: ControlWrite) -> Result<(), ControlFault> {
-        let mut ctx = PagingCtx::new(controls, self.maxphyaddr)?;
+        let controls = controls.settled();
+        let mut ctx = PagingCtx::new(controls, None, &self.off)?;
         if ctx.mode == PagingMode::Pae {
             ctx.pdptes = match self.load_pdptes(&ctx, PDPTE_ACCESSED) {
                 Ok(entries) => entries,
@@ -81,15 +104,18 @@ impl<G: GuestMem, T: TableMem, O: Observer> ShadowMmu<G, T, O> {
         Ok(())
     }
 
-    /// The frequent case: a switch of address spaces in one mode.
+    /// The frequent case: a switch of address spaces, in 2-level paging.
     #[inline]
     fn load_cr3(&mut self, cr3: u64) -> Result<FlushPlan, ControlFault> {
-        let root = self.ctx.root_of(cr3);
+        let root = PagingCtx::narrow_root(cr3);
         if root != self.ctx.root {
             let before = core::mem::replace(&mut self.ctx.root, root);
-            if let Err(trouble) = self.switch(self.root_key(&self.ctx)) {
-                self.ctx.root = before;
-                return Err(ControlFault::Stop(self.stop(trouble)));
+            match self.switch(self.root_key(&self.ctx)) {
+                Ok(id) => self.root = Some(id),
+                Err(trouble) => {
+                    self.ctx.root = before;
+                    return Err(ControlFault::Stop(self.stop(trouble)));
+                }
             }
         }
         self.controls.cr3 = cr3;
@@ -115,9 +141,44 @@ impl<G: GuestMem, T: TableMem, O: Observer> ShadowMmu<G, T, O> {
         Ok(())
     }
 
+    /// The same in long mode.
+    #[inline(never)]
+    fn load_cr3_long(&mut self, cr3: u64) -> Result<FlushPlan, ControlFault> {
+        if cr3 >> (self.ctx.maxphyaddr & 63) != 0 {
+            return Err(ControlFault::GeneralProtection);
+        }
+        let ctx = PagingCtx { root: self.ctx.root_of(cr3), ..self.ctx };
+        if ctx.root != self.ctx.root {
+            if let Err(trouble) = self.switch_views(ctx) {
+                return Err(ControlFault::Stop(self.stop(trouble)));
+            }
+            self.ctx.root = ctx.root;
+        }
+        self.controls.cr3 = cr3;
+        self.sync_and_flush()?;
+        Ok(self.take_plan())
+    }
+
+    /// The roots of all views of `ctx` become the current ones. What is found for one is pinned before the next is made; a root
+    /// that nobody needs any more is pinned once too often rather than once too little.
+    fn switch_views(&mut self, mut ctx: PagingCtx) -> Result<(), Trouble> {
+        for &view in View::all(&ctx) {
+            ctx.view = view;
+            let root = Some(self.switch(self.root_key(&ctx))?);
+            let [kernel_ac, user] = &mut self.side_roots;
+            match view {
+                View::Both | View::Kernel => self.root = root,
+                View::KernelAc => *kernel_ac = root,
+                View::User => *user = root,
+            }
+        }
+        Ok(())
+    }
+
     #[inline]
-    fn only_cr3_differs(&self, controls: Controls) -> bool {
-        controls.cr0 == self.controls.cr0 && controls.cr4 == self.controls.cr4 && controls.efer == self.controls.efer
+    fn only_cr3_differs(&self, controls: &Controls) -> bool {
+        let Controls { cr0, cr4, efer, pkru, .. } = self.controls;
+        controls.cr0 == cr0 && controls.cr4 == cr4 && controls.efer == efer && controls.pkru == pkru
     }
 
     /// Does the CPU load the PDPTEs by this write, after which it uses PAE paging? (SDM 3A 4.4.1)
@@ -127,7 +188,7 @@ impl<G: GuestMem, T: TableMem, O: Observer> ShadowMmu<G, T, O> {
             ControlWrite::Cr3 | ControlWrite::Reset => true,
             ControlWrite::Cr0 => (controls.cr0 ^ old.cr0) & cr0::LATCHING != 0,
             ControlWrite::Cr4 => (controls.cr4 ^ old.cr4) & cr4::LATCHING != 0,
-            ControlWrite::Efer => false,
+            ControlWrite::Efer | ControlWrite::Pkru => false,
         };
         named || self.ctx.mode != PagingMode::Pae || controls.cr3 != old.cr3
     }
@@ -173,23 +234,53 @@ impl<G: GuestMem, T: TableMem, O: Observer> ShadowMmu<G, T, O> {
         Ok(())
     }
 
-    /// Makes the root of `ctx` the current one, whatever the mode.
+    /// Makes the roots of `ctx` the current ones, whatever the mode.
     #[cold]
     fn switch_to(&mut self, ctx: &PagingCtx) -> Result<(), Trouble> {
+        if ctx.pke && ctx.pkru != self.pkru {
+            self.obey_keys(ctx.pkru)?;
+        }
+        if ctx.mode.is_long() {
+            self.switch_views(*ctx)?;
+            if !ctx.smap {
+                self.side_roots = [None, self.root_of_view(View::User)];
+            }
+            return Ok(());
+        }
         let root = self.switch(self.root_key(ctx))?;
-        if ctx.mode == PagingMode::Pae && !self.policy.sync.is_vtlb() { self.follow_pdptes(ctx, root) } else { Ok(()) }
+        (self.root, self.side_roots) = (Some(root), [None; 2]);
+        let follows = ctx.mode == PagingMode::Pae && !self.policy.sync.is_vtlb();
+        if follows { self.follow_pdptes(ctx, root.index) } else { Ok(()) }
+    }
+
+    /// PKRU changes: every leaf that depends on keys is computed anew at its next use. What the TLB knows must go at once.
+    fn obey_keys(&mut self, pkru: u32) -> Result<(), Trouble> {
+        self.pkru = pkru;
+        for index in 0..self.pool.len() as u32 {
+            let page = self.pool.get(index)?;
+            if page.live && page.key.role.pke() && page.key.role.is_leaf_table() {
+                self.empty(index)?;
+            }
+        }
+        self.flush_all();
+        Ok(())
     }
 
     #[inline]
-    fn root_key(&self, ctx: &PagingCtx) -> Key {
+    pub(crate) fn root_key(&self, ctx: &PagingCtx) -> Key {
         if self.policy.sync.is_vtlb() {
-            return Key::place(Level::L4);
+            Key::place(ctx.view, Level::L4)
+        } else if self.frames.find(ctx.root).is_none() {
+            Key::void(ctx)
+        } else if ctx.mode.is_long() {
+            Key::table::<Long4>(ctx, Level::L4, Gva::new(0), (ctx.root, Perms::ALL))
+        } else {
+            Key::glue(ctx, Level::L4)
         }
-        if self.frames.find(ctx.root).is_some() { Key::glue(ctx, Level::L4) } else { Key::void(ctx) }
     }
 
-    /// Makes the root of a key the current one, and returns its page.
-    fn switch(&mut self, key: Key) -> Result<u32, Trouble> {
+    /// Finds or makes the root of a key.
+    fn switch(&mut self, key: Key) -> Result<PageId, Trouble> {
         let index = match self.find(key)? {
             Some(index) => {
                 self.counters.add(Counter::RootHit);
@@ -202,8 +293,7 @@ impl<G: GuestMem, T: TableMem, O: Observer> ShadowMmu<G, T, O> {
                 self.make_root(key)?
             }
         };
-        self.root = Some(self.pool.id(index)?);
-        Ok(index)
+        Ok(self.pool.id(index)?)
     }
 
     /// I8: the old root stays pinned until the new one exists. I11: the last gate puts the hypervisor's window into it.

@@ -18,6 +18,13 @@ pub enum VmStop {
     },
     /// A linear address that the guest's mode cannot form.
     AddressTooWide(Gva),
+    /// The guest maps and uses an address in the hypervisor's window, [`PML4 slots 256 to 271`](crate::WINDOW): the 8 TiB from
+    /// 0xffff_8000_0000_0000 on. No shadow entry can exist there.
+    InWindow(Gva),
+    /// A guest of 5-level paging maps and uses an address that the host's 4 levels cannot hold: bits 63 to 47 are not all alike.
+    BeyondHost(Gva),
+    /// The caller asked for a fetch through the code window in long mode, which has none.
+    NoCodeWindow(Gva),
     /// No control registers were loaded yet.
     NoRoot,
     /// The last gate refused a shadow entry; a bug of the hypervisor.
@@ -41,6 +48,11 @@ impl fmt::Display for VmStop {
                 write!(f, "the walk of gva={gva} needs a page-table entry outside memory: gpa={entry} level={level}")
             }
             Self::AddressTooWide(gva) => write!(f, "linear address {gva} is too wide for the guest's mode"),
+            Self::InWindow(gva) => write!(f, "the guest uses linear address {gva}, which is the hypervisor's own"),
+            Self::BeyondHost(gva) => write!(f, "linear address {gva} is beyond the 48 bits of the host's page tables"),
+            Self::NoCodeWindow(gva) => {
+                write!(f, "hypervisor bug: a fetch from {gva} through a code window in long mode")
+            }
             Self::NoRoot => f.write_str("the guest's control registers were never loaded"),
             Self::Refused { table, index } => {
                 write!(f, "hypervisor bug: the last gate refused entry {index} of shadow table pfn={table}")

@@ -11,7 +11,7 @@
 //! 3. *Nobody watches.* A watched frame does not go, and one that becomes watched is brought in step first: I4 holds for it.
 //! 4. *All or none.* The state is the frame's. All its shadow pages (roles, quadrants, modes) go together and come back together;
 //!    pages made meanwhile join them. If the last is given up, the frame is plain memory.
-//! 5. *INVLPG* of an address brings in step the one entry that maps it under the current root. The table stays out of sync.
+//! 5. *INVLPG* of an address brings in step the one entry that maps it under each current root. The table stays out of sync.
 //! 6. *Everything else that empties the TLB*, and every change of the root, brings all tables in step and protects them again.
 //!    Other roots than the current one may have stale entries where an INVLPG was obeyed here; so nothing may be left for them.
 //! 7. *No link to the unknown.* A page that is linked anew shows its entries at addresses where a TLB cannot have them. A leaf page
@@ -33,7 +33,7 @@ use crate::event::{Event, Observer};
 use crate::links::NIL;
 use crate::mem::{GuestMem, TableMem};
 use crate::mmu::ShadowMmu;
-use crate::pte::{GuestFormat, Legacy32, Pae};
+use crate::pte::{GuestFormat, Legacy32, Long4, Pae};
 use crate::role::Key;
 use crate::stop::{Broken, Trouble};
 
@@ -142,8 +142,15 @@ impl<G: GuestMem, T: TableMem, O: Observer> ShadowMmu<G, T, O> {
     /// Rule 5.
     #[cold]
     pub(crate) fn sync_address(&mut self, gva: Gva) -> Result<(), Trouble> {
-        let Some(root) = self.root else { return Ok(()) };
-        let mut index = root.index;
+        let [kernel_ac, user] = self.side_roots;
+        for root in [self.root, kernel_ac, user].into_iter().flatten() {
+            self.sync_under(root.index, gva)?;
+        }
+        Ok(())
+    }
+
+    fn sync_under(&mut self, root: u32, gva: Gva) -> Result<(), Trouble> {
+        let mut index = root;
         loop {
             let Key { gfn, role } = self.pool.get(index)?.key;
             if role.is_leaf_table() {
@@ -188,6 +195,8 @@ impl<G: GuestMem, T: TableMem, O: Observer> ShadowMmu<G, T, O> {
         match self.pool.get(page)?.key.role.format() {
             PagingMode::Legacy32 => self.sync_slot_as::<Legacy32>(page, slot),
             PagingMode::Pae => self.sync_slot_as::<Pae>(page, slot),
+            // As leaf tables the two are alike.
+            PagingMode::Long4 | PagingMode::Long5 => self.sync_slot_as::<Long4>(page, slot),
             PagingMode::Off => Err(Broken(5).into()),
         }
     }

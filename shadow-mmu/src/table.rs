@@ -1,15 +1,21 @@
 //! Changes of shadow tables: every store of an entry is here, with the bookkeeping that keeps I4, I6, I7, I9 and I10 true.
 
+use core::ops::Range;
+
 use crate::addr::{Gfn, Gva, Level, Pfn};
 use crate::counters::Counter;
 use crate::event::{Event, Observer};
+use crate::fold::is_fold_link;
 use crate::links::{NIL, node_of, page_of, slot_of};
 use crate::mem::{GuestMem, TableMem};
 use crate::mmu::ShadowMmu;
 use crate::pool::Reservation;
 use crate::pte::Spte;
-use crate::role::Key;
+use crate::role::{Key, Role};
 use crate::stop::{Broken, Trouble, VmStop};
+
+/// The entries of every root that are the hypervisor's own (I11): 8 TiB from 0xffff_8000_0000_0000 on.
+pub const WINDOW: Range<usize> = 256..272;
 
 /// Pages taken back at once when the pool is empty, so that one flush serves several reuses.
 const EVICTION_BATCH: u32 = 8;
@@ -100,34 +106,56 @@ impl<G: GuestMem, T: TableMem, O: Observer> ShadowMmu<G, T, O> {
         let node = node_of(page, slot);
         let target = self.links.target(node)?;
         let place = self.pool.get_mut(page)?;
-        place.set_absent(slot);
         let (role, table) = (place.key.role, place.pfn);
-        let mut code = role.code();
+        if !role.is_leaf_table() {
+            return self.zap_link((page, slot), role, target);
+        }
+        place.set_absent(slot);
         let old = self.tables.load(table, slot);
         self.store_in((page, table), slot, Spte::ABSENT)?;
-        if role.is_leaf_table() {
-            let epoch = self.epoch;
-            let frame = self.frames.get_mut(Gfn::new(u64::from(target)))?;
-            if old.writable() {
-                frame.stale_epoch = epoch;
-            }
-            self.links.remove(&mut frame.rmap, node)?;
-        } else {
-            let child = self.pool.get_mut(target)?;
-            code |= child.key.role.code();
-            if child.key.role.direct() {
-                self.splinter_epoch = self.epoch;
-            }
-            self.links.remove(&mut child.parents, node)?;
+        let epoch = self.epoch;
+        let frame = self.frames.get_mut(Gfn::new(u64::from(target)))?;
+        if old.writable() {
+            frame.stale_epoch = epoch;
         }
-        if code {
+        self.links.remove(&mut frame.rmap, node)?;
+        if role.code() {
             // The guest's own flushes name its addresses, not those in the window.
             self.flush_all();
         }
-        self.counters.add(Counter::SpteZapped);
-        let entry = table.base().add((slot as u64) << 3);
-        self.observer.event(Event::Zap { level: role.level(), entry, spte: old });
+        self.zapped(role.level(), (table, slot), old);
         Ok(())
+    }
+
+    /// The same for an entry that names page `target`.
+    #[inline(never)]
+    fn zap_link(&mut self, (page, slot): (u32, usize), role: Role, target: u32) -> Result<(), Trouble> {
+        if is_fold_link(role, slot) {
+            return self.unfold(page, slot);
+        }
+        let place = self.pool.get_mut(page)?;
+        let table = place.pfn;
+        place.set_absent(slot);
+        let old = self.tables.load(table, slot);
+        self.store_in((page, table), slot, Spte::ABSENT)?;
+        let child = self.pool.get_mut(target)?;
+        if child.key.role.direct() || role.level() > Level::L2 {
+            // A part of a large page, or what may have such parts below it.
+            self.splinter_epoch = self.epoch;
+        }
+        let code = role.code() || child.key.role.code();
+        self.links.remove(&mut child.parents, node_of(page, slot))?;
+        if code {
+            self.flush_all();
+        }
+        self.zapped(role.level(), (table, slot), old);
+        Ok(())
+    }
+
+    #[inline]
+    fn zapped(&mut self, level: Level, (table, slot): (Pfn, usize), spte: Spte) {
+        self.counters.add(Counter::SpteZapped);
+        self.observer.event(Event::Zap { level, entry: table.base().add((slot as u64) << 3), spte });
     }
 
     /// The page that entry `slot` names, if it is present.
@@ -235,11 +263,17 @@ impl<G: GuestMem, T: TableMem, O: Observer> ShadowMmu<G, T, O> {
         Ok(index)
     }
 
-    /// Gives up a page: its entries, the entries that name it, and its place in the pool.
-    pub(crate) fn zap_page(&mut self, index: u32) -> Result<(), Trouble> {
+    /// Clears all entries of a page.
+    pub(crate) fn empty(&mut self, index: u32) -> Result<(), Trouble> {
         while let Some(slot) = self.pool.get(index)?.first_present() {
             self.zap(index, slot)?;
         }
+        Ok(())
+    }
+
+    /// Gives up a page: its entries, the entries that name it, and its place in the pool.
+    pub(crate) fn zap_page(&mut self, index: u32) -> Result<(), Trouble> {
+        self.empty(index)?;
         loop {
             let node = self.pool.get(index)?.parents;
             if node == NIL {
@@ -313,16 +347,7 @@ impl<G: GuestMem, T: TableMem, O: Observer> ShadowMmu<G, T, O> {
     /// Gives up every shadow of a guest table. Its frame is plain again, unless it is watched.
     pub(crate) fn unshadow(&mut self, gfn: Gfn) -> Result<(), Trouble> {
         self.counters.add(Counter::TableReused);
-        let mut index = self.frames.get(gfn)?.pages;
-        while index != NIL {
-            let page = self.pool.get(index)?;
-            let (next, is_table) = (page.next_same, page.key.role.is_table());
-            if is_table {
-                self.zap_page(index)?;
-            }
-            index = next;
-        }
-        Ok(())
+        self.give_up_tables(gfn)
     }
 
     /// I4: no entry, and no TLB entry, may grant writes to `gfn` from here on.
@@ -366,33 +391,53 @@ impl<G: GuestMem, T: TableMem, O: Observer> ShadowMmu<G, T, O> {
 
     #[cold]
     fn evict(&mut self, count: u32) -> Result<Reservation, Trouble> {
-        let pinned = self.root.map_or(NIL, |root| root.index);
-        self.touch_root_path(pinned)?;
+        let pinned = self.pinned();
+        for root in pinned {
+            self.touch_below(root)?;
+        }
         let wanted = count.max(EVICTION_BATCH.min((self.pool.len() / 2) as u32));
         while self.pool.free_count() < wanted {
-            let victim = self.pool.victim(pinned)?;
+            let victim = self.pool.victim(&pinned)?;
             self.zap_page(victim)?;
             self.counters.add(Counter::TableEvicted);
         }
         Ok(self.pool.reserve(count).ok_or(Broken(8))?)
     }
 
-    /// The upper pages of the current root see no fills of their own, so they would look old.
-    fn touch_root_path(&mut self, root: u32) -> Result<(), Broken> {
+    /// The pages that must stay: the current roots, or [`NIL`].
+    #[inline]
+    pub(crate) fn pinned(&self) -> [u32; 3] {
+        let [kernel_ac, user] = self.side_roots;
+        [self.root, kernel_ac, user].map(|root| root.map_or(NIL, |root| root.index))
+    }
+
+    #[inline]
+    pub(crate) fn is_pinned(&self, index: u32) -> bool {
+        self.pinned().contains(&index)
+    }
+
+    /// The upper pages of a current root see no fills of their own, so they would look old.
+    fn touch_below(&mut self, root: u32) -> Result<(), Broken> {
         if root == NIL {
             return Ok(());
         }
         self.pool.touch(root)?;
-        for slot in 0..4 {
-            let Some(below) = self.child(root, slot)? else { continue };
+        let mut slot = 0;
+        while let Some(below) = self.next_child(root, &mut slot)? {
             self.pool.touch(below)?;
-            for slot in 0..4 {
-                if let Some(lower) = self.child(below, slot)? {
-                    self.pool.touch(lower)?;
-                }
+            let mut slot = 0;
+            while let Some(lower) = self.next_child(below, &mut slot)? {
+                self.pool.touch(lower)?;
             }
         }
         Ok(())
+    }
+
+    /// The next page that `page` names from entry `slot` on; `slot` moves past it.
+    fn next_child(&self, page: u32, slot: &mut usize) -> Result<Option<u32>, Broken> {
+        let Some(found) = self.pool.get(page)?.next_present(*slot) else { return Ok(None) };
+        *slot = found.saturating_add(1);
+        self.child(page, found)
     }
 
     /// The reason to stop that a trouble means.

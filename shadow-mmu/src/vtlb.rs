@@ -1,7 +1,7 @@
 //! The virtual TLB: the shadow tables as nothing but a cache of translations, as in NOVA and other microhypervisors.
 //!
 //! No guest table is tracked, so writes to them cost nothing; frames that the caller watches still are. A page of the shadow stands
-//! for a *place* in the guest's address space. It has no key: there is one root, and below it the entry that names a page is all
+//! for a *place* in the guest's address space. It has no key: there is one root for each view, and below it the entry that names a page is all
 //! that leads there. No page is ever shared, because what one address may still translate to, another may not.
 //!
 //! Every leaf is filled by a fault, from a walk of the guest's tables as they are at that time, and may stay until the guest
@@ -26,16 +26,25 @@ impl<G: GuestMem, T: TableMem, O: Observer> ShadowMmu<G, T, O> {
     pub(crate) fn forget_all(&mut self) -> Result<(), Trouble> {
         self.counters.add(Counter::TlbDropped);
         self.large = 0;
-        let root = self.root.map_or(NIL, |root| root.index);
-        while let Some(page) = self.pool.oldest_but(root) {
+        let pinned = self.pinned();
+        while let Some(page) = self.pool.oldest_but(&pinned) {
             self.zap_page(page)?;
         }
         Ok(())
     }
 
-    /// Rule 1.
+    /// Rule 1, in each view.
     pub(crate) fn forget_address(&mut self, gva: Gva) -> Result<(), Trouble> {
-        let Some(directory) = self.place_of(gva, Level::L2)? else { return Ok(()) };
+        for root in self.pinned() {
+            if root != NIL {
+                self.forget_under(root, gva)?;
+            }
+        }
+        Ok(())
+    }
+
+    fn forget_under(&mut self, root: u32, gva: Gva) -> Result<(), Trouble> {
+        let Some(directory) = self.place_of(root, gva, Level::L2)? else { return Ok(()) };
         if self.large != 0 {
             return self.forget_around(directory, gva);
         }
@@ -47,9 +56,8 @@ impl<G: GuestMem, T: TableMem, O: Observer> ShadowMmu<G, T, O> {
     }
 
     /// The page of `level` for an address, if there is one.
-    fn place_of(&self, gva: Gva, level: Level) -> Result<Option<u32>, Trouble> {
-        let Some(root) = self.root else { return Ok(None) };
-        let mut index = root.index;
+    fn place_of(&self, root: u32, gva: Gva, level: Level) -> Result<Option<u32>, Trouble> {
+        let mut index = root;
         loop {
             let at = self.pool.get(index)?.key.role.level();
             if at == level {

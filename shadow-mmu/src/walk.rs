@@ -8,7 +8,7 @@ use crate::addr::{Gfn, Gpa, Gva, Level};
 use crate::controls::PagingCtx;
 use crate::event::{Event, Observer};
 use crate::mem::{CmpxchgError, GfnKind, GuestMem};
-use crate::pte::{GuestFormat, GuestPte, entry_gpa, span_shift};
+use crate::pte::{GuestFormat, GuestPte, entry_gpa, is_address, span_shift};
 use crate::stop::VmStop;
 
 /// Deepest guest format there will be.
@@ -76,6 +76,8 @@ pub(crate) enum WalkError {
     Retry,
     /// A table on the way lies in a frame that is not resident.
     NotResident(Gfn),
+    /// No address of long mode.
+    NonCanonical,
     /// The VM cannot go on.
     Stop(VmStop),
 }
@@ -115,13 +117,16 @@ pub(crate) fn walk<F: GuestFormat, G: GuestMem, O: Observer>(
     mark: Mark,
     observer: &mut O,
 ) -> Result<Walk, WalkError> {
+    if !is_address::<F>(gva) {
+        return Err(if F::SPLIT { WalkError::NonCanonical } else { WalkError::Stop(VmStop::AddressTooWide(gva)) });
+    }
     if F::LEVELS == 0 {
         return Ok(Walk::flat(gva));
     }
     let mut raws: Raws = [0; MAX_GUEST_LEVELS];
     let mut walk = descend::<F, G>(mem, ctx, (gva, access), &mut raws)?;
-    if !ctx.allows(walk.perms, access) {
-        return Err(WalkError::Fault(ctx.fault(gva, access, PfErr::PRESENT)));
+    if !ctx.allows::<F>(walk.perms, access) {
+        return Err(WalkError::Fault(ctx.denial(gva, access, walk.perms)));
     }
     if mark == Mark::Set {
         set_marks::<F, G, O>(mem, (&mut walk, &mut raws), (gva, access), observer)?;

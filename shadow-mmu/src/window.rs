@@ -15,6 +15,8 @@
 //! of `place`, which must be empty in the guest's own directory; the guest's own use of that slot always wins. What the links depend on
 //! is checked whenever a directory or the root changes (`check_code_links`).
 //!
+//! It is for 32-bit guests: long mode has no such window.
+//!
 //! With the window in use no guest page may be executed with supervisor rights: see [`ShadowMmu::set_fetch_guard`]. So a fetch that
 //! goes to a place which the guest maps faults, and the caller moves the window.
 
@@ -127,6 +129,7 @@ impl<G: GuestMem, T: TableMem, O: Observer> ShadowMmu<G, T, O> {
             PagingMode::Off => self.free_directory::<Flat>(place).is_some(),
             PagingMode::Legacy32 => self.free_directory::<Legacy32>(place).is_some(),
             PagingMode::Pae => self.free_directory::<Pae>(place).is_some(),
+            PagingMode::Long4 | PagingMode::Long5 => false,
         }
     }
 
@@ -141,17 +144,19 @@ impl<G: GuestMem, T: TableMem, O: Observer> ShadowMmu<G, T, O> {
             PagingMode::Off => self.code_fetch::<Flat>(gva),
             PagingMode::Legacy32 => self.code_fetch::<Legacy32>(gva),
             PagingMode::Pae => self.code_fetch::<Pae>(gva),
+            PagingMode::Long4 | PagingMode::Long5 => Err(VmStop::NoCodeWindow(gva)),
         };
         (outcome.unwrap_or_else(CodeOutcome::Stop), self.take_plan())
     }
 
     fn code_fetch<F: GuestFormat>(&mut self, gva: Gva) -> Result<CodeOutcome, VmStop> {
-        self.check_fault(gva)?;
+        self.check_fault()?;
         let walk = match walk::<F, G, O>(&self.mem, &self.ctx, (gva, FETCH), Mark::Set, &mut self.observer) {
             Ok(walk) => walk,
             Err(WalkError::Fault(fault)) => return Ok(CodeOutcome::Inject(fault)),
             Err(WalkError::Retry) => return Ok(CodeOutcome::Resume),
             Err(WalkError::NotResident(gfn)) => return Ok(CodeOutcome::NotResident(gfn)),
+            Err(WalkError::NonCanonical) => return Err(VmStop::NoCodeWindow(gva)),
             Err(WalkError::Stop(stop)) => return Err(stop),
         };
         if self.mem.kind(walk.gfn) == GfnKind::NotResident {
@@ -403,6 +408,7 @@ impl<G: GuestMem, T: TableMem, O: Observer> ShadowMmu<G, T, O> {
             PagingMode::Off => self.wanted_code::<Flat>(gva, place),
             PagingMode::Legacy32 => self.wanted_code::<Legacy32>(gva, place),
             PagingMode::Pae => self.wanted_code::<Pae>(gva, place),
+            PagingMode::Long4 | PagingMode::Long5 => None,
         }
     }
 

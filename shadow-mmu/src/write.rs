@@ -10,8 +10,8 @@ use crate::links::NIL;
 use crate::mem::{GuestMem, TableMem, backing};
 use crate::mmu::ShadowMmu;
 use crate::policy::EagerFill;
-use crate::propagate::{Cause, Leaf, propagate};
-use crate::pte::{GuestFormat, GuestPte, Legacy32, Pae, frame_index, ratio_shift};
+use crate::propagate::{Cause, Leaf, Rules, propagate};
+use crate::pte::{GuestFormat, GuestPte, Legacy32, Long4, Pae, frame_index, ratio_shift};
 use crate::role::{Key, Role};
 use crate::stop::Trouble;
 use crate::table::Stored;
@@ -54,7 +54,7 @@ impl<G: GuestMem, T: TableMem, O: Observer> ShadowMmu<G, T, O> {
         let mut index = self.frames.get(gfn)?.pages;
         while index != NIL {
             let page = self.pool.get(index)?;
-            let (next, role, orphan) = (page.next_same, page.key.role, page.parents == NIL);
+            let (next, role, orphan) = (page.next_same, page.key.role, page.parents == NIL && !page.key.role.is_root());
             if role.is_table() {
                 if !reported {
                     reported = true;
@@ -67,8 +67,7 @@ impl<G: GuestMem, T: TableMem, O: Observer> ShadowMmu<G, T, O> {
                 } else {
                     match role.format() {
                         PagingMode::Legacy32 => self.follow_in::<Legacy32>(index, role, gfn, (first, last))?,
-                        PagingMode::Pae => self.follow_wide(index, role, gfn, (first, last))?,
-                        PagingMode::Off => {}
+                        _ => self.follow_wide(index, role, gfn, (first, last))?,
                     }
                 }
             }
@@ -81,19 +80,28 @@ impl<G: GuestMem, T: TableMem, O: Observer> ShadowMmu<G, T, O> {
     fn report_write(&mut self, role: Role, gpa: Gpa, before: Option<u64>) {
         self.counters.add(Counter::GpteWrite);
         let (entry, after) = match role.format() {
-            PagingMode::Pae => (Gpa::new(gpa.raw() & !7), self.mem.read_u64(Gpa::new(gpa.raw() & !7))),
             PagingMode::Legacy32 | PagingMode::Off => {
                 (Gpa::new(gpa.raw() & !3), self.mem.read_u32(Gpa::new(gpa.raw() & !3)).map(u64::from))
+            }
+            PagingMode::Pae | PagingMode::Long4 | PagingMode::Long5 => {
+                (Gpa::new(gpa.raw() & !7), self.mem.read_u64(Gpa::new(gpa.raw() & !7)))
             }
         };
         let after = after.unwrap_or(0);
         self.observer.event(Event::PtWrite { level: role.level(), entry, before, after });
     }
 
-    /// A function of its own: in one body with the other format both would be slower.
+    /// The formats with entries of 8 bytes. A function of its own: in one body with the other format both would be slower.
     #[inline(never)]
     fn follow_wide(&mut self, page: u32, role: Role, gfn: Gfn, bytes: (u64, u64)) -> Result<(), Trouble> {
-        self.follow_in::<Pae>(page, role, gfn, bytes)
+        match role.format() {
+            PagingMode::Off | PagingMode::Legacy32 => Ok(()),
+            PagingMode::Pae => self.follow_in::<Pae>(page, role, gfn, bytes),
+            PagingMode::Long5 if role.fold() => self.follow_fold(page, Key { gfn, role }, bytes),
+            PagingMode::Long5 if role.is_root() => self.follow_pml5(page, Key { gfn, role }, bytes),
+            // Below their roots the two are alike.
+            PagingMode::Long4 | PagingMode::Long5 => self.follow_in::<Long4>(page, role, gfn, bytes),
+        }
     }
 
     /// Follows the entries that the bytes `first..=last` of the table touch, in one shadow page of it.
@@ -170,10 +178,12 @@ impl<G: GuestMem, T: TableMem, O: Observer> ShadowMmu<G, T, O> {
                 accessed: true,
                 dirty,
                 writable_frame: !rom && may_write,
-                wp: role.wp(),
-                smep: role.smep(),
+                rules: Rules::of::<F>(role, self.pkru),
             };
             let spte = propagate(leaf, Cause::GpteWrite);
+            if F::SPLIT && !spte.present() {
+                return if present { self.zap(page, slot) } else { Ok(()) };
+            }
             let stored = self.set_leaf((page, slot), gfn, spte, Gva::new(0))?;
             match stored {
                 Stored::New => self.counters.add(Counter::SpteEager),

@@ -17,8 +17,6 @@ pub use kind::{Nested, Shadow};
 
 /// Entries in a table.
 pub(crate) const ENTRIES: usize = 512;
-/// The first entry of a root that belongs to the hypervisor's window.
-pub(crate) const WINDOW_ENTRY: usize = 256;
 /// The level of a root.
 pub(crate) const ROOT: u8 = 4;
 
@@ -40,7 +38,8 @@ pub(crate) fn store<K: Kind>(
     is_empty: impl Fn(u64) -> bool,
 ) -> Result<(), Refused> {
     let info = frames.get(table).ok_or(Refused)?;
-    if info.owner != Tag::new(K::owner(vm)) || index >= if info.level == ROOT { K::ROOT_ENTRIES } else { ENTRIES } {
+    let window = info.level == ROOT && K::WINDOW.contains(&index);
+    if info.owner != Tag::new(K::owner(vm)) || index >= ENTRIES || window {
         return Err(Refused);
     }
     let level = info.level;
@@ -138,12 +137,6 @@ pub(crate) fn is_table<K: Kind>(frames: &FrameTable, vm: VmId, table: u64) -> bo
 /// Is `table` a root of `vm`?
 pub(crate) fn is_root<K: Kind>(frames: &FrameTable, vm: VmId, table: u64) -> bool {
     frames.get(table).is_some_and(|i| i.owner == Tag::new(K::owner(vm)) && i.level == ROOT)
-}
-
-/// Does `table` belong to `vm`, and how many entries does it have that safe code may use?
-pub(crate) fn usable_entries<K: Kind>(frames: &FrameTable, vm: VmId, table: u64) -> Option<usize> {
-    let info = frames.get(table).filter(|i| i.owner == Tag::new(K::owner(vm)))?;
-    Some(if info.level == ROOT { K::ROOT_ENTRIES } else { ENTRIES })
 }
 
 /// May `table` become a root? It must be a table of `vm` that no other table names.

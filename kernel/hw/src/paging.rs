@@ -38,7 +38,7 @@ pub(crate) fn host_root() -> u64 {
     HOST_ROOT.load(Ordering::Relaxed)
 }
 
-/// Entry `index` (256..512) that every root must have.
+/// Entry `index` of the window, which every root must have.
 pub(crate) fn window_entry(index: usize) -> u64 {
     read(host_root(), index)
 }

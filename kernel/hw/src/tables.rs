@@ -31,16 +31,16 @@ impl<K> Tables<K> {
 
 #[allow(private_bounds, reason = "the two kinds are all there are")]
 impl<K: Kind> Tables<K> {
-    fn entries(&self, table: Pfn) -> Option<usize> {
-        frames::with(|frames| gate::usable_entries::<K>(frames, self.vm, table.raw()))
+    fn is_mine(&self, table: Pfn) -> bool {
+        frames::with(|frames| gate::is_table::<K>(frames, self.vm, table.raw()))
     }
 
-    /// Zeroes the entries below `count` and takes them off the counts.
-    fn zero(&self, table: Pfn, count: usize) {
-        for index in 0..count {
+    /// Zeroes all entries but the window of a root, and takes them off the counts.
+    fn zero(&self, table: Pfn) {
+        let root = frames::with(|frames| gate::is_root::<K>(frames, self.vm, table.raw()));
+        for index in (0..gate::ENTRIES).filter(|index| !(root && K::WINDOW.contains(index))) {
             let raw = load(table, index);
             if raw != 0 {
-                // Entries of the window are not counted; they lie above the entries of a root that `count` covers.
                 frames::with(|frames| gate::dropped::<K>(frames, table.raw(), raw));
                 store(table, index, 0);
             }
@@ -52,10 +52,7 @@ impl<K: Kind> Tables<K> {
 impl<K: Kind> TableMem for Tables<K> {
     #[inline]
     fn load(&self, table: Pfn, index: usize) -> Spte {
-        match self.entries(table) {
-            Some(_) if index < gate::ENTRIES => Spte::from_raw(load(table, index)),
-            _ => Spte::ABSENT,
-        }
+        if index < gate::ENTRIES && self.is_mine(table) { Spte::from_raw(load(table, index)) } else { Spte::ABSENT }
     }
 
     #[inline]
@@ -71,8 +68,8 @@ impl<K: Kind> TableMem for Tables<K> {
     }
 
     fn clear(&mut self, table: Pfn) {
-        if let Some(count) = self.entries(table) {
-            self.zero(table, count);
+        if self.is_mine(table) {
+            self.zero(table);
             frames::with(|frames| gate::cleared(frames, table.raw()));
         }
     }
@@ -81,7 +78,7 @@ impl<K: Kind> TableMem for Tables<K> {
         frames::with(|frames| gate::can_be_root::<K>(frames, self.vm, table.raw()))?;
         self.clear(table);
         // I11: the hypervisor's window is in the root before the root can be loaded.
-        for index in K::ROOT_ENTRIES..gate::ENTRIES {
+        for index in K::WINDOW {
             store(table, index, paging::window_entry(index));
         }
         frames::with(|frames| gate::set_level(frames, table.raw(), gate::ROOT));
@@ -94,8 +91,8 @@ impl<K: Kind> TableMem for Tables<K> {
         }
         // The CPU must not stand on a root whose window goes away.
         cpu::leave_root(table);
-        self.zero(table, K::ROOT_ENTRIES);
-        for index in K::ROOT_ENTRIES..gate::ENTRIES {
+        self.zero(table);
+        for index in K::WINDOW {
             store(table, index, 0);
         }
         frames::with(|frames| gate::set_level(frames, table.raw(), 0));

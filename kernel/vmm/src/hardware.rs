@@ -111,7 +111,7 @@ impl Vm {
         }
         (self.vcpu.cr0, self.vcpu.cr3, self.vcpu.cr4) = (now.cr0, now.cr3, now.cr4);
         let efer = self.vcpu.msrs.efer;
-        let controls = Controls { cr0: now.cr0.into(), cr3: now.cr3.into(), cr4: now.cr4.into(), efer };
+        let controls = Controls { cr0: now.cr0.into(), cr3: now.cr3.into(), cr4: now.cr4.into(), efer, pkru: 0 };
         // The CPU runs on these, so only a PDPTE that was spoiled after the load can be refused: the walker keeps the old ones.
         let _ = self.mmu.follow_controls(controls, ControlWrite::Efer);
     }

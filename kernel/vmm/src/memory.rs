@@ -175,6 +175,7 @@ fn untranslated(error: TranslateError) -> Trap {
             Trap::Exception(Exception::page_fault(fault.error.bits(), fault.gva.raw() as u32))
         }
         TranslateError::NotResident(_) => Trap::Stop(crate::exit::NOT_RESIDENT),
+        TranslateError::NonCanonical(_) => Exception::gp(0).into(),
         TranslateError::Stop(stop) => Trap::Stop(crate::exit::mmu_stop(stop)),
     }
 }

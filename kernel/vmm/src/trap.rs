@@ -111,6 +111,10 @@ pub enum StopReason {
     SmallCode,
     /// The guest maps all of its 4 GiB: no place for shadow code.
     NoCodeWindow,
+    /// It maps an address in the hypervisor's window.
+    HypervisorWindow,
+    /// It maps an address that 4 levels of tables cannot hold.
+    AddressBeyondHost,
     /// A bug of the hypervisor; the text says which invariant.
     Internal(&'static str),
 }
@@ -144,6 +148,8 @@ impl StopReason {
             Self::Internal(_) => 15,
             Self::SmallCode => 16,
             Self::NoCodeWindow => 17,
+            Self::HypervisorWindow => 18,
+            Self::AddressBeyondHost => 19,
         }
     }
 }
@@ -169,6 +175,8 @@ impl fmt::Display for StopReason {
             Self::FaultLoop => "faulted again and again at the same place",
             Self::SmallCode => "ran 16-bit kernel code, which is not run",
             Self::NoCodeWindow => "maps all of its address space, which leaves no place for shadow code",
+            Self::HypervisorWindow => "mapped and used an address in the hypervisor's window, PML4 slots 256 to 271",
+            Self::AddressBeyondHost => "mapped and used an address beyond 48 bits",
             Self::Internal(what) => return write!(f, "hypervisor bug: {what}"),
         })
     }

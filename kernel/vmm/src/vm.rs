@@ -103,7 +103,8 @@ impl Vm {
     /// Privilege of ordinary memory accesses by the code that runs.
     #[must_use]
     pub(crate) fn privilege(&self) -> Privilege {
-        if self.cpl() == 3 { Privilege::User } else { Privilege::Supervisor }
+        let smap = u64::from(self.vcpu.cr4) & shadow_mmu::cr4::SMAP != 0;
+        Privilege::explicit(self.cpl(), smap && self.world.context().rflags as u32 & flags::AC != 0)
     }
 
     /// EIP.

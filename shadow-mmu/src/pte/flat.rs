@@ -13,6 +13,7 @@ impl GuestFormat for Flat {
     const LEVELS: u8 = 0;
     const ENTRY_SHIFT: u32 = 3;
     const INDEX_BITS: u32 = 9;
+    const ADDRESS_BITS: u32 = 32;
     const ACCESSED: u64 = 0;
     const DIRTY: u64 = 0;
 

@@ -61,6 +61,7 @@ impl GuestFormat for Legacy32 {
     const LEVELS: u8 = 2;
     const ENTRY_SHIFT: u32 = 2;
     const INDEX_BITS: u32 = 10;
+    const ADDRESS_BITS: u32 = 32;
     const ACCESSED: u64 = ACCESSED;
     const DIRTY: u64 = DIRTY;
 

@@ -5,11 +5,14 @@
 
 mod flat;
 mod legacy32;
+mod long;
 mod pae;
 mod spte;
+mod wide;
 
 pub use flat::Flat;
 pub use legacy32::Legacy32;
+pub use long::{Long, Long4, Long5};
 pub use pae::Pae;
 pub use spte::Spte;
 
@@ -38,7 +41,7 @@ pub enum GuestPte {
     Leaf {
         /// First frame of the page.
         gfn: Gfn,
-        /// Rights of this entry alone.
+        /// Rights of this entry alone, and its protection key.
         perms: Perms,
         /// A bit.
         accessed: bool,
@@ -52,6 +55,8 @@ mod sealed {
     impl Sealed for super::Flat {}
     impl Sealed for super::Legacy32 {}
     impl Sealed for super::Pae {}
+    impl Sealed for super::Long4 {}
+    impl Sealed for super::Long5 {}
 }
 
 /// One guest page-table format. Pure: everything is a constant or a function of its arguments.
@@ -62,6 +67,10 @@ pub trait GuestFormat: sealed::Sealed {
     const ENTRY_SHIFT: u32;
     /// log2 of the entries in a table.
     const INDEX_BITS: u32;
+    /// Bits of a linear address that are translated. Above 32, the bits above them must be copies of the highest.
+    const ADDRESS_BITS: u32;
+    /// The guest's kernel runs in ring 3, in a view of its own.
+    const SPLIT: bool = Self::ADDRESS_BITS > 32;
     /// Accessed bit.
     const ACCESSED: u64;
     /// Dirty bit, in leaves.
@@ -76,20 +85,42 @@ pub trait GuestFormat: sealed::Sealed {
     /// Says what `raw` means in a table of `level`.
     fn decode(raw: u64, level: Level, ctx: &PagingCtx) -> GuestPte;
 
-    /// Reads the entry at `gpa`; `None` if no memory is there.
-    fn read<G: GuestMem>(mem: &G, gpa: Gpa) -> Option<u64>;
+    /// Reads the entry at `gpa`; `None` if no memory is there. Entries have 8 bytes if the format does not say otherwise.
+    #[inline]
+    fn read<G: GuestMem>(mem: &G, gpa: Gpa) -> Option<u64> {
+        mem.read_u64(gpa)
+    }
 
     /// Replaces the entry at `gpa` if it still is `old`.
     ///
     /// # Errors
-    /// Those of [`GuestMem::cmpxchg_u32`].
-    fn cmpxchg<G: GuestMem>(mem: &G, gpa: Gpa, old: u64, new: u64) -> Result<(), CmpxchgError>;
+    /// Those of [`GuestMem::cmpxchg_u64`].
+    #[inline]
+    fn cmpxchg<G: GuestMem>(mem: &G, gpa: Gpa, old: u64, new: u64) -> Result<(), CmpxchgError> {
+        mem.cmpxchg_u64(gpa, old, new)
+    }
 }
 
 /// log2 of the bytes that an entry of a guest table of `level` maps.
 #[inline]
 pub(crate) fn span_shift<F: GuestFormat>(level: Level) -> u32 {
     12u32.wrapping_add(F::INDEX_BITS.wrapping_mul(u32::from(level.number()).wrapping_sub(1)))
+}
+
+/// Can `gva` be an address of this format: within 32 bits, or canonical?
+#[inline]
+pub(crate) fn is_address<F: GuestFormat>(gva: Gva) -> bool {
+    if F::ADDRESS_BITS == 32 {
+        return gva.raw() >> 32 == 0;
+    }
+    let unused = 64u32.wrapping_sub(F::ADDRESS_BITS) & 63;
+    (gva.raw() << unused) as i64 >> unused == gva.raw() as i64
+}
+
+/// Can the shadow's own 4 levels hold `gva`?
+#[inline]
+pub(crate) fn is_host_address(gva: Gva) -> bool {
+    is_address::<Long4>(gva)
 }
 
 /// Where the guest entry for `gva` lies in the table `table` of `level`.

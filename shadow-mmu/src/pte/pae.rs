@@ -12,23 +12,11 @@
 //! The four PDPTEs are not a level of the walk: the CPU latches them when CR3 is loaded, and a walk begins in the directory that
 //! the latched entry names. They carry no rights and no marks. So this format has two levels, and four tops.
 
+use super::wide::{self, ACCESSED, DIRTY, PRESENT, frame_bits};
 use super::{GuestFormat, GuestPte};
-use crate::access::Perms;
 use crate::addr::{Gfn, Gpa, Gva, Level};
 use crate::controls::PagingCtx;
-use crate::mem::{CmpxchgError, GuestMem};
 
-const PRESENT: u64 = 1 << 0;
-const WRITABLE: u64 = 1 << 1;
-const USER: u64 = 1 << 2;
-const ACCESSED: u64 = 1 << 5;
-const DIRTY: u64 = 1 << 6;
-const PAGE_SIZE: u64 = 1 << 7;
-const NO_EXECUTE: u64 = 1 << 63;
-/// Bits 20:13 of a 2 MiB page, between PAT and the address.
-const LARGE_MIDDLE: u64 = 0x001f_e000;
-/// PAT of a 2 MiB page, where others have an address bit.
-const LARGE_PAT: u64 = 1 << 12;
 /// Bits 2:1 and 8:5 of a PDPTE.
 const TOP_LOW: u64 = 0x1e6;
 
@@ -37,29 +25,16 @@ const TOP_LOW: u64 = 0x1e6;
 pub struct Pae;
 
 impl Pae {
-    /// Address bits of an entry of a CPU with `maxphyaddr` of them.
-    #[inline]
-    const fn frame_bits(maxphyaddr: u8) -> u64 {
-        (1u64 << (maxphyaddr as u32 & 63)).wrapping_sub(1) & !0xfff
-    }
-
-    /// Bits that must be zero in every present entry of a directory or table.
-    #[inline]
-    const fn reserved(ctx: &PagingCtx) -> u64 {
-        let high = !(Self::frame_bits(ctx.maxphyaddr) | 0xfff);
-        if ctx.nxe { high & !NO_EXECUTE } else { high }
-    }
-
     /// Does the CPU take this as a PDPTE? It refuses present entries with reserved bits by #GP(0) (SDM 3A 4.4.1).
     #[inline]
     pub(crate) const fn top_is_valid(raw: u64, maxphyaddr: u8) -> bool {
-        raw & PRESENT == 0 || raw & (!(Self::frame_bits(maxphyaddr) | 0xfff) | TOP_LOW) == 0
+        raw & PRESENT == 0 || raw & (!(frame_bits(maxphyaddr) | 0xfff) | TOP_LOW) == 0
     }
 
     /// The directory that a latched PDPTE names.
     #[inline]
     pub(crate) const fn directory(raw: u64, maxphyaddr: u8) -> Option<Gfn> {
-        if raw & PRESENT == 0 { None } else { Some(Gpa::new(raw & Self::frame_bits(maxphyaddr)).gfn()) }
+        if raw & PRESENT == 0 { None } else { Some(Gpa::new(raw & frame_bits(maxphyaddr)).gfn()) }
     }
 }
 
@@ -67,6 +42,7 @@ impl GuestFormat for Pae {
     const LEVELS: u8 = 2;
     const ENTRY_SHIFT: u32 = 3;
     const INDEX_BITS: u32 = 9;
+    const ADDRESS_BITS: u32 = 32;
     const ACCESSED: u64 = ACCESSED;
     const DIRTY: u64 = DIRTY;
 
@@ -77,36 +53,10 @@ impl GuestFormat for Pae {
 
     #[inline]
     fn decode(raw: u64, level: Level, ctx: &PagingCtx) -> GuestPte {
-        if raw & PRESENT == 0 {
-            return GuestPte::Absent;
-        }
-        if raw & Self::reserved(ctx) != 0 {
-            return GuestPte::Reserved;
-        }
-        let perms = Perms::new(raw & USER != 0, raw & WRITABLE != 0, raw & NO_EXECUTE == 0);
-        let frame = raw & Self::frame_bits(ctx.maxphyaddr);
-        let (accessed, dirty) = (raw & ACCESSED != 0, raw & DIRTY != 0);
-        match level {
-            Level::L1 => GuestPte::Leaf { gfn: Gpa::new(frame).gfn(), perms, accessed, dirty },
-            _ if raw & PAGE_SIZE == 0 => GuestPte::Table { gfn: Gpa::new(frame).gfn(), perms, accessed },
-            _ if raw & LARGE_MIDDLE != 0 => GuestPte::Reserved,
-            _ => GuestPte::Leaf { gfn: Gpa::new(frame & !LARGE_PAT).gfn(), perms, accessed, dirty },
-        }
-    }
-
-    #[inline]
-    fn read<G: GuestMem>(mem: &G, gpa: Gpa) -> Option<u64> {
-        mem.read_u64(gpa)
-    }
-
-    #[inline]
-    fn cmpxchg<G: GuestMem>(mem: &G, gpa: Gpa, old: u64, new: u64) -> Result<(), CmpxchgError> {
-        mem.cmpxchg_u64(gpa, old, new)
+        let high = !(frame_bits(ctx.maxphyaddr) | 0xfff);
+        wide::decode::<Self>(raw, level, if ctx.nxe { high & !wide::NO_EXECUTE } else { high }, ctx)
     }
 }
-
-const _: () = assert!(Pae::frame_bits(36) == 0xf_ffff_f000, "bits 35:12");
-const _: () = assert!(Pae::frame_bits(52) == 0xf_ffff_ffff_f000, "bits 51:12");
 
 #[cfg(test)]
 mod tests {
@@ -151,6 +101,6 @@ mod tests {
         let GuestPte::Leaf { gfn, perms, .. } = Pae::decode(1 << 63 | 0x60_10e7, Level::L2, &ctx(true, 36)) else {
             panic!("a leaf");
         };
-        assert_eq!((gfn, perms), (Gfn::new(0x600), Perms::new(true, true, false)));
+        assert_eq!((gfn, perms), (Gfn::new(0x600), crate::access::Perms::new(true, true, false)));
     }
 }

@@ -151,12 +151,12 @@ fn i11_the_window_is_not_the_same_in_every_root() {
     machine.set_cr3(3);
     machine.set_cr3(1);
     let root = machine.mmu.root().unwrap().table;
-    machine.mmu.tables.poke(root, 300, Spte::from_raw(WINDOW.raw() | 4));
+    machine.mmu.tables.poke(root, 260, Spte::from_raw(WINDOW.raw() | 4));
     assert_eq!(machine.mmu.audit().expect_err("seen").invariant, 11);
-    machine.mmu.tables.poke(root, 300, WINDOW);
+    machine.mmu.tables.poke(root, 260, WINDOW);
     machine.mmu.audit().expect("sound again");
     let index = machine.mmu.root.unwrap().index;
-    machine.mmu.pool.get_mut(index).unwrap().set_present(300);
+    machine.mmu.pool.get_mut(index).unwrap().set_present(260);
     assert_eq!(machine.mmu.audit().expect_err("seen").invariant, 11);
 }
 

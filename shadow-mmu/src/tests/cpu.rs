@@ -4,27 +4,19 @@
 use std::collections::HashMap;
 
 use super::memory::Tables;
-use crate::{Access, AccessKind, FlushPlan, Gva, Level, Perms, Pfn, Root, Spte, TableMem};
+use crate::{Access, AccessKind, FlushPlan, Gva, Level, Perms, Pfn, Privilege, Root, Spte, TableMem};
 
 #[derive(Debug, Default)]
 pub(super) struct Cpu {
     /// Does it have a TLB at all?
     pub(super) caching: bool,
-    /// CR4.SMEP, which the host takes from the guest.
+    /// CR4.SMEP and CR4.SMAP, which the host takes from a guest in ring 1.
     pub(super) smep: bool,
+    pub(super) smap: bool,
     pub(super) root: Option<Root>,
     tlb: HashMap<u64, (Pfn, Perms)>,
     /// Address bits above 21, to the L1 table.
     upper: HashMap<u64, Pfn>,
-}
-
-fn allows(perms: Perms, access: Access, smep: bool) -> bool {
-    (!access.is_user() || perms.user())
-        && match access.kind {
-            AccessKind::Read => true,
-            AccessKind::Write => perms.write(),
-            AccessKind::Fetch => perms.execute() && (access.is_user() || !smep || !perms.user()),
-        }
 }
 
 impl Cpu {
@@ -45,11 +37,22 @@ impl Cpu {
         }
     }
 
+    fn allows(&self, perms: Perms, access: Access) -> bool {
+        let user = access.is_user();
+        (!user || perms.user())
+            && match access.kind {
+                AccessKind::Fetch => perms.execute() && (user || !self.smep || !perms.user()),
+                _ if self.smap && perms.user() && access.privilege == Privilege::Supervisor => false,
+                AccessKind::Read => true,
+                AccessKind::Write => perms.write(),
+            }
+    }
+
     /// The frame that the access goes to, or a page fault.
     pub(super) fn access(&mut self, tables: &Tables, gva: Gva, access: Access) -> Option<Pfn> {
         let page = gva.page().raw();
         if let Some(&(pfn, perms)) = self.tlb.get(&page) {
-            if allows(perms, access, self.smep) {
+            if self.allows(perms, access) {
                 return Some(pfn);
             }
             return self.fault(page);
@@ -62,7 +65,7 @@ impl Cpu {
             },
         };
         let spte = tables.load(table, gva.slot(Level::L1));
-        if !spte.present() || !allows(spte.perms(), access, self.smep) {
+        if !spte.present() || !self.allows(spte.perms(), access) {
             return self.fault(page);
         }
         self.check_hardware_never_writes(spte);

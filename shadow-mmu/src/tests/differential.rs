@@ -5,41 +5,37 @@ use proptest::prelude::*;
 
 use super::machine::{Machine, SUPERVISOR, Setup};
 use super::memory::GUEST_FRAMES;
+use super::reference::Mode;
+use super::tables::{PDES, PML4S, PML5, PTES, STRANGE, WIDE, long_pages, narrow_pages, rebuild};
 use crate::{Access, AccessKind, EagerFill, Policy, Privilege, SyncPolicy, cr0, cr4, efer};
 
-const PDES: [u32; 5] = [0, 1, 0x200, 0x201, 0x3ff];
-/// Entries of PAE tables, of 512.
-const WIDE: [u32; 7] = [0, 1, 2, 3, 5, 0x1fe, 0x1ff];
-const PTES: [u32; 9] = [0, 1, 2, 3, 5, 0x200, 0x201, 0x3fe, 0x3ff];
-
-fn pages() -> Vec<u32> {
-    PDES.iter().flat_map(|pde| PTES.iter().map(move |pte| pde << 10 | pte)).collect()
+/// Where a step goes: one address for 32-bit guests, one for 64-bit ones.
+#[derive(Clone, Copy, Debug)]
+struct Spot {
+    narrow: u64,
+    long: u64,
 }
 
 #[derive(Clone, Debug)]
 enum Step {
     /// An access to a page of the set, or a write of an entry through it.
-    Access(u32, Access, Vec<u8>),
-    Invlpg(u32),
+    Access(Spot, Access, Vec<u8>),
+    Invlpg(Spot),
     Cr3(u64),
     /// Another PDPT in the same frame.
     Part(u64),
-    Paging,
-    /// CR4.PAE while paging, mostly in vain; and CR0.CD, which loads the PDPTEs.
-    Pae,
-    Cd,
-    Nxe,
-    Smep,
-    Wp,
-    Pse,
-    Pge,
+    /// A control bit changes, in vain where the CPU refuses.
+    Cr0(u64),
+    Cr4(u64),
+    Efer(u64),
+    Pkru(u32),
     Watch(u64, bool),
-    /// Paging off, the tables built anew, paging on: a guest that survives. With PAE if so.
-    Rebuild(u32, bool),
+    /// Paging off, the tables built anew, paging on: a guest that survives.
+    Rebuild(u64, Mode),
 }
 
 fn gpte() -> impl Strategy<Value = u32> {
-    let frame = prop_oneof![8 => 1u32..8, 2 => 0..GUEST_FRAMES as u32];
+    let frame = prop_oneof![8 => 1u32..10, 2 => 0..GUEST_FRAMES as u32];
     let flags = prop_oneof![
         6 => any::<u32>().prop_map(|n| n & 0x7f | 1),
         2 => any::<u32>().prop_map(|n| n & 0x1ff),
@@ -53,14 +49,28 @@ fn gpte() -> impl Strategy<Value = u32> {
     })
 }
 
-/// The high half of an entry of 8 bytes.
+/// The high half of an entry of 8 bytes: NX, protection keys, ignored and reserved bits.
 fn high() -> impl Strategy<Value = u32> {
-    prop_oneof![10 => Just(0u32), 4 => Just(1u32 << 31), 1 => 0u32..32]
+    prop_oneof![
+        10 => Just(0u32),
+        4 => Just(1u32 << 31),
+        4 => (0u32..4).prop_map(|key| key << 27),
+        1 => Just(1u32 << 20),
+        1 => 0u32..32,
+    ]
 }
 
-fn address() -> impl Strategy<Value = u32> {
-    let entry = prop_oneof![4 => prop::sample::select(PDES.to_vec()), 6 => prop::sample::select(PTES.to_vec())];
-    (prop::sample::select(pages()), entry).prop_map(|(page, entry)| page << 12 | entry << 2)
+fn spot() -> impl Strategy<Value = Spot> {
+    let narrow_entry = prop_oneof![4 => prop::sample::select(PDES.to_vec()), 6 => prop::sample::select(PTES.to_vec())];
+    let narrow = (prop::sample::select(narrow_pages()), narrow_entry).prop_map(|(page, n)| page << 12 | n << 2);
+    let long_entry = prop_oneof![8 => prop::sample::select(WIDE.to_vec()), 1 => Just(256), 1 => Just(272)];
+    let half = prop_oneof![6 => Just(0u64), 1 => Just(4)];
+    let page = prop::sample::select(long_pages()).prop_map(|page| page << 12);
+    let long = prop_oneof![
+        40 => (page, long_entry, half).prop_map(|(page, n, half)| page | n << 3 | half),
+        1 => prop::sample::select(STRANGE.to_vec()),
+    ];
+    (narrow, long).prop_map(|(narrow, long)| Spot { narrow, long })
 }
 
 fn access() -> impl Strategy<Value = Access> {
@@ -69,7 +79,7 @@ fn access() -> impl Strategy<Value = Access> {
         3 => Just(AccessKind::Write),
         1 => Just(AccessKind::Fetch),
     ];
-    let privilege = prop_oneof![Just(SUPERVISOR), Just(Privilege::User)];
+    let privilege = prop_oneof![2 => Just(SUPERVISOR), 1 => Just(Privilege::SupervisorAc), 3 => Just(Privilege::User)];
     (kind, privilege).prop_map(|(kind, privilege)| Access { kind, privilege })
 }
 
@@ -81,141 +91,97 @@ fn entry_write() -> impl Strategy<Value = Step> {
         2 => high().prop_map(|high| high.to_le_bytes().to_vec()),
         1 => vec(any::<u8>(), 1..3),
     ];
-    let privilege = prop_oneof![9 => Just(SUPERVISOR), 1 => Just(Privilege::User)];
-    let skew = prop_oneof![14 => Just(0u32), 1 => 1u32..4];
-    (address(), skew, bytes, privilege).prop_map(|(gva, skew, bytes, privilege)| {
-        let room = 0x1000 - bytes.len() as u32;
-        let gva = gva & !0xfff | (gva & 0xfff | skew).min(room);
-        Step::Access(gva, Access { kind: AccessKind::Write, privilege }, bytes)
+    let privilege = prop_oneof![6 => Just(SUPERVISOR), 4 => Just(Privilege::SupervisorAc), 1 => Just(Privilege::User)];
+    let skew = prop_oneof![14 => Just(0u64), 1 => 1u64..4];
+    (spot(), skew, bytes, privilege).prop_map(|(spot, skew, bytes, privilege)| {
+        let room = 0x1000 - bytes.len() as u64;
+        let skewed = |gva: u64| gva & !0xfff | (gva & 0xfff | skew).min(room);
+        let spot = Spot { narrow: skewed(spot.narrow), long: skewed(spot.long) };
+        Step::Access(spot, Access { kind: AccessKind::Write, privilege }, bytes)
     })
 }
 
 /// A write of a whole entry of 8 bytes.
 fn wide_write() -> impl Strategy<Value = Step> {
-    let page = prop::sample::select(pages());
-    let entry = prop::sample::select(WIDE.to_vec());
-    (page, entry, gpte(), high()).prop_map(|(page, entry, low, high)| {
+    let privilege = prop_oneof![Just(SUPERVISOR), Just(Privilege::SupervisorAc)];
+    (spot(), gpte(), high(), privilege).prop_map(|(spot, low, high, privilege)| {
         let bytes = [low.to_le_bytes(), high.to_le_bytes()].concat();
-        let access = Access { kind: AccessKind::Write, privilege: SUPERVISOR };
-        Step::Access(page << 12 | entry << 3, access, bytes)
+        let aligned = Spot { narrow: spot.narrow & !7, long: spot.long & !7 };
+        Step::Access(aligned, Access { kind: AccessKind::Write, privilege }, bytes)
     })
+}
+
+fn mode() -> impl Strategy<Value = Mode> {
+    prop_oneof![1 => Just(Mode::Two), 1 => Just(Mode::Pae), 2 => Just(Mode::Four), 2 => Just(Mode::Five)]
+}
+
+fn control() -> impl Strategy<Value = Step> {
+    let pkru = prop_oneof![Just(0u32), any::<u32>().prop_map(|n| n & 0xfc)];
+    prop_oneof![
+        2 => prop_oneof![Just(cr0::PG), Just(cr0::WP), Just(cr0::WP), Just(cr0::CD)].prop_map(Step::Cr0),
+        4 => prop::sample::select(vec![
+            cr4::PAE, cr4::PSE, cr4::PGE, cr4::SMEP, cr4::SMAP, cr4::SMAP, cr4::LA57, cr4::PKE, cr4::PKE,
+        ]).prop_map(Step::Cr4),
+        2 => prop_oneof![4 => Just(efer::NXE), 1 => Just(efer::LME)].prop_map(Step::Efer),
+        2 => pkru.prop_map(Step::Pkru),
+    ]
 }
 
 fn step() -> impl Strategy<Value = Step> {
     prop_oneof![
-        20 => (address(), access()).prop_map(|(gva, access)| Step::Access(gva, access, vec![0x67, 0x10, 0, 0])),
+        20 => (spot(), access()).prop_map(|(spot, access)| Step::Access(spot, access, vec![0x67, 0x10, 0, 0])),
         20 => entry_write(),
         8 => wide_write(),
-        4 => address().prop_map(Step::Invlpg),
+        4 => spot().prop_map(Step::Invlpg),
         3 => (1u64..5).prop_map(Step::Cr3),
         1 => (0..GUEST_FRAMES + 2).prop_map(Step::Cr3),
-        3 => prop_oneof![3 => 0u64..2, 1 => 0u64..128].prop_map(Step::Part),
-        1 => Just(Step::Paging),
-        1 => prop_oneof![Just(Step::Pae), Just(Step::Cd), Just(Step::Nxe), Just(Step::Smep)],
-        1 => Just(Step::Wp),
-        1 => Just(Step::Pse),
-        1 => Just(Step::Pge),
+        2 => prop_oneof![3 => 0u64..2, 1 => 0u64..128].prop_map(Step::Part),
+        5 => control(),
         1 => (0u64..12, any::<bool>()).prop_map(|(frame, on)| Step::Watch(frame, on)),
-        2 => any::<(u32, bool)>().prop_map(|(variant, pae)| Step::Rebuild(variant, pae)),
+        2 => (any::<u64>(), mode()).prop_map(|(variant, mode)| Step::Rebuild(variant, mode)),
     ]
 }
 
-/// Paging off, tables built anew, paging on.
-fn rebuild(machine: &mut Machine, variant: u32, pae: bool) {
-    machine.set_cr0(cr0::PG, false);
-    // Nothing can be stale here: paging is off, and the load of CR3 below empties every cache.
-    machine.checking = false;
-    if (machine.controls.cr4 & cr4::PAE != 0) != pae {
-        machine.flip_cr4(cr4::PAE);
-    }
-    if pae {
-        build_wide(machine, variant);
-    } else {
-        build(machine, variant);
-    }
-    machine.checking = true;
-    let root = if pae { 7 << 12 | u64::from(variant >> 6 & 1) << 5 } else { u64::from(variant >> 5 & 2 | 1) << 12 };
-    machine.set_cr3_raw(root);
-    machine.set_cr0(cr0::PG, true);
-}
-
-/// Frame 7: two PDPTs. Frames 1 and 3: directories, at 0 and 2 GiB in the one and the other way round in the other. Frames 2 and
-/// 4: tables. Frame 6: directory at 3 GiB, which maps itself and, as a table, directory 1.
-fn build_wide(machine: &mut Machine, variant: u32) {
-    let put = |machine: &mut Machine, frame: u32, index: u32, low: u32, high: u32| {
-        machine.write(frame << 12 | index << 3, SUPERVISOR, low);
-        machine.write(frame << 12 | index << 3 | 4, SUPERVISOR, high);
-    };
-    let nx = if machine.controls.efer & efer::NXE != 0 { variant & 1 << 31 } else { 0 };
-    for (n, top) in [1, 0, 3, 6, 3, 1, 1, 6].into_iter().enumerate() {
-        put(machine, 7, n as u32, if top == 0 { 0 } else { top << 12 | 0x19 }, 0);
-    }
-    for directory in [1, 3] {
-        put(machine, directory, 0, 2 << 12 | if variant & 1 != 0 { 0x67 } else { 0x07 }, 0);
-        put(machine, directory, 1, 4 << 12 | if variant & 2 != 0 { 0x67 } else { 0x03 }, nx);
-        put(machine, directory, 2, if variant & 16 != 0 { 0xe7 } else { 0x87 | variant >> 8 & 0x66 }, 0);
-        put(machine, directory, 3, if variant & 4 != 0 { 4 << 12 | 0x65 } else { 2 << 12 | 0x67 }, 0);
-    }
-    put(machine, 6, 0x1fe, 1 << 12 | 0x67, 0);
-    put(machine, 6, 0x1ff, 6 << 12 | if variant & 8 != 0 { 0x67 } else { 0x03 }, 0);
-    for (n, &index) in WIDE.iter().enumerate() {
-        put(machine, 2, index, (n as u32) << 12 | if variant & 32 != 0 { 0x67 } else { 0x07 }, nx);
-        put(machine, 4, index, (n as u32 + 1) << 12 | variant >> n & 0x66 | 1, 0);
+/// A CR3 that names one of the guest's top tables, or any frame.
+fn root(mode: Mode, frame: u64) -> u64 {
+    match (mode, frame) {
+        (Mode::Pae, 0..5) => 7 << 12 | (frame & 1) << 5,
+        (Mode::Four, 0..5) => PML4S[frame as usize & 1] << 12,
+        (Mode::Five, 0..4) => PML5 << 12,
+        _ => frame << 12,
     }
 }
 
-/// Frame 1: directory. Frame 2: its first table, identity. Frame 3: second directory. Frame 4: table at 2 GiB. The directory
-/// maps itself at the top, and `variant` picks what else it holds.
-fn build(machine: &mut Machine, variant: u32) {
-    let put = |machine: &mut Machine, frame: u32, index: u32, value: u32| {
-        machine.write(frame << 12 | index << 2, SUPERVISOR, value);
-    };
-    for directory in [1, 3] {
-        put(machine, directory, 0, 2 << 12 | if variant & 1 != 0 { 0x67 } else { 0x07 });
-        put(machine, directory, 0x200, 4 << 12 | if variant & 2 != 0 { 0x67 } else { 0x03 });
-        put(machine, directory, 0x201, if variant & 4 != 0 { 4 << 12 | 0x65 } else { 2 << 12 | 0x67 });
-        put(machine, directory, 0x3ff, directory << 12 | if variant & 8 != 0 { 0x67 } else { 0x03 });
-        put(machine, directory, 1, if variant & 16 != 0 { 0xe7 } else { 0x87 | variant >> 8 & 0x66 });
-    }
-    for (n, &index) in PTES.iter().enumerate() {
-        put(machine, 2, index, (n as u32) << 12 | if variant & 32 != 0 { 0x67 } else { 0x07 });
-        put(machine, 4, index, (n as u32 % 7 + 1) << 12 | variant >> n & 0x66 | 1);
-    }
-}
-
-fn control(machine: &mut Machine, step: Step) {
-    let taken = match step {
-        Step::Cr3(frame) if machine.pae() => {
-            machine.set_cr3_raw((frame & 1) << 5 | if frame < 5 { 7 << 12 } else { frame << 12 })
-        }
-        Step::Cr3(frame) => machine.set_cr3(frame),
-        Step::Part(part) => machine.set_cr3_raw(machine.controls.cr3 & !0xfff | part << 5),
-        Step::Paging => machine.flip_cr0(cr0::PG),
-        Step::Wp => machine.flip_cr0(cr0::WP),
-        Step::Cd => machine.flip_cr0(cr0::CD),
-        Step::Pae => machine.flip_cr4(cr4::PAE),
-        Step::Pse => machine.flip_cr4(cr4::PSE),
-        Step::Pge => machine.flip_cr4(cr4::PGE),
-        Step::Smep => machine.flip_cr4(cr4::SMEP),
-        Step::Nxe => machine.flip_nxe(),
-        Step::Access(..) | Step::Invlpg(_) | Step::Watch(..) | Step::Rebuild(..) => true,
-    };
-    assert!(taken || machine.controls.cr4 & cr4::PAE != 0 || matches!(step, Step::Pae), "only PDPTEs are refused");
-}
-
-fn run(setup: Setup, steps: Vec<Step>) {
-    let mut machine = Machine::new(setup, pages());
+fn run(setup: Setup, first: Mode, steps: Vec<Step>) {
+    let mut machine = Machine::new(setup, narrow_pages());
     machine.flip_cr4(cr4::PSE);
-    rebuild(&mut machine, 0x1234_5678, setup.pool == 24);
+    rebuild(&mut machine, 0x1234_5678, first);
     for step in steps {
+        let long = matches!(machine.mode(), Mode::Four | Mode::Five);
+        let at = |Spot { narrow, long: wide }| if long { wide } else { narrow };
         match step {
-            Step::Access(gva, access, bytes) => {
-                machine.access(gva, access, &bytes);
+            Step::Access(spot, access, bytes) => {
+                machine.access(at(spot), access, &bytes);
             }
-            Step::Invlpg(gva) => machine.invlpg(gva),
+            Step::Invlpg(spot) => machine.invlpg(at(spot)),
             Step::Watch(frame, on) => machine.watch(frame, on),
-            Step::Rebuild(variant, pae) => rebuild(&mut machine, variant, pae),
-            step => control(&mut machine, step),
+            Step::Rebuild(variant, mode) => rebuild(&mut machine, variant, mode),
+            Step::Cr3(frame) => {
+                machine.set_cr3_raw(root(machine.mode(), frame));
+            }
+            Step::Part(part) => {
+                machine.set_cr3_raw(machine.controls.cr3 & !0xfff | part << 5);
+            }
+            Step::Cr0(bit) => {
+                machine.flip_cr0(bit);
+            }
+            Step::Cr4(bit) => {
+                machine.flip_cr4(bit);
+            }
+            Step::Efer(bit) => {
+                machine.flip_efer(bit);
+            }
+            Step::Pkru(pkru) => machine.set_pkru(pkru),
         }
     }
 }
@@ -247,14 +213,14 @@ fn setup() -> impl Strategy<Value = Setup> {
 
 /// How many random guests: PROPTEST_CASES, or as many as take a few seconds.
 fn cases() -> u32 {
-    std::env::var("PROPTEST_CASES").ok().and_then(|n| n.parse().ok()).unwrap_or(256)
+    std::env::var("PROPTEST_CASES").ok().and_then(|n| n.parse().ok()).unwrap_or(384)
 }
 
 proptest! {
     #![proptest_config(ProptestConfig { cases: cases(), max_shrink_iters: 20_000, ..ProptestConfig::default() })]
 
     #[test]
-    fn behaves_as_its_twin(setup in setup(), steps in vec(step(), 1..120)) {
-        run(setup, steps);
+    fn behaves_as_its_twin(setup in setup(), first in mode(), steps in vec(step(), 1..120)) {
+        run(setup, first, steps);
     }
 }

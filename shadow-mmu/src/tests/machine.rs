@@ -4,10 +4,10 @@ use std::collections::{HashMap, HashSet};
 
 use super::cpu::Cpu;
 use super::memory::{GUEST_FRAMES, Memory, Tables, gfn_of, table_frames};
-use super::reference::{self, Cached, State, Verdict};
+use super::reference::{self, Cached, Mode, Next, Partial, State, Verdict};
 use crate::{
     Access, AccessKind, Config, ControlFault, ControlWrite, Controls, Fault, FlushPlan, Gva, Outcome, Policy,
-    Privilege, ShadowMmu, SyncPolicy, cr0, efer,
+    Privilege, ShadowMmu, SyncPolicy, VmStop, cr0, efer,
 };
 
 pub(super) type Mmu = ShadowMmu<Memory, Tables, ()>;
@@ -33,14 +33,16 @@ pub(super) struct Machine {
     stepping: bool,
     /// Something in the machine may remember a translation: a TLB, or tables out of sync.
     remembers: bool,
+    /// Of the last access: its view's root is loaded.
+    privilege: Privilege,
     /// Compare and audit after each step.
     pub(super) checking: bool,
     /// Pages whose cached translations are followed.
-    pages: Vec<u32>,
+    pub(super) pages: Vec<u64>,
     /// What a TLB of the guest's own CPU may hold, by page.
-    permitted: HashMap<u32, HashSet<Cached>>,
-    /// PDEs that its paging-structure caches may hold, by PDE index.
-    upper: HashMap<u32, HashSet<u64>>,
+    permitted: HashMap<u64, HashSet<Cached>>,
+    /// What its paging-structure caches may hold, by the level of the entry and the address bits that lead to it.
+    upper: HashMap<(u32, u64), HashSet<Partial>>,
 }
 
 pub(super) const SUPERVISOR: Privilege = Privilege::Supervisor;
@@ -54,7 +56,7 @@ pub(super) fn new_mmu(setup: Setup) -> Mmu {
 }
 
 impl Machine {
-    pub(super) fn new(setup: Setup, pages: Vec<u32>) -> Self {
+    pub(super) fn new(setup: Setup, pages: Vec<u64>) -> Self {
         let mut machine = Self {
             mmu: new_mmu(setup),
             twin: Memory::new(),
@@ -63,6 +65,7 @@ impl Machine {
             cpu: Cpu::new(setup.caching),
             stepping: setup.stepping,
             remembers: setup.caching || setup.policy.sync != SyncPolicy::WriteProtect,
+            privilege: SUPERVISOR,
             checking: true,
             pages,
             permitted: HashMap::new(),
@@ -72,8 +75,20 @@ impl Machine {
         machine
     }
 
+    /// The guest goes on with the privilege it had.
     pub(super) fn execute(&mut self, plan: FlushPlan) {
-        self.cpu.execute(self.mmu.root(), plan);
+        self.cpu.execute(self.mmu.root_for(self.privilege), plan);
+    }
+
+    /// The guest goes on with this privilege. Whatever the library returned before was executed.
+    fn enter(&mut self, privilege: Privilege) {
+        self.privilege = privilege;
+        self.execute(FlushPlan::none());
+    }
+
+    /// The access as the real CPU makes it: all of a 64-bit guest runs in ring 3.
+    fn real(&self, access: Access) -> Access {
+        if self.state.long() { access.with_privilege(USER) } else { access }
     }
 
     /// Loads control registers. Says whether the CPU took them; else nothing has changed.
@@ -83,22 +98,25 @@ impl Machine {
         let Some(state) = self.state.load(&self.twin, controls, why) else {
             assert_eq!(
                 (done, self.mmu.controls(), self.mmu.root()),
-                (Err(ControlFault::GeneralProtection), self.controls, root)
+                (Err(ControlFault::GeneralProtection), self.state.controls, root)
             );
             self.settle();
             return false;
         };
         self.execute(done.expect("no refusal"));
-        // CD empties no TLB, not even where the load of PDPTEs that goes with it finds others; nor does NXE where it means nothing.
+        // CD empties no TLB, not even where the load of PDPTEs that goes with it finds others; nor does what means nothing in this
+        // mode, nor PKRU.
         let flushes = matches!(why, ControlWrite::Cr3 | ControlWrite::Cr4 | ControlWrite::Reset);
         if flushes || !state.translates_as(&self.state) {
             self.permitted.clear();
             self.upper.clear();
         }
-        self.controls = controls;
+        self.controls = state.controls;
         self.state = state;
-        // While the guest does not page it has no user pages, though ours are.
-        self.cpu.smep = state.smep();
+        assert_eq!(self.mmu.controls(), state.controls);
+        // While the guest does not page it has no user pages, though ours are. What of them is in the views of a 64-bit guest?
+        self.cpu.smep = state.smep() && !state.long();
+        self.cpu.smap = state.smap() && !state.long();
         self.settle();
         true
     }
@@ -124,25 +142,28 @@ impl Machine {
         self.load(Controls { cr4: self.controls.cr4 ^ bit, ..self.controls }, ControlWrite::Cr4)
     }
 
+    pub(super) fn flip_efer(&mut self, bit: u64) -> bool {
+        self.load(Controls { efer: self.controls.efer ^ bit, ..self.controls }, ControlWrite::Efer)
+    }
+
     pub(super) fn flip_nxe(&mut self) -> bool {
-        self.load(Controls { efer: self.controls.efer ^ efer::NXE, ..self.controls }, ControlWrite::Efer)
+        self.flip_efer(efer::NXE)
     }
 
-    /// Is the guest in PAE paging?
-    pub(super) fn pae(&self) -> bool {
-        self.state.pae()
+    pub(super) fn set_pkru(&mut self, pkru: u32) {
+        self.load(Controls { pkru, ..self.controls }, ControlWrite::Pkru);
     }
 
-    pub(super) fn invlpg(&mut self, gva: u32) {
-        let plan = self.mmu.on_invlpg(Gva::new(u64::from(gva)));
+    /// How the guest pages.
+    pub(super) fn mode(&self) -> Mode {
+        self.state.mode()
+    }
+
+    pub(super) fn invlpg(&mut self, gva: u64) {
+        let plan = self.mmu.on_invlpg(Gva::new(gva));
         self.execute(plan);
-        let large = self.permitted.get(&(gva >> 12)).into_iter().flatten().any(|cached| cached.large);
-        let shift = self.state.pde_shift();
-        self.permitted.remove(&(gva >> 12));
         for (page, set) in &mut self.permitted {
-            if *page << 12 >> shift == gva >> shift && large {
-                set.retain(|cached| !cached.large);
-            }
+            set.retain(|cached| *page << 12 >> cached.size != gva >> cached.size);
         }
         self.upper.clear();
         self.settle();
@@ -174,27 +195,37 @@ impl Machine {
 
     /// Remembers what a guest's CPU might cache now.
     fn sample(&mut self) {
-        if !self.remembers || !self.state.paging() {
-            return;
-        }
-        for &page in &self.pages {
-            let gva = page << 12;
-            let place = gva >> self.state.pde_shift();
-            if let Some(at) = self.state.pde_address(gva)
-                && let Some(pde) = self.state.read(&self.twin, at)
-                && pde & 0x21 == 0x21
-            {
-                self.upper.entry(place).or_default().insert(pde);
-            }
-            for &pde in self.upper.get(&place).into_iter().flatten() {
-                if let Some(cached) = reference::cacheable(&self.twin, &self.state, gva, pde) {
-                    self.permitted.entry(page).or_default().insert(cached);
-                }
+        if self.remembers && self.mode() != Mode::Off {
+            for n in 0..self.pages.len() {
+                self.remember(self.pages[n] << 12);
             }
         }
     }
 
-    fn stale_permits(&self, gva: u32, access: Access, frame: u64) -> bool {
+    /// What walks to `gva` may leave in the caches of the guest's own CPU, beginning with what is in them.
+    fn remember(&mut self, gva: u64) {
+        let Some(top) = self.state.top(gva) else { return };
+        let mut from = HashSet::from([top]);
+        for level in (1..=self.state.levels()).rev() {
+            let mut next = HashSet::new();
+            for partial in from {
+                match self.state.cacheable(&self.twin, gva, level, partial) {
+                    Some(Next::Table(partial)) => {
+                        next.insert(partial);
+                    }
+                    Some(Next::Page(cached)) => {
+                        self.permitted.entry(gva >> 12).or_default().insert(cached);
+                    }
+                    None => {}
+                }
+            }
+            let kept = self.upper.entry((level, gva >> self.state.shift(level))).or_default();
+            kept.extend(next);
+            from = kept.clone();
+        }
+    }
+
+    fn stale_permits(&self, gva: u64, access: Access, frame: u64) -> bool {
         self.remembers
             && self
                 .permitted
@@ -205,18 +236,23 @@ impl Machine {
     }
 
     /// One access of the guest; `bytes` are stored if it is a write. Says how it ended.
-    pub(super) fn access(&mut self, gva: u32, access: Access, bytes: &[u8]) -> Verdict {
+    pub(super) fn access(&mut self, gva: u64, access: Access, bytes: &[u8]) -> Verdict {
         let verdict = self.try_access(gva, access, bytes);
         self.settle();
         verdict
     }
 
-    fn try_access(&mut self, gva: u32, access: Access, bytes: &[u8]) -> Verdict {
-        let address = Gva::new(u64::from(gva));
-        if let Some(pfn) = self.cpu.access(self.mmu.tables(), address, access) {
+    fn try_access(&mut self, gva: u64, access: Access, bytes: &[u8]) -> Verdict {
+        let address = Gva::new(gva);
+        self.enter(access.privilege);
+        let real = self.real(access);
+        if self.state.canonical(gva)
+            && (!self.state.long() || self.state.host_can(gva))
+            && let Some(pfn) = self.cpu.access(self.mmu.tables(), address, real)
+        {
             let frame = gfn_of(pfn).expect("a frame of the guest");
             let (verdict, marked) = reference::access(&self.twin, &self.state, gva, access, false);
-            let target = frame << 12 | u64::from(gva & 0xfff);
+            let target = frame << 12 | gva & 0xfff;
             let fresh = verdict == Verdict::At(target) && marked;
             assert!(fresh || self.stale_permits(gva, access, frame), "{gva:#x} {access:?}: {target:#x}, {verdict:?}");
             self.perform(target, access, bytes);
@@ -233,7 +269,8 @@ impl Machine {
             }
             (Outcome::EmulateWrite(gpa), Verdict::At(target)) => {
                 assert!(gpa.raw() == target && access.is_write() && reference::is_ram(target >> 12));
-                assert!(!self.mmu.write_kind(gpa.gfn()).is_plain());
+                let past_smap = !self.state.long() && self.state.smap() && !self.state.wp();
+                assert!(!self.mmu.write_kind(gpa.gfn()).is_plain() || past_smap);
                 if self.stepping {
                     self.step_over(gva, access, bytes);
                 } else {
@@ -245,8 +282,18 @@ impl Machine {
                 let frame = target >> 12;
                 assert!(!reference::is_memory(frame) || access.is_write() && !reference::is_ram(frame));
             }
+            (Outcome::EmulateFetch(gpa), Verdict::At(target)) => {
+                assert!(gpa.raw() == target && access.kind == AccessKind::Fetch && self.state.long());
+                let read = Access { kind: AccessKind::Read, ..access };
+                let (read, _) = reference::access(&self.twin, &self.state, gva, read, false);
+                assert!(matches!(read, Verdict::Fault(_)), "else an entry could say it");
+            }
+            (Outcome::NonCanonical(at), Verdict::NotCanonical) => assert_eq!(at, address),
+            (Outcome::Stop(VmStop::InWindow(at) | VmStop::BeyondHost(at)), Verdict::At(_)) => {
+                assert!(at == address && self.state.long() && !self.state.host_can(gva));
+            }
             (Outcome::Resume, Verdict::At(target)) => {
-                let pfn = self.cpu.access(self.mmu.tables(), address, access).expect("no second fault");
+                let pfn = self.cpu.access(self.mmu.tables(), address, real).expect("no second fault");
                 assert_eq!(gfn_of(pfn), Some(target >> 12));
                 self.perform(target, access, bytes);
             }
@@ -267,9 +314,9 @@ impl Machine {
     }
 
     /// The emulator does it.
-    fn emulate(&mut self, gva: u32, access: Access, bytes: &[u8]) {
-        let gpa = self.mmu.translate(Gva::new(u64::from(gva)), access).expect("it was allowed");
-        assert_eq!(self.mmu.probe(Gva::new(u64::from(gva)), access), Ok(gpa));
+    fn emulate(&mut self, gva: u64, access: Access, bytes: &[u8]) {
+        let gpa = self.mmu.translate(Gva::new(gva), access).expect("it was allowed");
+        assert_eq!(self.mmu.probe(Gva::new(gva), access), Ok(gpa));
         self.mmu.mem().store(gpa, bytes);
         self.twin.store(gpa, bytes);
         if self.mmu.write_kind(gpa.gfn()).page_table {
@@ -279,15 +326,15 @@ impl Machine {
     }
 
     /// The CPU does it while the frame is open.
-    fn step_over(&mut self, gva: u32, access: Access, bytes: &[u8]) {
-        let address = Gva::new(u64::from(gva));
+    fn step_over(&mut self, gva: u64, access: Access, bytes: &[u8]) {
+        let address = Gva::new(gva);
         let (outcome, plan) = self.mmu.open(Fault { gva: address, access });
         assert_eq!(outcome, Outcome::Resume);
         assert!(self.mmu.is_open());
         self.execute(plan);
-        let pfn = self.cpu.access(self.mmu.tables(), address, access).expect("open");
+        let pfn = self.cpu.access(self.mmu.tables(), address, self.real(access)).expect("open");
         let frame = gfn_of(pfn).expect("a frame of the guest");
-        let target = crate::Gpa::new(frame << 12 | u64::from(gva & 0xfff));
+        let target = crate::Gpa::new(frame << 12 | gva & 0xfff);
         self.mmu.mem().store(target, bytes);
         self.twin.store(target, bytes);
         let mut written = Vec::new();
@@ -297,11 +344,12 @@ impl Machine {
         self.execute(plan);
     }
 
-    pub(super) fn read(&mut self, gva: u32, privilege: Privilege) -> Verdict {
+    pub(super) fn read(&mut self, gva: u64, privilege: Privilege) -> Verdict {
         self.access(gva, Access { kind: AccessKind::Read, privilege }, &[])
     }
 
-    pub(super) fn write(&mut self, gva: u32, privilege: Privilege, value: u32) -> Verdict {
-        self.access(gva, Access { kind: AccessKind::Write, privilege }, &value.to_le_bytes())
+    /// Writes the low four bytes of `value`.
+    pub(super) fn write(&mut self, gva: u64, privilege: Privilege, value: u64) -> Verdict {
+        self.access(gva, Access { kind: AccessKind::Write, privilege }, &(value as u32).to_le_bytes())
     }
 }

@@ -2,7 +2,7 @@
 
 use std::cell::Cell;
 
-use crate::{CmpxchgError, Gfn, GfnKind, Gpa, GuestMem, Pfn, Refused, Spte, TableMem};
+use crate::{CmpxchgError, Gfn, GfnKind, Gpa, GuestMem, Pfn, Refused, Spte, TableMem, WINDOW as WINDOW_SLOTS};
 
 /// Frames of RAM; then one of ROM, one of a device, and nothing.
 pub(super) const RAM: u64 = 32;
@@ -152,7 +152,7 @@ impl TableMem for Tables {
     fn store(&mut self, table: Pfn, index: usize, spte: Spte) -> Result<(), Refused> {
         let foreign = spte.present() && gfn_of(spte.pfn()).is_none() && self.place(spte.pfn()).is_none();
         let (entries, root) = self.table(table)?;
-        if foreign || (*root && index >= 256) {
+        if foreign || (*root && WINDOW_SLOTS.contains(&index)) {
             return Err(Refused);
         }
         entries[index] = spte;
@@ -161,14 +161,17 @@ impl TableMem for Tables {
 
     fn clear(&mut self, table: Pfn) {
         let (entries, root) = self.table(table).expect("a table");
-        let keep = if *root { 256 } else { 512 };
-        entries[..keep].fill(Spte::ABSENT);
+        for (index, entry) in entries.iter_mut().enumerate() {
+            if !*root || !WINDOW_SLOTS.contains(&index) {
+                *entry = Spte::ABSENT;
+            }
+        }
     }
 
     fn make_root(&mut self, table: Pfn) -> Result<(), Refused> {
         let (entries, root) = self.table(table)?;
-        entries[..256].fill(Spte::ABSENT);
-        entries[256..].fill(WINDOW);
+        entries.fill(Spte::ABSENT);
+        entries[WINDOW_SLOTS].fill(WINDOW);
         *root = true;
         Ok(())
     }

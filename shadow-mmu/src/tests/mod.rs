@@ -3,12 +3,14 @@
 mod breaks;
 mod cpu;
 mod differential;
+mod long;
 mod machine;
 mod memory;
 mod pae;
 mod permissions;
 mod reference;
 mod scenarios;
+mod tables;
 mod unsync;
 mod vtlb;
 mod window;

@@ -7,27 +7,27 @@ use crate::{Access, AccessKind, Counter, Gfn, Gpa, Gva, PfErr, Policy, Privilege
 
 const SETUP: Setup = Setup { pool: 32, policy: Policy::DEFAULT, caching: true, stepping: false };
 /// PDPTs lie in this frame, directories in frames 1 and 3, the table in frame 2.
-const TOPS: u32 = 0x7000;
-const TABLE: u32 = 0x2000;
+const TOPS: u64 = 0x7000;
+const TABLE: u64 = 0x2000;
 
-fn pages() -> Vec<u32> {
+fn pages() -> Vec<u64> {
     (0..16).chain(0x200..0x208).chain(0x4_0000..0x4_0008).collect()
 }
 
-fn put(machine: &mut Machine, at: u32, entry: u64) {
-    machine.write(at, SUPERVISOR, entry as u32);
-    machine.write(at + 4, SUPERVISOR, (entry >> 32) as u32);
+fn put(machine: &mut Machine, at: u64, entry: u64) {
+    machine.write(at, SUPERVISOR, entry);
+    machine.write(at + 4, SUPERVISOR, entry >> 32);
 }
 
 /// Pages 0 to 15 identity mapped by both directories; the two PDPTs name one of them at 0 each.
 fn paged() -> Machine {
     let mut machine = Machine::new(SETUP, pages());
     for (top, directory) in [(TOPS, 0x1000), (TOPS + 32, 0x3000)] {
-        put(&mut machine, top, u64::from(directory) | 1);
-        put(&mut machine, directory, u64::from(TABLE) | 0x67);
+        put(&mut machine, top, directory | 1);
+        put(&mut machine, directory, TABLE | 0x67);
     }
     for page in 0..16 {
-        put(&mut machine, TABLE + page * 8, u64::from(page) << 12 | 0x67);
+        put(&mut machine, TABLE + page * 8, page << 12 | 0x67);
     }
     machine.flip_cr4(cr4::PAE);
     machine.set_cr3(7);
@@ -39,7 +39,7 @@ fn count(machine: &Machine, counter: Counter) -> u64 {
     machine.mmu.counters().get(counter)
 }
 
-fn fetch(machine: &mut Machine, gva: u32, privilege: Privilege) -> Verdict {
+fn fetch(machine: &mut Machine, gva: u64, privilege: Privilege) -> Verdict {
     machine.access(gva, Access { kind: AccessKind::Fetch, privilege }, &[])
 }
 
@@ -89,11 +89,11 @@ fn a_bad_pdpte_is_refused_and_changes_nothing() {
     machine.read(0x5000, USER);
     for bad in [0x3003u64, 0x3005, 0x3021, 0x3101, 0x3001 | 1 << 36, 0x3001 | 1 << 63] {
         put(&mut machine, TOPS + 40, bad);
-        assert!(!machine.set_cr3_raw(u64::from(TOPS) + 32), "{bad:#x}");
+        assert!(!machine.set_cr3_raw(TOPS + 32), "{bad:#x}");
         assert_eq!(machine.read(0x5000, USER), Verdict::At(0x5000));
     }
     put(&mut machine, TOPS + 40, 0x1e6 | 1 << 63);
-    assert!(machine.set_cr3_raw(u64::from(TOPS) + 32), "absent entries may hold anything");
+    assert!(machine.set_cr3_raw(TOPS + 32), "absent entries may hold anything");
     for frame in [MMIO, HOLE, GUEST_FRAMES + 7] {
         assert!(!machine.set_cr3(frame), "an empty bus reads as ones");
     }
@@ -105,7 +105,7 @@ fn many_pdpts_in_a_frame_have_a_root_each() {
     put(&mut machine, 0x3008, 0x2067);
     for _ in 0..2 {
         for (root, expected) in [(0, Verdict::Fault(4)), (32, Verdict::At(0x5000))] {
-            machine.set_cr3_raw(u64::from(TOPS) + root);
+            machine.set_cr3_raw(TOPS + root);
             assert_eq!(machine.read(0x5000, USER), Verdict::At(0x5000));
             assert_eq!(machine.read(0x20_5000, USER), expected);
         }
@@ -113,7 +113,7 @@ fn many_pdpts_in_a_frame_have_a_root_each() {
     let (made, missed) = (count(&machine, Counter::TableMade), count(&machine, Counter::RootMiss));
     for root in [0, 32, 0, 32] {
         // The low bits of CR3 do not count.
-        machine.set_cr3_raw(u64::from(TOPS) + root + 0x18);
+        machine.set_cr3_raw(TOPS + root + 0x18);
         machine.read(0x5000, USER);
     }
     assert_eq!((count(&machine, Counter::TableMade), count(&machine, Counter::RootMiss)), (made, missed));
@@ -125,7 +125,7 @@ fn an_upper_page_that_outlives_its_root_is_compared_too() {
     let mut machine = paged();
     machine.read(0x5000, USER);
     let root = machine.mmu.root.unwrap().index;
-    machine.set_cr3_raw(u64::from(TOPS) + 32);
+    machine.set_cr3_raw(TOPS + 32);
     machine.mmu.zap_page(root).unwrap();
     put(&mut machine, TOPS, 0x9001);
     machine.set_cr3(7);

@@ -5,13 +5,13 @@ use super::memory::{HOLE, MMIO, RAM, ROM};
 use super::reference::Verdict;
 use crate::{
     Access, AccessKind, Config, ConfigError, ControlFault, ControlWrite, Controls, Counter, Fault, Gfn, Gpa, Gva,
-    Outcome, PfErr, Policy, ShadowMmu, TranslateError, VmStop, cr0, cr4, efer,
+    Outcome, PfErr, Policy, ShadowMmu, TranslateError, VmStop, cr0, cr4,
 };
 
 pub(super) const SETUP: Setup = Setup { pool: 24, policy: Policy::DEFAULT, caching: true, stepping: false };
-pub(super) const LEAF_TABLE: u32 = 0x2000;
+pub(super) const LEAF_TABLE: u64 = 0x2000;
 
-fn pages() -> Vec<u32> {
+fn pages() -> Vec<u64> {
     (0..24).chain(0x400..0x410).collect()
 }
 
@@ -60,11 +60,11 @@ fn an_entry_without_a_is_learnt_by_a_fault() {
     machine.write(LEAF_TABLE + 20 * 4, SUPERVISOR, 0);
     assert_eq!(machine.read(0x14000, USER), Verdict::Fault(4));
     machine.write(LEAF_TABLE + 20 * 4, SUPERVISOR, 0x8007);
-    assert_eq!(machine.mmu.mem().word(u64::from(LEAF_TABLE) + 80), 0x8007);
+    assert_eq!(machine.mmu.mem().word(LEAF_TABLE + 80), 0x8007);
     assert_eq!(machine.read(0x14000, USER), Verdict::At(0x8000));
-    assert_eq!(machine.mmu.mem().word(u64::from(LEAF_TABLE) + 80), 0x8027);
+    assert_eq!(machine.mmu.mem().word(LEAF_TABLE + 80), 0x8027);
     assert_eq!(machine.write(0x14000, USER, 1), Verdict::At(0x8000));
-    assert_eq!(machine.mmu.mem().word(u64::from(LEAF_TABLE) + 80), 0x8067);
+    assert_eq!(machine.mmu.mem().word(LEAF_TABLE + 80), 0x8067);
 }
 
 #[test]
@@ -190,14 +190,14 @@ fn an_unlinked_table_is_given_up_by_its_first_write() {
 #[test]
 fn accesses_without_memory() {
     let mut machine = paged(SETUP);
-    for (page, frame) in [(20u32, MMIO), (21, HOLE), (22, ROM), (23, RAM + 9)] {
-        machine.write(LEAF_TABLE + page * 4, SUPERVISOR, (frame as u32) << 12 | 0x67);
+    for (page, frame) in [(20u64, MMIO), (21, HOLE), (22, ROM), (23, RAM + 9)] {
+        machine.write(LEAF_TABLE + page * 4, SUPERVISOR, frame << 12 | 0x67);
         machine.read(page << 12, USER);
         machine.write(page << 12, USER, 1);
     }
     assert_eq!(count(&machine, Counter::MmioAccess), 7, "all but the read of the ROM");
     // A table outside memory stops the VM; the library goes on.
-    machine.write(0x1004, SUPERVISOR, (HOLE as u32) << 12 | 0x67);
+    machine.write(0x1004, SUPERVISOR, HOLE << 12 | 0x67);
     assert_eq!(machine.read(0x40_0000, USER), Verdict::Lost);
     machine.set_cr3(HOLE + 100);
     assert_eq!(machine.read(0x5000, SUPERVISOR), Verdict::Lost);
@@ -239,10 +239,10 @@ fn a_stale_write_right_is_flushed_before_a_frame_becomes_a_table() {
 #[test]
 fn the_pool_is_never_outgrown() {
     let mut machine = paged(Setup { pool: 16, caching: false, ..SETUP });
-    for round in 0..3u32 {
-        for directory in 4..20u32 {
+    for round in 0..3u64 {
+        for directory in 4..20u64 {
             machine.write(directory << 12, SUPERVISOR, 0x2067);
-            machine.set_cr3(u64::from(directory));
+            machine.set_cr3(directory);
             assert_eq!(machine.write(0x15000, USER, round), Verdict::At(0x15000));
             machine.set_cr3(1);
         }
@@ -253,7 +253,7 @@ fn the_pool_is_never_outgrown() {
 #[test]
 fn a_table_frame_is_not_used_again_while_the_cpu_may_remember_it() {
     let mut machine = paged(Setup { pool: 16, ..SETUP });
-    for table in 4..20u32 {
+    for table in 4..20u64 {
         machine.write(0x1000 + table * 4, SUPERVISOR, table << 12 | 0x67);
         for page in 0..4 {
             machine.write((table << 12) + page * 4, SUPERVISOR, ((table + page) & 15) << 12 | 0x65);
@@ -261,9 +261,9 @@ fn a_table_frame_is_not_used_again_while_the_cpu_may_remember_it() {
     }
     // Each pass touches another page of each table, so the caches of upper levels are used and those of leaves are not.
     for page in 0..4 {
-        for table in 4..20u32 {
+        for table in 4..20u64 {
             let gva = table << 22 | page << 12;
-            assert_eq!(machine.read(gva, USER), Verdict::At(u64::from((table + page) & 15) << 12));
+            assert_eq!(machine.read(gva, USER), Verdict::At(((table + page) & 15) << 12));
         }
     }
     assert!(count(&machine, Counter::TableEvicted) > 40);
@@ -305,8 +305,8 @@ fn what_the_cpu_refuses_changes_nothing() {
     let mut mmu = new_mmu(SETUP);
     let no_protection = Controls { cr0: cr0::PG, ..Controls::default() };
     assert_eq!(mmu.load_controls(no_protection, ControlWrite::Cr0), Err(ControlFault::GeneralProtection));
-    let long = Controls { cr0: cr0::PG | cr0::PE, cr4: cr4::PAE, efer: efer::LMA, ..Controls::default() };
-    assert_eq!(mmu.load_controls(long, ControlWrite::Cr0), Err(ControlFault::Unsupported(long)));
+    let pcid = Controls { cr4: cr4::PCIDE, ..Controls::default() };
+    assert_eq!(mmu.load_controls(pcid, ControlWrite::Cr4), Err(ControlFault::Unsupported(pcid)));
     assert_eq!(mmu.root(), None);
     let access = Access { kind: AccessKind::Read, privilege: USER };
     let (outcome, _plan) = mmu.on_fault(Fault { gva: Gva::new(0), access });

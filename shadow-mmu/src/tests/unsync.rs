@@ -23,7 +23,7 @@ fn out_of_sync(setup: Setup) -> Machine {
     machine
 }
 
-fn point(machine: &mut Machine, page: u32, gpte: u32) {
+fn point(machine: &mut Machine, page: u64, gpte: u64) {
     machine.write(LEAF_TABLE + page * 4, SUPERVISOR, gpte);
 }
 
@@ -42,7 +42,7 @@ fn only_the_first_write_of_a_burst_faults() {
     assert!(!is_unsync(&machine, 2));
     assert_eq!(count(&machine, Counter::SpteUpdated), 13, "those, and the page through which the table was written");
     for page in 4..16 {
-        assert_eq!(machine.read(page << 12, USER), Verdict::At(u64::from(page + 1) << 12));
+        assert_eq!(machine.read(page << 12, USER), Verdict::At((page + 1) << 12));
     }
     point(&mut machine, 5, 0);
     assert_eq!(count(&machine, Counter::TableUnsynced), 2);
@@ -160,8 +160,8 @@ fn rule_7_a_table_that_was_away_comes_back_in_step() {
     machine.invlpg(0x5000);
     // Nothing is linked there, so nothing was brought in step.
     machine.set_cr0(crate::cr0::CD, true);
-    machine.mmu.mem().store(crate::Gpa::new(0x1000), &0x2067u32.to_le_bytes());
-    machine.twin.store(crate::Gpa::new(0x1000), &0x2067u32.to_le_bytes());
+    machine.mmu.mem().store(crate::Gpa::new(0x1000), &0x2067u64.to_le_bytes());
+    machine.twin.store(crate::Gpa::new(0x1000), &0x2067u64.to_le_bytes());
     let plan = machine.mmu.on_write(crate::Gpa::new(0x1000), 4);
     assert!(plan.is_none());
     let before = (count(&machine, Counter::TableMade), count(&machine, Counter::EntrySynced));
@@ -175,7 +175,7 @@ fn rule_7_a_table_that_was_away_comes_back_in_step() {
 #[test]
 fn rule_8_the_oldest_makes_room() {
     let mut machine = paged(Setup { policy: Policy { sync: SyncPolicy::Unsync { tables: 2 }, ..POLICY }, ..SETUP });
-    for table in 4..7u32 {
+    for table in 4..7u64 {
         machine.write(0x1000 + table * 4, SUPERVISOR, table << 12 | 0x67);
         machine.write(table << 12, SUPERVISOR, 0x8067);
         machine.read(table << 22, USER);
@@ -190,7 +190,7 @@ fn rule_8_the_oldest_makes_room() {
 #[test]
 fn an_evicted_table_is_plain_memory() {
     let mut machine = paged(Setup { pool: 16, ..UNSYNC });
-    for table in 4..20u32 {
+    for table in 4..20u64 {
         machine.write(0x1000 + table * 4, SUPERVISOR, table << 12 | 0x67);
         machine.write(table << 12, SUPERVISOR, 0x8067);
         machine.read(table << 22, USER);
@@ -220,9 +220,9 @@ fn marks_go_to_memory_while_out_of_sync() {
     let mut machine = out_of_sync(UNSYNC);
     point(&mut machine, 20, 0x8007);
     assert_eq!(machine.read(0x14000, USER), Verdict::At(0x8000));
-    assert_eq!(machine.mmu.mem().word(u64::from(LEAF_TABLE) + 80), 0x8027);
+    assert_eq!(machine.mmu.mem().word(LEAF_TABLE + 80), 0x8027);
     assert_eq!(machine.write(0x14000, USER, 1), Verdict::At(0x8000));
-    assert_eq!(machine.mmu.mem().word(u64::from(LEAF_TABLE) + 80), 0x8067);
+    assert_eq!(machine.mmu.mem().word(LEAF_TABLE + 80), 0x8067);
     assert!(is_unsync(&machine, 2));
 }
 

@@ -94,10 +94,10 @@ fn thousands_of_address_spaces_fit() {
     for policy in super::unsync::EACH {
         let mut machine = paged(Setup { pool: 16, policy, caching: false, ..SETUP });
         machine.checking = false;
-        for n in 0..3000u32 {
+        for n in 0..3000u64 {
             let directory = 4 + n % 16;
             machine.write(directory << 12, SUPERVISOR, 0x2067);
-            machine.set_cr3(u64::from(directory));
+            machine.set_cr3(directory);
             assert_eq!(machine.write(0x15000, USER, n), Verdict::At(0x15000));
             machine.set_cr3(1);
         }

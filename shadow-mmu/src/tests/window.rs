@@ -7,16 +7,18 @@ use super::scenarios::{LEAF_TABLE, SETUP, paged};
 use crate::{CodeOutcome, CodePage, Gfn, GuestFault, Gva, PfErr, cr0};
 
 /// Fetches of page `n` go to this address plus `n` pages.
-const WINDOW: u32 = 0x4000_0000;
+const SHIFT: u32 = 0x4000_0000;
+/// The same as an address: where page 0 is fetched from.
+const WINDOW: u64 = SHIFT as u64;
 /// The page directory's entry for the window.
-const DIRECTORY_ENTRY: u32 = 0x1000 + (WINDOW >> 22) * 4;
+const DIRECTORY_ENTRY: u64 = 0x1000 + (WINDOW >> 22) * 4;
 /// What shows the code: any frame that the test's last gate lets pass.
 const SHADOW: u64 = 22;
 
 fn windowed() -> Machine {
     let mut machine = paged(SETUP);
     machine.mmu.set_fetch_guard(true);
-    let plan = machine.mmu.set_window(WINDOW);
+    let plan = machine.mmu.set_window(SHIFT);
     machine.execute(plan);
     machine
 }
@@ -45,7 +47,7 @@ fn a_fetch_asks_for_a_page_once() {
     map(&mut machine, 0x5123, 5);
     assert_eq!(fetch(&mut machine, 0x5123), CodeOutcome::Resume);
     assert_eq!(machine.mmu.code_regions().collect::<Vec<_>>(), [Gva::new(0)]);
-    let shown = machine.mmu.shadow_walk(Gva::new(u64::from(WINDOW) + 0x5000)).to_string();
+    let shown = machine.mmu.shadow_walk(Gva::new(WINDOW + 0x5000)).to_string();
     assert!(shown.contains(&format!("{:x}", pfn_of(SHADOW).base().raw())), "{shown}");
 }
 
@@ -84,9 +86,9 @@ fn the_guests_own_use_of_the_place_wins() {
     machine.mmu.audit().unwrap();
     assert_eq!(machine.read(WINDOW + 0x7000, USER), Verdict::At(0x7000));
     assert_eq!(fetch(&mut machine, 0x5000), CodeOutcome::Taken);
-    assert!(!machine.mmu.window_fits(WINDOW, Gva::new(0x5000)));
-    assert!(machine.mmu.window_fits(WINDOW << 1, Gva::new(0x5000)));
-    let plan = machine.mmu.set_window(WINDOW << 1);
+    assert!(!machine.mmu.window_fits(SHIFT, Gva::new(0x5000)));
+    assert!(machine.mmu.window_fits(SHIFT << 1, Gva::new(0x5000)));
+    let plan = machine.mmu.set_window(SHIFT << 1);
     machine.execute(plan);
     assert_eq!(fetch(&mut machine, 0x5000), wanted(5, 6));
     machine.write(DIRECTORY_ENTRY, SUPERVISOR, 0);

@@ -117,7 +117,7 @@ pub struct Tables(Vec<(Box<[Spte; 512]>, bool)>);
 /// What the hypervisor's window looks like in a root.
 const WINDOW_ENTRY: Spte = Spte::from_raw(0x7777_0003);
 /// PML4 entries of the hypervisor's window.
-const WINDOW: core::ops::Range<usize> = 256..512;
+const WINDOW: core::ops::Range<usize> = shadow_mmu::WINDOW;
 
 const FIRST_TABLE: u64 = 0x100;
 

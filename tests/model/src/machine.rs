@@ -70,7 +70,7 @@ fn access_of(what: What, who: Who) -> Access {
 }
 
 fn controls_of(regs: &Regs) -> Controls {
-    Controls { cr0: regs.cr0, cr3: regs.cr3, cr4: regs.cr4, efer: regs.efer }
+    Controls { cr0: regs.cr0, cr3: regs.cr3, cr4: regs.cr4, efer: regs.efer, pkru: 0 }
 }
 
 impl Machine {

@@ -1,14 +1,15 @@
 //! The two kinds of trees that the gate guards, and what differs.
 
-use super::{ENTRIES, FRAME, LARGE, PRESENT, WINDOW_ENTRY};
+use super::{FRAME, LARGE, PRESENT};
 use crate::frames::{Owner, VmId};
+use core::ops::Range;
 
 /// A kind of tree. Each has an owner of its own, so that no table is ever part of both.
 pub(crate) trait Kind {
     /// Bits of which any makes an entry name a frame.
     const NAMES: u64;
-    /// Entries of a root that safe code may use.
-    const ROOT_ENTRIES: usize;
+    /// Entries of a root that belong to the hypervisor's window.
+    const WINDOW: Range<usize>;
     /// Whether entries of L2 tables may map 2 MiB.
     const HUGE: bool;
     /// Whether L1 tables may map shadow code.
@@ -30,13 +31,13 @@ pub(crate) trait Kind {
     }
 }
 
-/// Shadow tables: what CR3 leads to. The upper half of a root is the hypervisor's window.
+/// Shadow tables: what CR3 leads to. Some entries of a root are the hypervisor's window.
 #[derive(Debug, Clone, Copy)]
 pub struct Shadow;
 
 impl Kind for Shadow {
     const NAMES: u64 = PRESENT;
-    const ROOT_ENTRIES: usize = WINDOW_ENTRY;
+    const WINDOW: Range<usize> = shadow_mmu::WINDOW;
     const HUGE: bool = false;
     const CODE: bool = true;
 
@@ -55,7 +56,7 @@ pub struct Nested;
 
 impl Kind for Nested {
     const NAMES: u64 = 7;
-    const ROOT_ENTRIES: usize = ENTRIES;
+    const WINDOW: Range<usize> = 0..0;
     const HUGE: bool = true;
     const CODE: bool = false;
 

@@ -118,6 +118,7 @@ impl Vm {
             cr3: self.vcpu.cr3.into(),
             cr4: self.vcpu.cr4.into(),
             efer: self.vcpu.msrs.efer,
+            pkru: 0,
         };
         if self.nested.is_some() {
             self.mmu.follow_controls(controls, why).map_err(crate::exit::control_fault)?;

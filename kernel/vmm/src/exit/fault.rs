@@ -6,6 +6,9 @@ use shadow_mmu::{Access, AccessKind, ControlFault, Fault, Gpa, Gva, Outcome, PfE
 use crate::trap::{Emulated, Exception, StopReason, Trap};
 use crate::vm::{PageHint, Vm};
 
+/// Outcomes that the shadow MMU has for 64-bit guests alone, which do not run yet.
+pub(crate) const LONG_MODE_ONLY: StopReason = StopReason::Internal("a 32-bit guest got an outcome of long mode");
+
 impl Vm {
     /// Handles a page fault of the guest.
     pub(crate) fn on_page_fault(&mut self) -> Emulated<()> {
@@ -31,6 +34,7 @@ impl Vm {
             Outcome::Mmio(_) if access.kind == AccessKind::Fetch => Err(StopReason::FetchOutsideMemory.into()),
             Outcome::Mmio(gpa) => self.on_device_access(fault, gpa),
             Outcome::NotResident(_) => Err(NOT_RESIDENT.into()),
+            Outcome::EmulateFetch(_) | Outcome::NonCanonical(_) => Err(LONG_MODE_ONLY.into()),
             Outcome::Stop(stop) => Err(mmu_stop(stop).into()),
         }
     }
@@ -89,6 +93,9 @@ pub(crate) fn mmu_stop(stop: VmStop) -> StopReason {
     match stop {
         VmStop::TableOutsideMemory { .. } => StopReason::TableOutsideMemory,
         VmStop::AddressTooWide(_) => StopReason::Internal("a 32-bit guest formed an address above 4 GiB"),
+        VmStop::InWindow(_) => StopReason::HypervisorWindow,
+        VmStop::BeyondHost(_) => StopReason::AddressBeyondHost,
+        VmStop::NoCodeWindow(_) => StopReason::Internal("a 64-bit guest fetched through the code window"),
         VmStop::NoRoot => StopReason::Internal("page fault before control registers were loaded"),
         VmStop::Refused { .. } => StopReason::Internal("the last gate refused a shadow entry"),
         VmStop::Internal { .. } => StopReason::Internal("an invariant of the shadow MMU does not hold"),

@@ -24,6 +24,7 @@ impl Vm {
             Outcome::Inject(fault) => Err(Exception::page_fault(fault.error.bits(), fault.gva.raw() as u32).into()),
             Outcome::EmulateWrite(_) | Outcome::Mmio(_) => Err(StopReason::Unemulated.into()),
             Outcome::NotResident(_) => Err(NOT_RESIDENT.into()),
+            Outcome::EmulateFetch(_) | Outcome::NonCanonical(_) => Err(super::fault::LONG_MODE_ONLY.into()),
             Outcome::Stop(stop) => Err(mmu_stop(stop).into()),
         }
     }
