@@ -345,8 +345,9 @@ impl Machine {
             self.bring_back(gfn);
             return None;
         }
-        // The CPU has the translation before the write changes what it came from.
-        self.observe(&[gva & !0xfff]);
+        // The CPU may have what the walk has just marked before the write changes what it came from: the translation of this page, and
+        // of pages that share its table, which a real CPU may read ahead (SDM 3A 4.10.2.3).
+        self.observe(&pages(self.regs.mode()));
         for used in &walk.used {
             self.note(used.at >> 12, used.marked);
         }
