@@ -40,6 +40,17 @@ impl Vm {
         self.deliver(Event { vector, error: None, cr2: None, source: Source::External })
     }
 
+    /// Whether what waits ends a HLT.
+    pub(crate) fn is_woken(&self) -> bool {
+        let interrupt = self.bus.interrupt_pending() && self.vcpu.interrupts_on();
+        interrupt || (self.bus.nmi_pending() && !self.nmi_blocked())
+    }
+
+    /// Whether NMIs wait for an IRET.
+    pub(crate) fn nmi_blocked(&self) -> bool {
+        if self.world.is_hardware() { self.world.nmi_blocked() } else { self.vcpu.nmi_blocked }
+    }
+
     /// Delivers the NMI; the next one waits for an IRET (SDM 3A 6.7.1).
     #[cold]
     pub(crate) fn inject_nmi(&mut self) -> Result<(), StopReason> {

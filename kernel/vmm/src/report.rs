@@ -20,7 +20,9 @@ pub(crate) fn stopped(vm: &mut Vm, reason: StopReason) {
         ..Record::new(Kind::VmStop)
     });
     match reason {
-        StopReason::Exit(_) | StopReason::PowerOff => log::info!("guest {}: {reason}", vm.name),
+        StopReason::Exit(_) | StopReason::PowerOff | StopReason::HaltedForever => {
+            log::info!("guest {}: {reason}", vm.name)
+        }
         _ => {
             log::error!("guest {}: stopped: {reason}", vm.name);
             registers(vm);

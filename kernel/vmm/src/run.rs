@@ -137,7 +137,7 @@ impl Guest {
     /// Lets the devices run; a halted CPU with an interrupt waiting goes on.
     fn wake(&mut self) {
         self.serve_devices();
-        if self.vm.vcpu.halted && (self.vm.bus.interrupt_pending() || self.vm.bus.nmi_pending()) {
+        if self.vm.vcpu.halted && self.vm.is_woken() {
             self.vm.vcpu.halted = false;
         }
     }

@@ -83,7 +83,7 @@ pub enum StopReason {
     Reset,
     /// An exception while delivering a double fault (SDM 3A 6.15, interrupt 8).
     TripleFault,
-    /// HLT with interrupts off: nothing can wake it.
+    /// HLT with interrupts off, and no source of NMIs: nothing can wake it. Small kernels end so.
     HaltedForever,
     /// A page table lies where the VM has no memory.
     TableOutsideMemory,
@@ -123,7 +123,7 @@ impl StopReason {
     /// Whether this is an end that the guest wanted and that tells of no failure.
     #[must_use]
     pub const fn is_good(self) -> bool {
-        matches!(self, Self::Exit(0) | Self::PowerOff)
+        matches!(self, Self::Exit(0) | Self::PowerOff | Self::HaltedForever)
     }
 
     /// Small number for trace records; 0 is an orderly end.

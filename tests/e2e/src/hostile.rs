@@ -26,12 +26,17 @@ pub(crate) fn trials() -> Vec<Trial> {
 
 /// What never ends by itself; only the user's time limit, or a neighbour's end, is there to judge it by.
 pub(crate) const ENDLESS: &str = "case=spin";
+/// How small kernels end.
+const HALTS: &str = "case=halt";
 
 fn survives(host: Host, guest: &'static Guest, arguments: &str) -> anyhow::Result<()> {
     if arguments == ENDLESS {
         return shares_the_cpu(host, guest);
     }
-    comes_to_an_end(&machine::gnomon(host, &[machine::describe(guest, arguments)?], "log=info")?, guest)
+    let report = machine::gnomon(host, &[machine::describe(guest, arguments)?], "log=info")?;
+    comes_to_an_end(&report, guest)?;
+    ensure!(arguments != HALTS || report.status == Status::Ok, "HLT with interrupts off is a good end");
+    Ok(())
 }
 
 /// The hypervisor is alive and says how the guest ended.

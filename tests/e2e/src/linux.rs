@@ -30,7 +30,10 @@ const COMMANDS: [(&str, &[&str]); 10] = [
         "dd if=/dev/zero of=/tmp/a bs=64k count=128 && dd if=/tmp/a of=/tmp/b bs=4k && cmp /tmp/a /tmp/b && echo same",
         &["same"],
     ),
-    ("a=$(cut -d. -f1 /proc/uptime); sleep 3; b=$(cut -d. -f1 /proc/uptime); echo slept $((b-a))", &["slept 3"]),
+    (
+        "a=$(cut -d. -f1 /proc/uptime); sleep 3; b=$(cut -d. -f1 /proc/uptime); echo slept $((b-a)) | sed 's/[34]$/well/'",
+        &["slept well"],
+    ),
     ("ps", &["init", "kthreadd", "ps"]),
     ("top -b -n1 | head -5", &["Mem:", "Load average:"]),
     ("sort /proc/kallsyms | md5sum; echo $?", &["-", "0"]),

@@ -49,6 +49,12 @@ impl IoApic {
         self.open & bit(pin) != 0
     }
 
+    /// Whether any input that is not masked makes NMIs.
+    pub(super) fn sends_nmis(&self) -> bool {
+        let is_nmi = |entry: &Entry| entry.low & MASKED == 0 && Delivery::from_bits(entry.low) == Delivery::Nmi;
+        self.entries.iter().any(is_nmi)
+    }
+
     /// Drives an input; the message that follows.
     #[inline]
     pub(super) fn set_line(&mut self, pin: u8, asserted: bool) -> Option<Message> {

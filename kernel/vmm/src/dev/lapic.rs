@@ -209,6 +209,12 @@ impl LocalApic {
         self.nmi
     }
 
+    /// An NMI waits, or the 8259s' interrupts are NMIs. (Nothing is wired to LINT1.)
+    pub(super) fn nmi_may_come(&self) -> bool {
+        let lint0 = self.entry(LINT0);
+        self.nmi || (lint0 & LVT_MASKED == 0 && Delivery::from_bits(lint0) == Delivery::Nmi)
+    }
+
     /// The CPU takes the NMI.
     pub(super) fn acknowledge_nmi(&mut self) {
         self.nmi = false;

@@ -179,7 +179,7 @@ impl Vm {
         if self.cpl() != 0 {
             return Err(Exception::gp(0).into());
         }
-        if !self.vcpu.interrupts_on() {
+        if !self.vcpu.interrupts_on() && (self.nmi_blocked() || !self.bus.nmi_may_come()) {
             return Err(StopReason::HaltedForever.into());
         }
         self.vcpu.halted = true;

@@ -72,7 +72,9 @@ impl Vm {
         match number {
             vector::PF => self.on_page_fault(),
             vector::GP | vector::NP if error > 3 && self.return_fast() => Ok(()),
-            vector::GP | vector::NP | vector::SS | vector::UD => self.on_refused(number, error),
+            vector::GP | vector::NP | vector::SS | vector::UD => {
+                self.on_refused(number, error).inspect_err(|_| self.count(Reason::Exception))
+            }
             vector::BP if self.on_shadow_code() => self.on_code_trap(),
             vector::BP | vector::OF => self.on_open_gate(number, 1),
             SYSTEM_CALL => self.on_open_gate(number, 2),

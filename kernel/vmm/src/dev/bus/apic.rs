@@ -16,6 +16,12 @@ impl Bus {
         self.lapic.nmi()
     }
 
+    /// Whether an NMI waits, or a device can raise one while the CPU does nothing.
+    #[must_use]
+    pub fn nmi_may_come(&self) -> bool {
+        self.lapic.nmi_may_come() || self.io_apic.sends_nmis()
+    }
+
     /// The CPU takes the NMI.
     pub fn acknowledge_nmi(&mut self) {
         self.lapic.acknowledge_nmi();
