@@ -142,6 +142,9 @@ impl Vm {
         }
         let ext = u32::from(event.source != Source::Software);
         let gate = self.read_gate(event, ext)?;
+        if gate.system_type() == SystemType::TaskGate {
+            return self.deliver_to_task(event, gate);
+        }
         let wide = matches!(gate.system_type(), SystemType::InterruptGate32 | SystemType::TrapGate32);
         let masks = matches!(gate.system_type(), SystemType::InterruptGate32 | SystemType::InterruptGate16);
         let target = Gate::new(gate, wide);
@@ -184,6 +187,11 @@ impl Vm {
         if masks {
             self.vcpu.set_interrupts(false);
         }
+        self.note_delivery(event, from);
+    }
+
+    /// What follows from every delivery; `from` is the privilege level before it.
+    pub(crate) fn note_delivery(&mut self, event: &Event, from: u8) {
         self.vcpu.interrupt_shadow = None;
         self.vcpu.halted = false;
         self.retired = false;
@@ -220,9 +228,6 @@ impl Vm {
         }
         if !gate.present() {
             return Err(Exception::coded(vector::NP, error).into());
-        }
-        if gate.system_type() == SystemType::TaskGate {
-            return Err(StopReason::TaskSwitch.into());
         }
         Ok(gate)
     }

@@ -44,6 +44,7 @@ mod report;
 mod run;
 mod screen_view;
 mod segments;
+mod task;
 mod tracer;
 mod vm;
 

@@ -3,6 +3,7 @@
 
 use gnomon_hw::SegReg;
 
+use crate::task::Cause;
 use crate::trap::{Emulated, Exception, StopReason, vector};
 use crate::vcpu::{Descriptor, Gate, Selector, SystemType, flags};
 use crate::vm::Vm;
@@ -23,12 +24,12 @@ fn gp(selector: Selector) -> Exception {
 }
 
 impl Vm {
-    /// Far JMP or CALL to `selector:offset`; `next` is the return address of a CALL.
+    /// Far JMP or CALL to `selector:offset`; `next` is the address behind it.
     pub(crate) fn far_transfer(
         &mut self,
-        selector: Selector,
-        offset: u32,
-        call: Option<u32>,
+        (selector, offset): (Selector, u32),
+        cause: Cause,
+        next: u32,
         size: usize,
     ) -> Emulated<()> {
         if selector.is_null() {
@@ -36,7 +37,7 @@ impl Vm {
         }
         let target = self.read_descriptor(selector)?.ok_or(gp(selector))?;
         if !target.is_segment() {
-            return self.through_gate(selector, target, call);
+            return self.through_gate(selector, target, cause, next);
         }
         let cpl = self.cpl();
         let allowed =
@@ -47,7 +48,7 @@ impl Vm {
         if !target.present() {
             return Err(not_present(selector).into());
         }
-        if let Some(next) = call {
+        if cause == Cause::Call {
             self.push_return(next, size)?;
         }
         self.load_stack_or_code(SegReg::Cs, selector.with_rpl(cpl), target, cpl)?;
@@ -62,14 +63,12 @@ impl Vm {
         self.push(next, size).inspect_err(|_| self.set_esp(esp))
     }
 
-    fn through_gate(&mut self, selector: Selector, gate: Descriptor, call: Option<u32>) -> Emulated<()> {
+    fn through_gate(&mut self, selector: Selector, gate: Descriptor, cause: Cause, next: u32) -> Emulated<()> {
         let wide = match gate.system_type() {
             SystemType::CallGate32 => true,
             SystemType::CallGate16 => false,
-            SystemType::Tss16 | SystemType::Tss32 | SystemType::TaskGate
-                if gate.dpl() >= self.cpl().max(selector.rpl()) =>
-            {
-                return Err(StopReason::TaskSwitch.into());
+            SystemType::Tss16 | SystemType::Tss32 | SystemType::Tss32Busy | SystemType::TaskGate => {
+                return self.branch_to_task(selector, gate, cause, next);
             }
             _ => return Err(gp(selector).into()),
         };
@@ -84,11 +83,11 @@ impl Vm {
         let code = self.gate_target(gate.selector, 0)?;
         let cpl = self.cpl();
         let inward = !code.is_conforming() && code.dpl() < cpl;
-        match call {
-            None if inward => return Err(gp(gate.selector).into()),
-            None => {}
-            Some(next) if inward => return self.call_inner(gate, code, next, size),
-            Some(next) => self.push_return(next, size)?,
+        match cause {
+            Cause::Call if inward => return self.call_inner(gate, code, next, size),
+            Cause::Call => self.push_return(next, size)?,
+            _ if inward => return Err(gp(gate.selector).into()),
+            _ => {}
         }
         self.load_stack_or_code(SegReg::Cs, gate.selector.with_rpl(cpl), code, cpl)?;
         self.set_eip(gate.offset);
@@ -195,12 +194,12 @@ impl Vm {
         self.go_out(cs, code, eip, ss, esp.wrapping_add(extra))
     }
 
-    /// IRET.
-    pub(crate) fn interrupt_return(&mut self, size: usize) -> Emulated<()> {
-        if self.vcpu.system_flags & flags::NT != 0 {
-            return Err(StopReason::TaskSwitch.into());
-        }
+    /// IRET; `next` is the address behind it.
+    pub(crate) fn interrupt_return(&mut self, size: usize, next: u32) -> Emulated<()> {
         self.vcpu.nmi_blocked = false; // even if it faults (SDM 3A 6.7.1)
+        if self.vcpu.system_flags & flags::NT != 0 {
+            return self.return_to_task(next);
+        }
         let word = size as u32;
         let eip = self.peek(0, size)?;
         let cs = Selector(self.peek(word, size)? as u16);
@@ -233,8 +232,8 @@ impl Vm {
         Ok(())
     }
 
-    /// Loads flat CS and SS around a base selector: the common part of the fast system calls.
-    fn load_flat(&mut self, code: u16, stack: u16, cpl: u8) -> Emulated<()> {
+    /// Loads flat CS and SS: the common part of the fast system calls, and where a new task begins.
+    pub(crate) fn load_flat(&mut self, code: u16, stack: u16, cpl: u8) -> Emulated<()> {
         let level = if cpl == 3 { USER } else { 0 };
         self.enter_ring(cpl);
         self.load_fixed(SegReg::Ss, Selector(stack).with_rpl(cpl), Descriptor(FLAT_DATA | level), cpl)?;

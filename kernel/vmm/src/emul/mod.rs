@@ -22,6 +22,7 @@ use iced_x86::{Code, Instruction, Mnemonic, OpKind, Register};
 
 use crate::event::{Event, Source};
 use crate::segments::Sync;
+use crate::task::Cause;
 use crate::trap::{Emulated, Exception, StopReason, vector};
 use crate::vcpu::{Selector, cr0, efer, flags};
 use crate::vm::Vm;
@@ -67,7 +68,10 @@ impl Vm {
         if next == Next::Advance {
             self.set_eip(insn.next_ip32());
         }
-        self.world.context_mut().rflags &= !u64::from(flags::RF);
+        // IRET has loaded RF for the instruction that it returns to.
+        if !matches!(insn.mnemonic(), Mnemonic::Iret | Mnemonic::Iretd) {
+            self.world.context_mut().rflags &= !u64::from(flags::RF);
+        }
         self.retired = true;
     }
 
@@ -89,10 +93,10 @@ impl Vm {
             Mnemonic::Outsw => self.string_port_access(insn, true, 2).map(|next| (Reason::StringIo, next)),
             Mnemonic::Outsd => self.string_port_access(insn, true, 4).map(|next| (Reason::StringIo, next)),
 
-            Mnemonic::Iret | Mnemonic::Iretd => stay(self.interrupt_return(size), Reason::Iret),
+            Mnemonic::Iret | Mnemonic::Iretd => stay(self.interrupt_return(size, insn.next_ip32()), Reason::Iret),
             Mnemonic::Retf => stay(self.far_return(far_return_bytes(insn), size), Reason::FarReturn),
-            Mnemonic::Jmp => stay(self.far_branch(insn, None, size), Reason::FarTransfer),
-            Mnemonic::Call => stay(self.far_branch(insn, Some(insn.next_ip32()), size), Reason::FarTransfer),
+            Mnemonic::Jmp => stay(self.far_branch(insn, Cause::Jump, size), Reason::FarTransfer),
+            Mnemonic::Call => stay(self.far_branch(insn, Cause::Call, size), Reason::FarTransfer),
             Mnemonic::Int => stay(self.software_interrupt(insn.immediate8(), insn), Reason::SoftInterrupt),
             Mnemonic::Int3 => stay(self.software_interrupt(vector::BP, insn), Reason::SoftInterrupt),
             Mnemonic::Into => stay(self.software_interrupt(vector::OF, insn), Reason::SoftInterrupt),
@@ -252,7 +256,7 @@ impl Vm {
     }
 
     /// Far JMP or CALL: immediate or memory pointer.
-    fn far_branch(&mut self, insn: &Instruction, call: Option<u32>, size: usize) -> Emulated<()> {
+    fn far_branch(&mut self, insn: &Instruction, cause: Cause, size: usize) -> Emulated<()> {
         let (selector, offset) = match insn.op0_kind() {
             OpKind::FarBranch16 => (insn.far_branch_selector(), u32::from(insn.far_branch16())),
             OpKind::FarBranch32 => (insn.far_branch_selector(), insn.far_branch32()),
@@ -264,7 +268,7 @@ impl Vm {
             // A near branch only faults by what its operands reach.
             _ => return Err(Exception::gp(0).into()),
         };
-        self.far_transfer(Selector(selector), offset, call, size)
+        self.far_transfer((Selector(selector), offset), cause, insn.next_ip32(), size)
     }
 }
 

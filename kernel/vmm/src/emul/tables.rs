@@ -53,10 +53,15 @@ impl Vm {
             }
             self.system_segment(selector, descriptor)?
         };
+        self.set_ldtr(segment);
+        Ok(())
+    }
+
+    /// Puts a checked segment into LDTR.
+    pub(crate) fn set_ldtr(&mut self, segment: SystemSegment) {
         self.forget_descriptors();
         self.vcpu.ldtr = segment;
         self.world.set_ldt(segment.usable);
-        Ok(())
     }
 
     /// LTR.

@@ -122,13 +122,13 @@ impl Vm {
             return Ok(());
         }
         if own {
-            self.vcpu.mark_single_step(SINGLE_STEP);
+            self.vcpu.mark_debug(SINGLE_STEP);
         }
         self.reflect(Exception::plain(vector::DB))
     }
 
     fn single_step_trap(&mut self) -> Event {
-        self.vcpu.mark_single_step(SINGLE_STEP);
+        self.vcpu.mark_debug(SINGLE_STEP);
         Exception::plain(vector::DB).into()
     }
 }

@@ -191,6 +191,18 @@ impl Descriptor {
         Self(self.0 | 1 << 41)
     }
 
+    /// The form of a TSS descriptor that is not busy.
+    #[must_use]
+    pub const fn idle(self) -> Self {
+        Self(self.0 & !(1 << 41))
+    }
+
+    /// Whether a TSS descriptor is busy.
+    #[must_use]
+    pub const fn is_busy(self) -> bool {
+        self.0 & 1 << 41 != 0
+    }
+
     /// What the live table holds for this segment while the guest runs deprivileged: privilege level 0 becomes 1, the L bit is
     /// cleared (ring 1 must never reach 64-bit code), the accessed bit is set so that the CPU does not write to the live table.
     /// `None` for anything that is no code or data segment, or of privilege level 1 or 2.

@@ -165,10 +165,17 @@ impl Vcpu {
         ((self.system_flags & flags::IOPL) >> 12) as u8
     }
 
-    /// Notes a single-step trap in DR6.
-    pub fn mark_single_step(&mut self, bit: u32) {
+    /// Notes the reason of a debug exception in DR6.
+    pub fn mark_debug(&mut self, bit: u32) {
         if let Some(dr6) = self.debug.get_mut(6) {
             *dr6 |= bit;
+        }
+    }
+
+    /// Clears enable bits in DR7.
+    pub fn forget_breakpoints(&mut self, bits: u32) {
+        if let Some(dr7) = self.debug.get_mut(7) {
+            *dr7 &= !bits;
         }
     }
 
