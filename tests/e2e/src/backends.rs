@@ -29,6 +29,10 @@ const WAYS: [Way; 4] = [
 /// Bochs is slow, and what these do reaches the hypervisor in the same ways on shadow tables as on EPT.
 const NESTED_ONLY_ON_BOCHS: [&str; 6] = ["privileged", "rings", "segments", "iopl", "sysenter", "hostile"];
 
+/// VT-x leaves task switches to the hypervisor, which does them for deprivileged guests only. So would AMD-V with shadow tables, but
+/// QEMU does not intercept them, and the CPU loads CR3 from the guest's TSS.
+const SWITCHES_TASKS: &str = "task-switch";
+
 impl Way {
     fn name(self) -> String {
         format!("{}-{}::{}", self.backend.word(), self.mmu.word(), self.host.name())
@@ -36,7 +40,8 @@ impl Way {
 
     fn covers(self, guest: &Guest) -> bool {
         let both = self.host != Host::Bochs || self.mmu == MmuName::Nested;
-        both || !NESTED_ONLY_ON_BOCHS.contains(&guest.name)
+        let switches = self.backend == BackendName::Svm && self.mmu == MmuName::Nested;
+        (switches || guest.name != SWITCHES_TASKS) && (both || !NESTED_ONLY_ON_BOCHS.contains(&guest.name))
     }
 
     /// Does this case never end by itself? `hostile` judges the spinning one by its neighbour. Where the CPU delivers page faults, a

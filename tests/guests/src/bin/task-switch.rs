@@ -1,0 +1,7 @@
+//! Hardware task switches.
+#![no_std]
+#![no_main]
+
+mod common;
+
+common::guest!("task-switch");
