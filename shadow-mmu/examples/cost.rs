@@ -2,7 +2,7 @@
 //!
 //! ```text
 //! cargo build --release -p shadow-mmu --example cost
-//! valgrind --tool=callgrind target/release/examples/cost <path> <times>      (or: perf stat -e instructions:u ...)
+//! valgrind --tool=callgrind target/release/examples/cost <path> <times> [<policy>]      (or: perf stat -e instructions:u ...)
 //! ```
 //!
 //! The cost of a path, with the loop's own cost (path `nothing`), is the difference between two runs, divided by the difference
@@ -13,7 +13,7 @@ use std::process::ExitCode;
 
 use shadow_mmu::{
     Access, AccessKind, CmpxchgError, Config, ControlWrite, Controls, Fault, Gfn, GfnKind, Gpa, GuestMem, Gva, Pfn,
-    Privilege, Refused, ShadowMmu, Spte, TableMem, cr0, cr4, efer,
+    Policy, Privilege, Refused, ShadowMmu, Spte, TableMem, cr0, cr4, efer,
 };
 
 const GUEST_FRAMES: u64 = 1024;
@@ -89,16 +89,16 @@ impl TableMem for Tables {
 
 type Mmu = ShadowMmu<Memory, Tables, ()>;
 
-fn blank() -> Mmu {
+fn blank(policy: Policy) -> Mmu {
     let memory = Memory(vec![Cell::new(0); GUEST_FRAMES as usize * 1024]);
     let tables = Tables(vec![[Spte::ABSENT; 512]; TABLE_FRAMES as usize]);
-    let config = Config::new((0..TABLE_FRAMES).map(Pfn::new).collect(), GUEST_FRAMES);
+    let config = Config { policy, ..Config::new((0..TABLE_FRAMES).map(Pfn::new).collect(), GUEST_FRAMES) };
     ShadowMmu::new(memory, tables, (), config).expect("a good configuration")
 }
 
 /// Directories in frames 1 and 3, one table in frame 2: 512 pages from frame 16 on.
-fn machine() -> Mmu {
-    let mut mmu = blank();
+fn machine(policy: Policy) -> Mmu {
+    let mut mmu = blank(policy);
     mmu.mem().put(0x1000, 0x2067);
     mmu.mem().put(0x3000, 0x2067);
     for page in 0..512u32 {
@@ -110,8 +110,8 @@ fn machine() -> Mmu {
 }
 
 /// The same for PAE paging, with PDPTs in frames 1 and 3, which name the directories in frames 4 and 5.
-fn wide_machine() -> Mmu {
-    let mut mmu = blank();
+fn wide_machine(policy: Policy) -> Mmu {
+    let mut mmu = blank(policy);
     for (pdpt, directory) in [(0x1000, 0x4000), (0x3000, 0x5000)] {
         mmu.mem().put(pdpt, directory | 1);
         mmu.mem().put(directory.into(), 0x2067);
@@ -132,8 +132,8 @@ fn wide_load(mmu: &mut Mmu, frame: u64, why: ControlWrite) {
 
 /// The same for 4-level paging, with PML4s in frames 1 and 3, a PDPT in frame 4 and a directory in frame 5; kernel and user have used
 /// it.
-fn long_machine() -> Mmu {
-    let mut mmu = blank();
+fn long_machine(policy: Policy) -> Mmu {
+    let mut mmu = blank(policy);
     for (entry, table) in [(0x1000, 0x4000), (0x3000, 0x4000), (0x4000, 0x5000), (0x5000, 0x2000)] {
         mmu.mem().put(entry, table | 0x67);
     }
@@ -184,10 +184,14 @@ fn main() -> ExitCode {
     let mut arguments = std::env::args().skip(1);
     let path = arguments.next().unwrap_or_default();
     let times: u64 = arguments.next().and_then(|n| n.parse().ok()).unwrap_or(1000);
+    let Ok(policy) = arguments.next().unwrap_or_else(|| "write-protect".into()).parse::<Policy>() else {
+        eprintln!("cost: policy: expected {}", Policy::WORDS);
+        return ExitCode::FAILURE;
+    };
     let mut mmu = match path.split('-').next() {
-        Some("pae") => wide_machine(),
-        Some("long") => long_machine(),
-        _ => machine(),
+        Some("pae") => wide_machine(policy),
+        Some("long") => long_machine(policy),
+        _ => machine(policy),
     };
     for n in 0..times {
         let page = 1 + n % 500;
@@ -232,6 +236,23 @@ fn main() -> ExitCode {
             "invlpg" => {
                 let _plan = mmu.on_invlpg(std::hint::black_box(Gva::new(page << 12)));
             }
+            // The guest writes an entry natively, then INVLPG: for tables out of sync and the virtual TLB.
+            "native-invlpg" => {
+                if n == 0 {
+                    mmu.mem().put(0x2000 + 2044, 0x2067);
+                    touch(&mut mmu, 511, AccessKind::Write);
+                    (1..501).for_each(|page| touch(&mut mmu, page, AccessKind::Write));
+                }
+                mmu.mem().put(0x2000 + page * 4, frame << 12 | 0x67);
+                let _plan = mmu.on_invlpg(std::hint::black_box(Gva::new(page << 12)));
+            }
+            // The first write to a table, 64 native writes, and a CR3 load.
+            "native-cr3" => {
+                mmu.mem().put(0x2000 + 2044, 0x2067);
+                touch(&mut mmu, 511, AccessKind::Write);
+                (1..65).for_each(|page| mmu.mem().put(0x2000 + page * 4, (page as u32 + frame % 16) << 12 | 0x67));
+                load(&mut mmu, 1, ControlWrite::Cr3);
+            }
             // A write fault on a tracked table, up to the answer "emulate".
             "trap" => {
                 mmu.mem().put(0x27fc, 0x2067);
@@ -245,9 +266,12 @@ fn main() -> ExitCode {
                 let _outcome = mmu.on_fault(std::hint::black_box(fault));
             }
             _ => {
-                eprintln!("usage: cost nothing|ptemod|ptenew|hidden|ptezap|cr3|cr3same|invlpg|trap|true [times]");
-                eprintln!("       cost pae-ptemod|pae-hidden|pae-cr3 [times]");
-                eprintln!("       cost long-ptemod|long-hidden|long-views|long-cr3 [times]");
+                eprintln!(
+                    "usage: cost nothing|ptemod|ptenew|hidden|ptezap|cr3|cr3same|invlpg|trap|true [times [policy]]"
+                );
+                eprintln!("       cost native-invlpg|native-cr3 [times [policy]]");
+                eprintln!("       cost pae-ptemod|pae-hidden|pae-cr3 [times [policy]]");
+                eprintln!("       cost long-ptemod|long-hidden|long-views|long-cr3 [times [policy]]");
                 return ExitCode::FAILURE;
             }
         }

@@ -232,7 +232,7 @@ impl<G: GuestMem, T: TableMem, O: Observer> ShadowMmu<G, T, O> {
         check(frame.may_map(), 13, "a leaf maps a frame that does not count as accessed")?;
         check(!spte.writable() || frame.may_write(), 13, "a frame that does not count as written is writable")?;
         let role = page.key.role;
-        if role.is_place() || role.is_table() && self.frames.get(page.key.gfn)?.unsync {
+        if role.is_place() || role.is_table() && self.frames.get(page.key.gfn)?.is_unsync() {
             // What the entry grants was right at some time since the last flush; no snapshot shows when.
             return Ok(());
         }
@@ -348,13 +348,13 @@ impl<G: GuestMem, T: TableMem, O: Observer> ShadowMmu<G, T, O> {
 
     /// I5: only leaf tables that nobody watches, and no more than the policy allows.
     fn audit_unsync(&self, gfn: Gfn, frame: &Frame) -> Audit {
-        check(frame.unsync == self.unsync.has(gfn), 5, "the list of tables out of sync is wrong")?;
-        if !frame.unsync {
+        check(frame.is_unsync() == self.unsync.has(gfn), 5, "the list of tables out of sync is wrong")?;
+        if !frame.is_unsync() {
             return Ok(());
         }
         check(frame.upper == 0, 5, "a table above the leaves is out of sync")?;
         check(frame.tables != 0 && frame.watches == 0, 5, "a frame that is no table, or watched, is out of sync")?;
-        check(self.unsync.len() <= self.policy.sync.unsync_limit(), 5, "too many tables are out of sync")
+        check(self.unsync.is_sound(), 5, "more tables are out of sync than there are snapshots")
     }
 
     /// Pages of a guest frame, and how many of them shadow it as a table. No two have the same role.

@@ -41,6 +41,8 @@ counters! {
     SpteUpdated = "sptes-updated",
     /// A shadow entry was made by a table write, before anyone asked for it.
     SpteEager = "sptes-eager",
+    /// A shadow entry was made beside the one that a fault asked for.
+    SptePrefetched = "sptes-prefetched",
     /// A shadow entry was cleared.
     SpteZapped = "sptes-zapped",
     /// A shadow entry lost its right to write because its frame became tracked.
@@ -61,6 +63,12 @@ counters! {
     EntrySynced = "entries-synced",
     /// The virtual TLB was emptied.
     TlbDropped = "tlb-drops",
+    /// A root was given up because the root cache is smaller than the guest's address spaces.
+    RootDropped = "roots-dropped",
+    /// An upper table's shadow was given up because writes flooded it.
+    TableFlooded = "tables-flooded",
+    /// A leaf table's shadow was given up because the guest took right after right away.
+    TableTornDown = "tables-torn-down",
     /// A control register load found its root in the pool.
     RootHit = "root-hits",
     /// A control register load had to make a root.

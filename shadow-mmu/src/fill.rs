@@ -126,10 +126,14 @@ impl<G: GuestMem, T: TableMem, O: Observer> ShadowMmu<G, T, O> {
             return self.fetch_only((page, gva.slot(Level::L1)), walk, gva);
         }
         let stored = self.set_leaf((page, gva.slot(Level::L1)), walk.gfn, spte, gva)?;
+        self.note_made(page, gva.slot(Level::L1))?;
         if access.is_write() && !spte.writable() {
             // The frame became tracked by this very fault: a table that maps itself.
             self.counters.add(Counter::TrackedWrite);
             return Ok(Outcome::EmulateWrite(walk.gpa(gva)));
+        }
+        if self.policy.prefetch > 1 && stored == Stored::New {
+            self.prefetch::<F>(walk, page, gva)?;
         }
         self.counters.add(if stored == Stored::Same { Counter::SpuriousFault } else { Counter::HiddenFault });
         Ok(Outcome::Resume)

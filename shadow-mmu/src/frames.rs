@@ -28,8 +28,14 @@ pub(crate) struct Frame {
     pub(crate) watches: u16,
     /// What was done to it since the caller last asked.
     pub(crate) uses: Uses,
-    /// Its shadows may be out of sync: the guest writes it natively.
-    pub(crate) unsync: bool,
+    /// Writes that were followed in `write_epoch`, up to the policy's patience.
+    pub(crate) writes: u8,
+    /// Flush epoch to which `writes` belongs.
+    pub(crate) write_epoch: u32,
+    /// Writes of the kind that may give up the shadow of this table, since the last of another kind.
+    pub(crate) burst: u8,
+    /// If not 0, its shadows may be out of sync, and the guest writes it natively: one more than the number of its snapshot.
+    pub(crate) snapshot: u16,
 }
 
 bitflags! {
@@ -58,7 +64,13 @@ impl Frame {
     /// Is it a table whose shadows follow every write?
     #[inline]
     pub(crate) const fn followed(&self) -> bool {
-        self.tables != 0 && !self.unsync
+        self.tables != 0 && !self.is_unsync()
+    }
+
+    /// May its shadows be out of sync?
+    #[inline]
+    pub(crate) const fn is_unsync(&self) -> bool {
+        self.snapshot != 0
     }
 
     /// May a shadow entry grant writes to it, as far as this frame is concerned? I4, I13.
@@ -90,7 +102,10 @@ impl Frames {
             upper: 0,
             watches: 0,
             uses: Uses::all(),
-            unsync: false,
+            writes: 0,
+            write_epoch: 0,
+            burst: 0,
+            snapshot: 0,
         };
         Self { frames: vec![frame; count] }
     }

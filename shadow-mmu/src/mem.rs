@@ -3,8 +3,11 @@
 //! `GuestMem` is guest memory as the CPU's page walker would see it; `TableMem` holds the shadow tables. Both are mocked in the
 //! tests. Neither hands out references: the guest, another CPU or the MMU may change that memory at any time.
 
-use crate::addr::{Gfn, Gpa, Pfn};
+use crate::addr::{Gfn, Gpa, PAGE_SIZE, Pfn};
 use crate::pte::Spte;
+
+/// Bytes of a frame.
+pub const FRAME_BYTES: usize = PAGE_SIZE as usize;
 
 /// What stands behind a guest frame number.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -57,6 +60,15 @@ pub trait GuestMem {
 
     /// Reads an 8-byte entry; `None` if there is no memory.
     fn read_u64(&self, gpa: Gpa) -> Option<u64>;
+
+    /// Copies a whole frame; says whether there is memory. Worth an own implementation where memory can be copied faster.
+    fn read_frame(&self, gfn: Gfn, bytes: &mut [u8; FRAME_BYTES]) -> bool {
+        bytes.chunks_exact_mut(8).zip((0..PAGE_SIZE).step_by(8)).all(|(chunk, offset)| {
+            let word = self.read_u64(gfn.base().add(offset));
+            chunk.copy_from_slice(&word.unwrap_or(0).to_le_bytes());
+            word.is_some()
+        })
+    }
 
     /// Replaces a 4-byte entry if it still is `old`.
     ///

@@ -187,6 +187,12 @@ pub struct ShadowMmu<G, T, O = ()> {
     pub(crate) opened: [Option<Opened>; MAX_OPEN],
     /// Tables out of sync.
     pub(crate) unsync: UnsyncSet,
+    /// The write that is being followed took a right away.
+    pub(crate) took_right: bool,
+    /// The cached roots, in no order, if their number is bounded.
+    pub(crate) roots: Vec<PageId>,
+    /// Counts loads of roots, for the pages' stamps.
+    pub(crate) loads: u32,
     /// The highest level of a guest page that was filled in parts since the virtual TLB was emptied.
     pub(crate) large: u8,
     /// Where shadow code is mapped.
@@ -234,6 +240,9 @@ impl<G: GuestMem, T: TableMem, O: Observer> ShadowMmu<G, T, O> {
             stopped: None,
             opened: [None; MAX_OPEN],
             unsync: UnsyncSet::new(config.policy.sync.unsync_limit()),
+            took_right: false,
+            roots: Vec::with_capacity(config.policy.root_limit()),
+            loads: 0,
             large: 0,
             window: Window::new(),
         })
@@ -461,7 +470,7 @@ impl<G: GuestMem, T: TableMem, O: Observer> ShadowMmu<G, T, O> {
         if self.frames.find(gfn).is_none() {
             return Ok(());
         }
-        if self.frames.get(gfn)?.unsync {
+        if self.frames.get(gfn)?.is_unsync() {
             self.resync(gfn)?;
         }
         let frame = self.frames.get_mut(gfn)?;

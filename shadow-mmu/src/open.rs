@@ -102,6 +102,7 @@ impl<G: GuestMem, T: TableMem, O: Observer> ShadowMmu<G, T, O> {
         };
         let slot = gva.slot(Level::L1);
         self.set_leaf((page, slot), walk.gfn, propagate(leaf, Cause::Access(access)), gva)?;
+        self.note_made(page, slot)?;
         Ok(Opened { page: self.pool.id(page)?, slot, gfn: walk.gfn, gva })
     }
 

@@ -41,10 +41,10 @@ impl SyncPolicy {
     }
 
     /// The bound on tables out of sync.
-    pub(crate) fn unsync_limit(self) -> usize {
+    pub(crate) fn unsync_limit(self) -> u16 {
         match self {
             Self::WriteProtect | Self::VirtualTlb => 0,
-            Self::Unsync { tables } => usize::from(tables.clamp(1, Self::MAX_UNSYNC)),
+            Self::Unsync { tables } => tables.clamp(1, Self::MAX_UNSYNC),
         }
     }
 }
@@ -59,12 +59,50 @@ pub struct Policy {
     /// Give up the shadow of a table that is written by user code, or by less than a whole entry, or that nothing links any
     /// more: it is probably data by now.
     pub reuse_detection: bool,
+    /// Under [`Unsync`](SyncPolicy::Unsync): how many writes to a leaf table since the last flush of the whole TLB are followed, before
+    /// one lets it go. One write is cheaper followed than found by comparing a table.
+    pub patience: u8,
+    /// A fault fills the entries above its own as well, as long as their guest entries have A set, within an aligned block of this
+    /// many entries; a power of two up to [`MAX_PREFETCH`](Self::MAX_PREFETCH), 1 for the one entry only.
+    pub prefetch: u16,
+    /// How many roots are kept beside the current one, the last used; 0 drops each root when another is loaded. A root goes with
+    /// its upper tables; leaf tables stay for who links them next. [`ALL_ROOTS`](Self::ALL_ROOTS) keeps what fits into the pool.
+    pub root_cache: u16,
+    /// This many writes to a table above the leaves, without a new link below it in between, give up its shadow: the guest fills or
+    /// clears it as a whole. 0 for never.
+    pub flood: u8,
+    /// This many writes in a row that each take a right out of the shadow give up a leaf table's shadow: the guest tears the
+    /// address space down, or write-protects it for a fork. 0 for never. Tables out of sync see no such writes.
+    pub teardown: u8,
 }
 
 impl Policy {
     /// What a VM has that says nothing.
-    pub const DEFAULT: Self =
-        Self { sync: SyncPolicy::WriteProtect, eager_fill: EagerFill::IfAccessed, reuse_detection: true };
+    pub const DEFAULT: Self = Self {
+        sync: SyncPolicy::WriteProtect,
+        eager_fill: EagerFill::IfAccessed,
+        reuse_detection: true,
+        patience: 1,
+        prefetch: 1,
+        root_cache: Self::ALL_ROOTS,
+        flood: 0,
+        teardown: 0,
+    };
+
+    /// As many roots as fit into the pool.
+    pub const ALL_ROOTS: u16 = u16::MAX;
+
+    /// The largest bounded root cache.
+    pub const MAX_ROOTS: u16 = 1024;
+    /// The largest block: all entries of a table.
+    pub const MAX_PREFETCH: u16 = 512;
+}
+
+impl Policy {
+    /// Places for bounded roots: the cached ones, the current, and one more while a new one is made.
+    pub(crate) fn root_limit(&self) -> usize {
+        if self.root_cache == Self::ALL_ROOTS { 0 } else { usize::from(self.root_cache).saturating_add(2) }
+    }
 }
 
 impl Default for Policy {
@@ -85,8 +123,7 @@ impl fmt::Display for PolicyError {
 
 impl Policy {
     /// What a policy is written as: words with commas between them.
-    pub const WORDS: &'static str =
-        "write-protect, unsync, unsync:N or vtlb, and switches with commas between: eager=on|off, reuse=on|off";
+    pub const WORDS: &'static str = "write-protect, unsync, unsync:N or vtlb, and switches with commas between: eager=on|off, reuse=on|off, patience=N, prefetch=N, roots=N|all, flood=N, teardown=N";
 
     /// Reads one word into the policy.
     fn read(&mut self, word: &str) -> Option<()> {
@@ -111,6 +148,14 @@ impl Policy {
         match key {
             "eager" => self.eager_fill = if on_off(value)? { EagerFill::IfAccessed } else { EagerFill::Never },
             "reuse" => self.reuse_detection = on_off(value)?,
+            "prefetch" => {
+                self.prefetch = number(value, 1, Self::MAX_PREFETCH).filter(|n| n.is_power_of_two())?;
+            }
+            "patience" => self.patience = number(value, 0, u8::MAX.into())? as u8,
+            "roots" if value == "all" => self.root_cache = Self::ALL_ROOTS,
+            "roots" => self.root_cache = number(value, 0, Self::MAX_ROOTS)?,
+            "flood" => self.flood = number(value, 0, u8::MAX.into())? as u8,
+            "teardown" => self.teardown = number(value, 0, u8::MAX.into())? as u8,
             _ => return None,
         }
         Some(())
@@ -158,7 +203,22 @@ mod tests {
             read("reuse=off,vtlb"),
             Ok(Policy { sync: SyncPolicy::VirtualTlb, reuse_detection: false, ..Policy::DEFAULT })
         );
-        for wrong in ["", "unsync:0", "unsync:9999", "vtlb:3", "eager", "eager=1", "vtlb,", "Unsync", "vtlb reuse=on"] {
+        for wrong in [
+            "",
+            "unsync:0",
+            "unsync:9999",
+            "vtlb:3",
+            "eager",
+            "eager=1",
+            "vtlb,",
+            "Unsync",
+            "vtlb reuse=on",
+            "prefetch=3",
+            "prefetch=1024",
+            "roots=",
+            "roots=2000",
+            "flood=256",
+        ] {
             assert_eq!(read(wrong), Err(PolicyError), "{wrong}");
         }
     }

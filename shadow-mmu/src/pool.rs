@@ -33,6 +33,8 @@ pub(crate) struct Page {
     pub(crate) next_same: u32,
     /// Flush epoch in which it was freed.
     pub(crate) freed_epoch: u32,
+    /// Of a root: the number of its last load.
+    pub(crate) stamp: u32,
     /// It was used since it was last considered for eviction. One store, where a touch would be a dozen.
     pub(crate) used: bool,
     /// Which entries are present.
@@ -116,6 +118,7 @@ impl Pool {
                 parents: NIL,
                 next_same: NIL,
                 freed_epoch: 0,
+                stamp: 0,
                 used: false,
                 present: [0; SLOTS / 64],
                 prev: NIL,
@@ -180,6 +183,8 @@ impl Pool {
         let page = self.get_mut(index)?;
         page.key = key;
         page.live = true;
+        page.stamp = 0;
+        page.stamp = 0;
         page.generation = page.generation.wrapping_add(1);
         page.parents = NIL;
         page.next_same = NIL;

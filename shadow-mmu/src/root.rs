@@ -111,7 +111,12 @@ impl<G: GuestMem, T: TableMem, O: Observer> ShadowMmu<G, T, O> {
         if root != self.ctx.root {
             let before = core::mem::replace(&mut self.ctx.root, root);
             match self.switch(self.root_key(&self.ctx)) {
-                Ok(id) => self.root = Some(id),
+                Ok(id) => {
+                    self.root = Some(id);
+                    if let Err(trouble) = self.bound_roots(id) {
+                        return Err(ControlFault::Stop(self.stop(trouble)));
+                    }
+                }
                 Err(trouble) => {
                     self.ctx.root = before;
                     return Err(ControlFault::Stop(self.stop(trouble)));
@@ -249,6 +254,7 @@ impl<G: GuestMem, T: TableMem, O: Observer> ShadowMmu<G, T, O> {
         }
         let root = self.switch(self.root_key(ctx))?;
         (self.root, self.side_roots) = (Some(root), [None; 2]);
+        self.bound_roots(root)?;
         let follows = ctx.mode == PagingMode::Pae && !self.policy.sync.is_vtlb();
         if follows { self.follow_pdptes(ctx, root.index) } else { Ok(()) }
     }

@@ -27,6 +27,8 @@ pub(crate) enum Stored {
     New,
     /// It was present and is different now.
     Changed,
+    /// It maps the same frame, but grants no writes any more.
+    Weaker,
     /// It was like this already.
     Same,
 }
@@ -85,7 +87,9 @@ impl<G: GuestMem, T: TableMem, O: Observer> ShadowMmu<G, T, O> {
                     // I4, I10: the TLB may keep the right until somebody asks.
                     old_frame.stale_epoch = epoch;
                 }
-                if moved {
+                if !moved {
+                    stored = Stored::Weaker;
+                } else {
                     self.links.remove(&mut old_frame.rmap, node)?;
                     self.links.insert(&mut self.frames.get_mut(gfn)?.rmap, node, target)?;
                 }
@@ -195,6 +199,10 @@ impl<G: GuestMem, T: TableMem, O: Observer> ShadowMmu<G, T, O> {
         room: &mut Reservation,
     ) -> Result<u32, Trouble> {
         self.pool.touch(page)?;
+        let parent = self.pool.get(page)?.key;
+        if parent.role.is_table() {
+            self.frames.get_mut(parent.gfn)?.burst = 0;
+        }
         let child = match self.find(key)? {
             Some(child) => {
                 self.pool.touch(child)?;
@@ -235,7 +243,7 @@ impl<G: GuestMem, T: TableMem, O: Observer> ShadowMmu<G, T, O> {
     /// Makes the page of a key. The frame of a guest table is tracked from here on.
     pub(crate) fn make(&mut self, key: Key, room: &mut Reservation) -> Result<u32, Trouble> {
         let upper = key.role.is_table() && !key.role.is_leaf_table();
-        if upper && self.frames.get(key.gfn)?.unsync {
+        if upper && self.frames.get(key.gfn)?.is_unsync() {
             self.resync(key.gfn)?;
         }
         let index = self.pool.take(room, key)?;
@@ -301,9 +309,9 @@ impl<G: GuestMem, T: TableMem, O: Observer> ShadowMmu<G, T, O> {
             frame.tables = frame.tables.checked_sub(1).ok_or(Broken(4))?;
             let upper = u16::from(!key.role.is_leaf_table());
             frame.upper = frame.upper.checked_sub(upper).ok_or(Broken(4))?;
-            if frame.tables == 0 && frame.unsync {
-                frame.unsync = false;
-                self.unsync.remove(key.gfn);
+            if frame.tables == 0 && frame.is_unsync() {
+                let snapshot = core::mem::replace(&mut frame.snapshot, 0);
+                self.unsync.remove(key.gfn, snapshot);
             } else if was && !frame.tracked() {
                 self.observer.event(Event::Untrack { frame: key.gfn.base() });
             }
@@ -344,7 +352,7 @@ impl<G: GuestMem, T: TableMem, O: Observer> ShadowMmu<G, T, O> {
         Err(Broken(9))
     }
 
-    /// Gives up every shadow of a guest table. Its frame is plain again, unless it is watched.
+    /// Gives up every shadow of a guest table that seems to be data by now. Its frame is plain again, unless it is watched.
     pub(crate) fn unshadow(&mut self, gfn: Gfn) -> Result<(), Trouble> {
         self.counters.add(Counter::TableReused);
         self.give_up_tables(gfn)

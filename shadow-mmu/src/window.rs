@@ -201,7 +201,7 @@ impl<G: GuestMem, T: TableMem, O: Observer> ShadowMmu<G, T, O> {
             self.link_directory::<F>(self.root.ok_or(Broken(8))?.index, walk, gva, &mut room)?;
         }
         let key = self.key_on_path::<F>(walk, gva, Level::L1).code();
-        if key.role.is_table() && self.frames.get(key.gfn)?.unsync {
+        if key.role.is_table() && self.frames.get(key.gfn)?.is_unsync() {
             self.resync(key.gfn)?;
         }
         let page = self.link((directory, place.slot(Level::L2)), key, place, &mut room)?;

@@ -1,5 +1,6 @@
 //! The guest wrote a tracked table: every shadow of that table follows, entry by entry.
 
+use crate::access::Perms;
 use crate::addr::{Gfn, Gpa, Gva, Level, PAGE_SIZE};
 use crate::controls::{PagingCtx, PagingMode};
 use crate::counters::Counter;
@@ -11,7 +12,7 @@ use crate::mem::{GuestMem, TableMem, backing};
 use crate::mmu::ShadowMmu;
 use crate::policy::EagerFill;
 use crate::propagate::{Cause, Leaf, Rules, propagate};
-use crate::pte::{GuestFormat, GuestPte, Legacy32, Long4, Pae, frame_index, ratio_shift};
+use crate::pte::{GuestFormat, GuestPte, Legacy32, Long4, Pae, Spte, frame_index, ratio_shift};
 use crate::role::{Key, Role};
 use crate::stop::Trouble;
 use crate::table::Stored;
@@ -51,6 +52,7 @@ impl<G: GuestMem, T: TableMem, O: Observer> ShadowMmu<G, T, O> {
         let first = gpa.offset();
         let last = first.saturating_add(len as u64).min(PAGE_SIZE).wrapping_sub(1);
         let mut reported = false;
+        self.took_right = false;
         let mut index = self.frames.get(gfn)?.pages;
         while index != NIL {
             let page = self.pool.get(index)?;
@@ -73,7 +75,7 @@ impl<G: GuestMem, T: TableMem, O: Observer> ShadowMmu<G, T, O> {
             }
             index = next;
         }
-        Ok(())
+        if self.policy.flood | self.policy.teardown != 0 { self.count_burst(gfn) } else { Ok(()) }
     }
 
     #[inline]
@@ -168,31 +170,39 @@ impl<G: GuestMem, T: TableMem, O: Observer> ShadowMmu<G, T, O> {
         if let Some(raw) = F::read(&self.mem, entry)
             && let GuestPte::Leaf { gfn, perms, accessed: true, dirty } =
                 F::decode(raw, Level::L1, &role.ctx(&self.ctx))
-            && let Some(frame) = self.frames.find(gfn)
-            && frame.may_map()
-            && let (Some((pfn, rom)), may_write) = (backing(self.mem.kind(gfn)), frame.may_write())
+            && let Some(spte) = self.unasked_leaf(gfn, (perms & role.perms(), dirty), Rules::of::<F>(role, self.pkru))
         {
-            let leaf = Leaf {
-                pfn,
-                perms: perms & role.perms(),
-                accessed: true,
-                dirty,
-                writable_frame: !rom && may_write,
-                rules: Rules::of::<F>(role, self.pkru),
-            };
-            let spte = propagate(leaf, Cause::GpteWrite);
             if F::SPLIT && !spte.present() {
+                self.took_right |= present;
                 return if present { self.zap(page, slot) } else { Ok(()) };
             }
             let stored = self.set_leaf((page, slot), gfn, spte, Gva::new(0))?;
             match stored {
                 Stored::New => self.counters.add(Counter::SpteEager),
                 Stored::Changed => self.counters.add(Counter::SpteUpdated),
+                Stored::Weaker => {
+                    self.took_right = true;
+                    self.counters.add(Counter::SpteUpdated);
+                }
                 Stored::Same => {}
             }
             return Ok(());
         }
-        if present { self.zap(page, slot) } else { Ok(()) }
+        if !present {
+            return Ok(());
+        }
+        self.took_right = true;
+        self.zap(page, slot)
+    }
+
+    /// The entry for a page that has A set, though nobody asks for it now; if it may be mapped at all.
+    #[inline]
+    pub(crate) fn unasked_leaf(&self, gfn: Gfn, (perms, dirty): (Perms, bool), rules: Rules) -> Option<Spte> {
+        let frame = self.frames.find(gfn).filter(|frame| frame.may_map())?;
+        let (pfn, rom) = backing(self.mem.kind(gfn))?;
+        let writable_frame = !rom && frame.may_write();
+        let leaf = Leaf { pfn, perms, accessed: true, dirty, writable_frame, rules };
+        Some(propagate(leaf, Cause::GpteWrite))
     }
 
     /// An entry of an upper table: the link stays if it still is the right one, else it goes and the next access links anew.

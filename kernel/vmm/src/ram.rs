@@ -4,7 +4,7 @@ use alloc::vec::Vec;
 use core::fmt;
 use gnomon_hw::frames::{self, Owner, VmId};
 use gnomon_hw::phys::GuestWindow;
-use shadow_mmu::{CmpxchgError, Gfn, GfnKind, Gpa, GuestMem, Pfn};
+use shadow_mmu::{CmpxchgError, FRAME_BYTES, Gfn, GfnKind, Gpa, GuestMem, Pfn};
 
 use crate::memory_map::{self, Backing};
 
@@ -132,6 +132,10 @@ impl GuestMem for GuestRam {
     fn read_u64(&self, gpa: Gpa) -> Option<u64> {
         let (pfn, offset) = self.place(gpa)?;
         self.window.load_u64(pfn, offset).ok()
+    }
+
+    fn read_frame(&self, gfn: Gfn, bytes: &mut [u8; FRAME_BYTES]) -> bool {
+        self.place(gfn.base()).is_some_and(|(pfn, _)| self.window.copy_frame(pfn, bytes).is_ok())
     }
 
     fn cmpxchg_u32(&self, gpa: Gpa, old: u32, new: u32) -> Result<(), CmpxchgError> {

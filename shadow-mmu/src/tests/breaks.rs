@@ -77,7 +77,7 @@ fn i4_a_tracked_frame_is_writable() {
 #[test]
 fn i5_what_is_no_leaf_table_goes_out_of_sync() {
     let set = |mmu: &mut Mmu, gfn: u64| {
-        mmu.frames.get_mut(Gfn::new(gfn)).unwrap().unsync = true;
+        mmu.frames.get_mut(Gfn::new(gfn)).unwrap().snapshot = 1;
         mmu.unsync.force(Gfn::new(gfn));
     };
     breaks(5, |mmu| set(mmu, 1));
@@ -86,10 +86,10 @@ fn i5_what_is_no_leaf_table_goes_out_of_sync() {
         set(mmu, 2);
         mmu.frames.get_mut(Gfn::new(2)).unwrap().watches = 1;
     });
-    // The policy of this machine allows none at all.
+    // This machine has no snapshots.
     breaks(5, |mmu| set(mmu, 2));
     breaks(5, |mmu| mmu.unsync.force(Gfn::new(2)));
-    breaks(5, |mmu| mmu.frames.get_mut(Gfn::new(2)).unwrap().unsync = true);
+    breaks(5, |mmu| mmu.frames.get_mut(Gfn::new(2)).unwrap().snapshot = 1);
 }
 
 #[test]

@@ -194,11 +194,21 @@ fn policy() -> impl Strategy<Value = Policy> {
         (1u16..4).prop_map(|tables| SyncPolicy::Unsync { tables }),
     ];
     let eager = prop_oneof![Just(EagerFill::Never), Just(EagerFill::IfAccessed)];
-    (sync, eager, any::<bool>()).prop_map(|(sync, eager_fill, reuse_detection)| Policy {
-        sync,
-        eager_fill,
-        reuse_detection,
-    })
+    let prefetch = prop_oneof![Just(1u16), Just(4), Just(512)];
+    let roots = prop_oneof![2 => Just(Policy::ALL_ROOTS), 1 => 0u16..3];
+    let bursts = (prop_oneof![Just(0u8), 1u8..5], prop_oneof![Just(0u8), 1u8..5], 0u8..3);
+    (sync, eager, any::<bool>(), prefetch, roots, bursts).prop_map(
+        |(sync, eager_fill, reuse_detection, prefetch, root_cache, (flood, teardown, patience))| Policy {
+            sync,
+            eager_fill,
+            reuse_detection,
+            prefetch,
+            root_cache,
+            flood,
+            teardown,
+            patience,
+        },
+    )
 }
 
 fn setup() -> impl Strategy<Value = Setup> {

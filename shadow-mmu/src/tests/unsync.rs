@@ -5,11 +5,11 @@ use super::reference::Verdict;
 use super::scenarios::{LEAF_TABLE, SETUP, count, faults, paged};
 use crate::{Counter, Gfn, Policy, SyncPolicy};
 
-const POLICY: Policy = Policy { sync: SyncPolicy::Unsync { tables: 4 }, ..Policy::DEFAULT };
+const POLICY: Policy = Policy { sync: SyncPolicy::Unsync { tables: 4 }, patience: 0, ..Policy::DEFAULT };
 const UNSYNC: Setup = Setup { policy: POLICY, ..SETUP };
 
 fn is_unsync(machine: &Machine, frame: u64) -> bool {
-    machine.mmu.frames.get(Gfn::new(frame)).unwrap().unsync
+    machine.mmu.frames.get(Gfn::new(frame)).unwrap().is_unsync()
 }
 
 /// The table of `paged` is out of sync, by a write that changes nothing.
@@ -173,7 +173,21 @@ fn rule_7_a_table_that_was_away_comes_back_in_step() {
 }
 
 #[test]
-fn rule_8_the_oldest_makes_room() {
+fn rule_8_a_single_write_is_followed() {
+    let mut machine = paged(Setup { policy: Policy { patience: 1, ..POLICY }, ..SETUP });
+    machine.read(0x5000, USER);
+    for round in 1..4 {
+        point(&mut machine, 5, 0x9067);
+        assert_eq!((is_unsync(&machine, 2), count(&machine, Counter::TrackedWrite)), (false, round));
+        machine.set_cr3(1);
+    }
+    point(&mut machine, 5, 0xa067);
+    point(&mut machine, 5, 0xb067);
+    assert!(is_unsync(&machine, 2));
+}
+
+#[test]
+fn rule_9_the_oldest_makes_room() {
     let mut machine = paged(Setup { policy: Policy { sync: SyncPolicy::Unsync { tables: 2 }, ..POLICY }, ..SETUP });
     for table in 4..7u64 {
         machine.write(0x1000 + table * 4, SUPERVISOR, table << 12 | 0x67);
@@ -199,7 +213,7 @@ fn an_evicted_table_is_plain_memory() {
     assert!(count(&machine, Counter::TableEvicted) > 8);
     for table in 4..20u64 {
         let frame = machine.mmu.frames.get(Gfn::new(table)).unwrap();
-        assert!(frame.tables != 0 || !frame.unsync);
+        assert!(frame.tables != 0 || !frame.is_unsync());
     }
 }
 

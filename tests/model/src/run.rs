@@ -16,12 +16,18 @@ const SYNC: [SyncPolicy; 4] =
 /// The machine that bytes stand for.
 #[must_use]
 pub fn setup(bytes: [u8; SETUP]) -> Setup {
-    let [pool, switches, ..] = bytes;
+    let [pool, switches, mode, variant] = bytes;
     let on = |bit: u32| switches >> bit & 1 != 0;
     let policy = Policy {
         sync: SYNC[usize::from(switches >> 5) % SYNC.len()],
         eager_fill: if on(0) { EagerFill::IfAccessed } else { EagerFill::Never },
         reuse_detection: on(1),
+        // The other switches follow bytes that choose something else as well.
+        patience: variant & 1,
+        prefetch: [1, 4][usize::from(variant >> 1 & 1)],
+        root_cache: [Policy::ALL_ROOTS, 1][usize::from(variant >> 2 & 1)],
+        flood: mode >> 4 & 3,
+        teardown: mode >> 6,
     };
     let pool = [16, 24, 48, 200][usize::from(pool) % 4];
     Setup { pool, policy, caching: on(2), stepping: on(3) && on(4) }
