@@ -180,6 +180,21 @@ fn write(mmu: &mut Mmu, page: u64, gpte: u32) {
     let _plan = mmu.on_write(std::hint::black_box(gpa), 4);
 }
 
+fn usage() {
+    eprintln!("usage: cost nothing|ptemod|ptenew|hidden|ptezap|cr3|cr3same|invlpg|trap|true [times [policy]]");
+    eprintln!("       cost native-invlpg|native-cr3 [times [policy]]");
+    eprintln!("       cost pae-ptemod|pae-hidden|pae-cr3 [times [policy]]");
+    eprintln!("       cost long-ptemod|long-hidden|long-views|long-cr3 [times [policy]]");
+}
+
+fn build(path: &str, policy: Policy) -> Mmu {
+    match path.split('-').next() {
+        Some("pae") => wide_machine(policy),
+        Some("long") => long_machine(policy),
+        _ => machine(policy),
+    }
+}
+
 fn main() -> ExitCode {
     let mut arguments = std::env::args().skip(1);
     let path = arguments.next().unwrap_or_default();
@@ -188,11 +203,7 @@ fn main() -> ExitCode {
         eprintln!("cost: policy: expected {}", Policy::WORDS);
         return ExitCode::FAILURE;
     };
-    let mut mmu = match path.split('-').next() {
-        Some("pae") => wide_machine(policy),
-        Some("long") => long_machine(policy),
-        _ => machine(policy),
-    };
+    let mut mmu = build(&path, policy);
     for n in 0..times {
         let page = 1 + n % 500;
         let frame = (n % 700 + 20) as u32;
@@ -266,12 +277,7 @@ fn main() -> ExitCode {
                 let _outcome = mmu.on_fault(std::hint::black_box(fault));
             }
             _ => {
-                eprintln!(
-                    "usage: cost nothing|ptemod|ptenew|hidden|ptezap|cr3|cr3same|invlpg|trap|true [times [policy]]"
-                );
-                eprintln!("       cost native-invlpg|native-cr3 [times [policy]]");
-                eprintln!("       cost pae-ptemod|pae-hidden|pae-cr3 [times [policy]]");
-                eprintln!("       cost long-ptemod|long-hidden|long-views|long-cr3 [times [policy]]");
+                usage();
                 return ExitCode::FAILURE;
             }
         }

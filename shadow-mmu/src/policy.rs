@@ -67,6 +67,7 @@ pub struct Policy {
     pub prefetch: u16,
     /// How many roots are kept beside the current one, the last used; 0 drops each root when another is loaded. A root goes with
     /// its upper tables; leaf tables stay for who links them next. [`ALL_ROOTS`](Self::ALL_ROOTS) keeps what fits into the pool.
+    /// In long mode, where a guest root has several, all are kept.
     pub root_cache: u16,
     /// This many writes to a table above the leaves, without a new link below it in between, give up its shadow: the guest fills or
     /// clears it as a whole. 0 for never.

@@ -20,10 +20,10 @@ fn a_fault_fills_the_run_of_used_entries_above_it() {
     assert_eq!(count(&machine, Counter::SptePrefetched), before + 2, "11 and 12");
     let faulted = faults(&machine);
     for page in 10..13 {
-        assert_eq!(machine.write(page << 12, USER, 0), Verdict::At(u64::from(page) << 12));
+        assert_eq!(machine.write(page << 12, USER, 0), Verdict::At(page << 12));
     }
     assert_eq!(faults(&machine), faulted);
-    assert_eq!(machine.mmu.mem().word(u64::from(LEAF_TABLE) + 13 * 4), 0xd007, "A says what it said");
+    assert_eq!(machine.mmu.mem().word(LEAF_TABLE + 13 * 4), 0xd007, "A says what it said");
 }
 
 /// Loads each of the directories, and says how many roots had to be made.

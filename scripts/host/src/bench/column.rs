@@ -132,7 +132,7 @@ impl Column {
     /// Words of the guest's description.
     pub(super) fn guest_words(self) -> Vec<String> {
         match (self.backend, self.policy, self.mmu) {
-            (Backend::Bare, ..) | (Backend::Depriv, Some(Policy::WriteProtect) | None, _) => Vec::new(),
+            (Backend::Bare, ..) | (Backend::Depriv, None, _) => Vec::new(),
             (_, Some(policy), _) => vec![format!("shadow={}", name(policy))],
             (_, None, mmu) => mmu.map(|mmu| format!("mmu={}", name(mmu))).into_iter().collect(),
         }
@@ -186,5 +186,7 @@ mod tests {
         );
         let unsync = on(Backend::Depriv, Some(Mmu::Shadow), Some(Policy::Unsync));
         assert_eq!((unsync.kernel_words(), unsync.guest_words()), (vec![], vec!["shadow=unsync".into()]));
+        let reference = Column { policy: Some(Policy::WriteProtect), ..unsync };
+        assert_eq!(reference.guest_words(), ["shadow=write-protect"], "said, whatever the default is");
     }
 }
