@@ -1,5 +1,5 @@
 //! What many changes at once tell: caches of roots that are too many, and tables that are written as a whole. Each heuristic is a
-//! switch of [`Policy`](crate::Policy). A wrong guess costs faults, never more.
+//! switch of [`Policy`]. A wrong guess costs faults, never more.
 
 use crate::addr::{Gfn, Level};
 use crate::counters::Counter;
