@@ -210,7 +210,7 @@ mod tests {
         };
         assert_eq!(
             on(MachineKind::Qemu, Backend::Depriv, Some(Policy::WriteProtect)),
-            "scripts/gnomon run nanobench.elf -m 64M --icount --set marks=on -- rounds=2"
+            "scripts/gnomon run --guest 'name=nanobench mem=64M kernel=nanobench.elf shadow=write-protect -- rounds=2' --icount --set marks=on"
         );
         assert_eq!(
             on(MachineKind::Qemu, Backend::Depriv, Some(Policy::Vtlb)),
