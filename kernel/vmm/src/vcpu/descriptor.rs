@@ -318,6 +318,14 @@ mod tests {
     }
 
     #[test]
+    fn the_live_form_says_what_the_guest_wrote() {
+        for raw in [0x00cf_9a00_0000_ffff, 0x00cf_9200_0000_ffff, 0x00cf_fa00_0000_ffff, 0x004f_f612_3456_0fff] {
+            let guest = Descriptor(raw);
+            assert_eq!(guest.to_live().map(Descriptor::to_guest), Some(guest.accessed()), "{raw:#x}");
+        }
+    }
+
+    #[test]
     fn user_code_is_hidden_from_the_kernel() {
         assert!(FLAT_USER_CODE.leads_to_user());
         assert!(!FLAT_CODE.leads_to_user());
