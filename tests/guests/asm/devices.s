@@ -156,6 +156,18 @@ keyboard:
     check_eq "... once each", key_count, $2
     movb $0xff, %al
     outb %al, $PIC1 + 1
+    call wait_taken
+    movb $0xd4, %al                     # the next byte is for the mouse: reset
+    outb %al, $0x64
+    call wait_taken
+    movb $0xff, %al
+    outb %al, $0x60
+    call wait_mouse
+    check_eq "the mouse acknowledges its reset", %eax, $0xfa
+    call wait_mouse
+    check_eq "... passes its self-test", %eax, $0xaa
+    call wait_mouse
+    check_eq "... and says that it is a plain mouse", %eax, $0
     ret
 
 on_key:
@@ -181,6 +193,16 @@ wait_key:
 1:  inb $0x64, %al
     testb $1, %al
     jz 1b
+    inb $0x60, %al
+    movzbl %al, %eax
+    ret
+
+# The same from the mouse.
+wait_mouse:
+1:  inb $0x64, %al
+    andb $0x21, %al
+    cmpb $0x21, %al
+    jne 1b
     inb $0x60, %al
     movzbl %al, %eax
     ret

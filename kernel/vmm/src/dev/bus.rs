@@ -16,7 +16,7 @@ pub use self::console::ConsoleKind;
 use self::counts::Counts;
 pub use self::ide::DISKS;
 pub(super) use self::ide::Side;
-use self::lines::{Deadlines, IRQ_COM1, IRQ_KEYBOARD, NEVER};
+use self::lines::{Deadlines, IRQ_COM1, IRQ_KEYBOARD, IRQ_MOUSE, NEVER};
 use super::cmos::Cmos;
 use super::console::Console;
 use super::crtc::Crtc;
@@ -268,7 +268,7 @@ impl Bus {
             Device::System => pulse = self.system.write(port, value, &mut self.pit, now),
             Device::Keyboard => {
                 pulse = self.keyboard.write(port, value);
-                self.set_line(IRQ_KEYBOARD, self.keyboard.interrupt());
+                self.drive_keyboard();
             }
             Device::Cmos => {
                 self.cmos.write(port, value, now);
@@ -391,9 +391,11 @@ impl Bus {
     fn read_keyboard(&mut self, port: u16) -> u8 {
         let value = self.keyboard.read(port);
         if port == 0x60 {
-            self.set_line(IRQ_KEYBOARD, false); // an edge for each byte that follows
+            // An edge for each byte that follows.
+            self.set_line(IRQ_KEYBOARD, false);
+            self.set_line(IRQ_MOUSE, false);
         }
-        self.set_line(IRQ_KEYBOARD, self.keyboard.interrupt());
+        self.drive_keyboard();
         value
     }
 

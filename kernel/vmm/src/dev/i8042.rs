@@ -1,8 +1,9 @@
 //! The i8042 keyboard controller at ports 0x60 and 0x64: enough for a kernel to find it, to find a keyboard behind it that
-//! types what is typed at the host's console, and to reset the machine. There is no second (mouse) port.
+//! types what is typed at the host's console, and to reset the machine. Behind the second port is a mouse that never moves.
 
 use alloc::collections::VecDeque;
 
+use super::mouse::Mouse;
 use super::scancodes;
 
 /// Bytes that may wait in the output buffer and the keyboard; more are dropped.
@@ -17,8 +18,10 @@ const STATUS_OUTPUT_FULL: u8 = 1 << 0;
 const STATUS_SELF_TEST_PASSED: u8 = 1 << 2;
 const STATUS_LAST_WAS_COMMAND: u8 = 1 << 3;
 const STATUS_UNLOCKED: u8 = 1 << 4;
+const STATUS_MOUSE: u8 = 1 << 5;
 
 const CONFIG_INTERRUPT: u8 = 1 << 0;
+const CONFIG_MOUSE_INTERRUPT: u8 = 1 << 1;
 const CONFIG_KEYBOARD_OFF: u8 = 1 << 4;
 const CONFIG_MOUSE_OFF: u8 = 1 << 5;
 const CONFIG_TRANSLATE: u8 = 1 << 6;
@@ -27,6 +30,7 @@ const CONFIG_TRANSLATE: u8 = 1 << 6;
 const OUTPUT_RESET: u8 = 1 << 0;
 const OUTPUT_A20: u8 = 1 << 1;
 const OUTPUT_INTERRUPT: u8 = 1 << 4;
+const OUTPUT_MOUSE_INTERRUPT: u8 = 1 << 5;
 
 const ACKNOWLEDGE: u8 = 0xFA;
 const RESEND: u8 = 0xFE;
@@ -40,10 +44,16 @@ enum Next {
     KeyboardArgument(u8),
     Config,
     OutputPort,
-    /// Comes back as if the keyboard had sent it.
-    Echo,
-    /// For the port that does not exist.
-    Nowhere,
+    /// Comes back as if this device had sent it.
+    Echo(Source),
+    Mouse,
+}
+
+/// Where a byte in the output buffer is from; the controller's own count as the keyboard's.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Source {
+    Keyboard,
+    Mouse,
 }
 
 /// Whether a write asks for a reset.
@@ -53,10 +63,11 @@ pub(super) enum Pulse {
     Reset,
 }
 
-/// The controller and its keyboard.
+/// The controller, its keyboard and its mouse.
 #[derive(Clone, Debug)]
 pub(super) struct I8042 {
-    output: VecDeque<u8>,
+    output: VecDeque<(Source, u8)>,
+    mouse: Mouse,
     /// Typed scan codes that are not in the output buffer yet.
     typed: VecDeque<u8>,
     /// The keyboard sends what is typed.
@@ -73,6 +84,7 @@ impl I8042 {
         let config = CONFIG_INTERRUPT | CONFIG_MOUSE_OFF | CONFIG_TRANSLATE;
         Self {
             output: VecDeque::new(),
+            mouse: Mouse::default(),
             typed: VecDeque::new(),
             scanning: true,
             last: 0,
@@ -82,16 +94,26 @@ impl I8042 {
         }
     }
 
-    /// The keyboard interrupt (IRQ 1): a byte waits and may interrupt.
+    /// The keyboard's interrupt (IRQ 1): a byte of its waits and may interrupt.
     pub(super) fn interrupt(&self) -> bool {
-        self.config & CONFIG_INTERRUPT != 0 && !self.output.is_empty()
+        self.config & CONFIG_INTERRUPT != 0 && self.waiting() == Some(Source::Keyboard)
+    }
+
+    /// The mouse's interrupt (IRQ 12).
+    pub(super) fn mouse_interrupt(&self) -> bool {
+        self.config & CONFIG_MOUSE_INTERRUPT != 0 && self.waiting() == Some(Source::Mouse)
+    }
+
+    /// Whose byte is read next.
+    fn waiting(&self) -> Option<Source> {
+        self.output.front().map(|&(source, _)| source)
     }
 
     pub(super) fn read(&mut self, port: u16) -> u8 {
         if port == 0x64 {
             return self.status();
         }
-        if let Some(byte) = self.output.pop_front() {
+        if let Some((_, byte)) = self.output.pop_front() {
             self.last = byte;
         }
         let last = self.last;
@@ -115,7 +137,7 @@ impl I8042 {
     /// Lets the next typed code into the empty output buffer, if the keyboard may send.
     fn take_typed(&mut self) {
         if self.output.is_empty() && self.scanning && self.config & CONFIG_KEYBOARD_OFF == 0 {
-            self.output.extend(self.typed.pop_front());
+            self.output.extend(self.typed.pop_front().map(|code| (Source::Keyboard, code)));
         }
     }
 
@@ -130,15 +152,24 @@ impl I8042 {
             Next::KeyboardArgument(command) => self.keyboard_argument(command, value),
             Next::Config => self.config = value,
             Next::OutputPort if value & OUTPUT_RESET == 0 => return Pulse::Reset,
-            Next::Echo => self.send(&[value]),
-            Next::OutputPort | Next::Nowhere => {}
+            Next::Echo(source) => self.queue(source, [value]),
+            Next::Mouse => {
+                self.config &= !CONFIG_MOUSE_OFF; // as the keyboard's clock
+                let answer = self.mouse.answer(value);
+                self.queue(Source::Mouse, answer);
+            }
+            Next::OutputPort => {}
         }
         self.take_typed();
         Pulse::None
     }
 
     fn status(&self) -> u8 {
-        let full = if self.output.is_empty() { 0 } else { STATUS_OUTPUT_FULL };
+        let full = match self.waiting() {
+            None => 0,
+            Some(Source::Keyboard) => STATUS_OUTPUT_FULL,
+            Some(Source::Mouse) => STATUS_OUTPUT_FULL | STATUS_MOUSE,
+        };
         let command = if self.last_was_command { STATUS_LAST_WAS_COMMAND } else { 0 };
         full | command | STATUS_SELF_TEST_PASSED | STATUS_UNLOCKED
     }
@@ -150,24 +181,27 @@ impl I8042 {
             0x20 => self.send(&[self.config]),
             0x60 => self.next = Next::Config,
             0xA7 => self.config |= CONFIG_MOUSE_OFF,
+            0xA8 => self.config &= !CONFIG_MOUSE_OFF,
+            0xA9 | 0xAB => self.send(&[0x00]), // the interface tests find nothing wrong
             0xAA => {
                 self.output.clear();
                 self.send(&[0x55]);
             }
-            0xAB => self.send(&[0x00]),
             0xAD => self.config |= CONFIG_KEYBOARD_OFF,
             0xAE => self.config &= !CONFIG_KEYBOARD_OFF,
             0xC0 => self.send(&[0x80]),
             0xD0 => {
                 let interrupt = if self.interrupt() { OUTPUT_INTERRUPT } else { 0 };
-                self.send(&[OUTPUT_RESET | OUTPUT_A20 | interrupt]);
+                let mouse = if self.mouse_interrupt() { OUTPUT_MOUSE_INTERRUPT } else { 0 };
+                self.send(&[OUTPUT_RESET | OUTPUT_A20 | interrupt | mouse]);
             }
             0xD1 => self.next = Next::OutputPort,
-            0xD2 => self.next = Next::Echo,
-            0xD3 | 0xD4 => self.next = Next::Nowhere,
+            0xD2 => self.next = Next::Echo(Source::Keyboard),
+            0xD3 => self.next = Next::Echo(Source::Mouse),
+            0xD4 => self.next = Next::Mouse,
             // 0xF0..0xFF pulse the output port's lines whose bit is 0.
             0xF0.. if command & OUTPUT_RESET == 0 => return Pulse::Reset,
-            _ => {} // among them the commands of the mouse port
+            _ => {}
         }
         Pulse::None
     }
@@ -206,8 +240,12 @@ impl I8042 {
     }
 
     fn send(&mut self, bytes: &[u8]) {
+        self.queue(Source::Keyboard, bytes.iter().copied());
+    }
+
+    fn queue(&mut self, source: Source, bytes: impl IntoIterator<Item = u8>) {
         let room = QUEUE.saturating_sub(self.output.len());
-        self.output.extend(bytes.iter().take(room));
+        self.output.extend(bytes.into_iter().take(room).map(|byte| (source, byte)));
     }
 }
 
@@ -251,14 +289,39 @@ mod tests {
         assert_eq!(keyboard(&mut controller, 0x00), [0xFE]);
     }
 
+    fn mouse(controller: &mut I8042, value: u8) -> Vec<u8> {
+        command(controller, 0xD4);
+        keyboard(controller, value)
+    }
+
     #[test]
-    fn there_is_no_mouse() {
+    fn behind_the_second_port_is_a_mouse() {
         let mut controller = I8042::new();
-        assert!(command(&mut controller, 0xA9).is_empty());
+        assert_eq!(command(&mut controller, 0xA9), [0x00]);
         command(&mut controller, 0xA8);
-        assert_eq!(command(&mut controller, 0x20), [0x61]); // the second port cannot be switched on
-        command(&mut controller, 0xD4);
-        assert!(keyboard(&mut controller, 0xFF).is_empty());
+        assert_eq!(command(&mut controller, 0x20), [0x41]);
+        assert_eq!(mouse(&mut controller, 0xFF), [0xFA, 0xAA, 0x00]);
+        assert_eq!(mouse(&mut controller, 0xF3), [0xFA]);
+        assert_eq!(mouse(&mut controller, 0xFF), [0xFA]); // the argument, no reset
+        assert_eq!(mouse(&mut controller, 0xF4), [0xFA]);
+        assert_eq!(keyboard(&mut controller, 0xFF), [0xFA, 0xAA]); // the next byte is the keyboard's again
+        command(&mut controller, 0xA7);
+        assert_eq!(command(&mut controller, 0x20), [0x61]);
+    }
+
+    #[test]
+    fn each_device_has_its_interrupt() {
+        let mut controller = I8042::new();
+        command(&mut controller, 0x60);
+        keyboard(&mut controller, 0x43);
+        assert_eq!(controller.write(0x64, 0xD3), Pulse::None);
+        assert_eq!(controller.write(0x60, 0x5A), Pulse::None);
+        assert_eq!(controller.read(0x64) & 0x21, 0x21);
+        assert!(controller.mouse_interrupt() && !controller.interrupt());
+        assert_eq!(controller.write(0x60, 0xEE), Pulse::None);
+        assert_eq!(controller.read(0x60), 0x5A);
+        assert_eq!(controller.read(0x64) & 0x21, 0x01);
+        assert!(controller.interrupt() && !controller.mouse_interrupt());
     }
 
     #[test]

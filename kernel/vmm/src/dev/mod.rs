@@ -18,6 +18,7 @@ mod ioapic;
 mod lapic;
 mod lapic_timer;
 mod mmio;
+mod mouse;
 mod pci;
 mod pic;
 mod pic_pair;

@@ -67,8 +67,7 @@ impl Bus {
     pub fn console_input(&mut self, byte: u8) {
         if self.types_on_keyboard() {
             self.keyboard.type_character(byte);
-            let line = self.keyboard.interrupt();
-            self.set_line(IRQ_KEYBOARD, line);
+            self.drive_keyboard();
             self.find_due();
         } else {
             self.com1.type_byte(byte, self.now);

@@ -10,6 +10,7 @@ pub(super) const IRQ_TIMER: u8 = 0;
 pub(super) const IRQ_KEYBOARD: u8 = 1;
 pub(super) const IRQ_COM1: u8 = 4;
 pub(super) const IRQ_CLOCK: u8 = 8;
+pub(super) const IRQ_MOUSE: u8 = 12;
 
 /// No deadline: the end of time.
 pub(super) const NEVER: Nanos = Nanos::new(u64::MAX);
@@ -44,9 +45,15 @@ impl Bus {
         self.drive_lines();
     }
 
+    /// Both lines of the keyboard controller.
+    pub(super) fn drive_keyboard(&mut self) {
+        self.set_line(IRQ_KEYBOARD, self.keyboard.interrupt());
+        self.set_line(IRQ_MOUSE, self.keyboard.mouse_interrupt());
+    }
+
     /// Puts all devices' lines on the interrupt controllers' inputs and takes over their deadlines.
     pub(super) fn drive_lines(&mut self) {
-        self.set_line(IRQ_KEYBOARD, self.keyboard.interrupt());
+        self.drive_keyboard();
         self.drive_timer();
         self.drive_com1();
         self.drive_clock();
