@@ -23,7 +23,7 @@
 .endm
 
 guest_main:
-    plan 21
+    plan 24
     call clock
     call keyboard
     call serial
