@@ -23,7 +23,7 @@
 .endm
 
 guest_main:
-    plan 24
+    plan 25
     call clock
     call keyboard
     call serial
@@ -317,6 +317,12 @@ pci:
     inw %dx, %ax
     movzwl %ax, %eax
     check_eq "... and a host bridge", %eax, $0x8086
+    movw $0xcf8, %dx
+    movl $0x80000800, %eax
+    outl %eax, %dx
+    movw $0xcfc, %dx
+    inl %dx, %eax
+    check_eq "... and a PIIX3", %eax, $0x70008086
     movw $0xcf8, %dx
     movl $0x8000ff00, %eax
     outl %eax, %dx

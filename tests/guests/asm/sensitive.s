@@ -6,7 +6,7 @@
 .set SEL_DATA3,   SEL_FREE + 0x18       # data of ring 3
 
 guest_main:
-    plan 69
+    plan 71
     movl $descriptors, %esi
     movl $gdt + SEL_FREE, %edi
     movl $8, %ecx
@@ -300,9 +300,29 @@ code_reads:
 1:  check_eq "... by JMP", %ebx, $0x600d600d
     movzwl %cs:bytes, %ebx
     check_eq "... of this code", %ebx, $0xf4f4
+    sgdt store
+    xorl %ebx, %ebx
+    lgdt %cs:empty_table
+    lgdt %cs:store
+    ljmp *%cs:far_pointer
+    movl $1, %ebx
+2:  check_eq "... by LGDT and a far JMP", %ebx, $0
+    movw %cs:data_selector, %es
+    lfs %cs:data_pointer, %ebx
+    check_eq "... by MOV to ES and LFS", %ebx, $0x600d600d
     ret
 bytes:
     .byte 0xf4, 0xf4
+empty_table:
+    .word 7
+    .long gdt
+far_pointer:
+    .long 2b
+    .word SEL_KCODE
+data_pointer:
+    .long 0x600d600d
+data_selector:
+    .word SEL_KDATA
 
 breakpoints:
     try 1f

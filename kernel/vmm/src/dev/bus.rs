@@ -277,7 +277,8 @@ impl Bus {
             Device::Crtc => self.crtc.write(port, value),
             Device::Disk(side) | Device::DiskData(side) => self.write_disk(side, port, value),
             Device::FwCfg => {} // the selector takes words, the data is read only
-            Device::Pci => {}   // nothing to be configured
+            Device::Pci if port == pci::ADDRESS => {} // doublewords only
+            Device::Pci => self.pci.write(port, value),
             Device::Power if self.power.write(port, value) => return BusEffect::PowerOff,
             Device::Power => {}
             Device::DebugConsole => self.console.print(value),

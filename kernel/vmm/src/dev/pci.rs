@@ -1,5 +1,7 @@
-//! PCI configuration by mechanism 1 (PCI Local Bus Specification 2.1, 3.2.2.3.2): a bus with its host bridge and nothing else.
-//! The bridge is there because kernels take a bus without one for no bus.
+//! PCI configuration by mechanism 1 (PCI Local Bus Specification 2.1, 3.2.2.3.2): the host bridge, without which kernels take the
+//! bus for absent, and the PIIX3's bridge to ISA. With a disk there is the PIIX3's IDE function too, in compatibility mode:
+//! its channels are at the ISA ports and at IRQ 14 and 15. It is no bus master, so drivers use programmed I/O (Intel 82371SB data
+//! sheet, chapter 2).
 
 /// The address register: doublewords only.
 pub(super) const ADDRESS: u16 = 0xCF8;
@@ -7,17 +9,50 @@ const ENABLE: u32 = 1 << 31;
 /// Bits that can be written: enable, bus, device, function, register.
 const WRITABLE: u32 = 0x80FF_FFFC;
 const DATA: u16 = 0xCFC;
-/// Vendor and device: Intel 440FX. Class: host bridge.
-const BRIDGE: u32 = 0x1237_8086;
-const CLASS_REVISION: u32 = 0x0600_0002;
 
-/// The two ports.
-#[derive(Clone, Debug, Default)]
+/// Registers by their place in a function.
+const IDENTITY: u32 = 0x00;
+const COMMAND: u32 = 0x04;
+const CLASS: u32 = 0x08;
+const HEADER: u32 = 0x0C;
+const IDE_TIMING: u32 = 0x40;
+
+/// Command bits of a function on ISA: it answers I/O and memory, and masters the bus, as the BIOS leaves it.
+const ANSWERS: u32 = 0b111;
+/// The header says that the device has several functions.
+const SEVERAL: u32 = 1 << 23;
+/// Both channels' ports are decoded (IDETIM bit 15 of each).
+const DECODES: u32 = 0x8000_8000;
+
+/// A function of bus 0.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Function {
+    HostBridge,
+    IsaBridge,
+    Ide,
+}
+
+/// The two ports, and what can be written behind them.
+#[derive(Clone, Debug)]
 pub(super) struct Pci {
     address: u32,
+    has_ide: bool,
+    ide_command: u32,
+    ide_timing: u32,
+}
+
+impl Default for Pci {
+    fn default() -> Self {
+        Self { address: 0, has_ide: false, ide_command: 1, ide_timing: DECODES }
+    }
 }
 
 impl Pci {
+    /// The IDE function is there.
+    pub(super) fn show_ide(&mut self) {
+        self.has_ide = true;
+    }
+
     pub(super) fn address(&self) -> u32 {
         self.address
     }
@@ -28,36 +63,92 @@ impl Pci {
 
     /// Reads a byte of the data register.
     pub(super) fn read(&self, port: u16) -> u8 {
-        let byte = usize::from(port.wrapping_sub(DATA) & 3);
-        self.register().to_le_bytes().get(byte).copied().unwrap_or(u8::MAX)
+        let value = self.selected().map_or(u32::MAX, |function| self.register(function));
+        value.to_le_bytes().get(byte_of(port)).copied().unwrap_or(u8::MAX)
     }
 
-    fn register(&self) -> u32 {
-        let bridge = self.address & ENABLE != 0 && self.address & 0x00FF_FF00 == 0;
-        match (bridge, self.address & 0xFC) {
-            (true, 0x00) => BRIDGE,
-            (true, 0x08) => CLASS_REVISION,
-            (true, _) => 0,
-            (false, _) => u32::MAX,
+    /// Writes a byte of the data register.
+    pub(super) fn write(&mut self, port: u16, value: u8) {
+        let (register, writable) = match (self.selected(), self.address & 0xFC) {
+            (Some(Function::Ide), COMMAND) => (&mut self.ide_command, 1), // there is nothing but I/O
+            (Some(Function::Ide), IDE_TIMING) => (&mut self.ide_timing, u32::MAX),
+            _ => return,
+        };
+        let mut bytes = register.to_le_bytes();
+        if let Some(byte) = bytes.get_mut(byte_of(port)) {
+            *byte = value;
+        }
+        *register = u32::from_le_bytes(bytes) & writable;
+    }
+
+    fn selected(&self) -> Option<Function> {
+        if self.address & ENABLE == 0 {
+            return None;
+        }
+        match self.address >> 8 & 0xFFFF {
+            0x00 => Some(Function::HostBridge),
+            0x08 => Some(Function::IsaBridge),
+            0x09 if self.has_ide => Some(Function::Ide),
+            _ => None,
         }
     }
+
+    fn register(&self, function: Function) -> u32 {
+        match (function, self.address & 0xFC) {
+            (Function::HostBridge, IDENTITY) => 0x1237_8086, // Intel 440FX
+            (Function::HostBridge, CLASS) => 0x0600_0002,
+            (Function::IsaBridge, IDENTITY) => 0x7000_8086, // PIIX3
+            (Function::IsaBridge, COMMAND) => 0x0200_0000 | ANSWERS,
+            (Function::IsaBridge, CLASS) => 0x0601_0000,
+            (Function::IsaBridge, HEADER) => SEVERAL,
+            (Function::Ide, IDENTITY) => 0x7010_8086,
+            (Function::Ide, COMMAND) => 0x0280_0000 | self.ide_command,
+            (Function::Ide, CLASS) => 0x0101_0000,
+            (Function::Ide, IDE_TIMING) => self.ide_timing,
+            _ => 0,
+        }
+    }
+}
+
+fn byte_of(port: u16) -> usize {
+    usize::from(port.wrapping_sub(DATA) & 3)
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
 
+    fn read(pci: &mut Pci, function: u32, register: u32) -> u32 {
+        pci.set_address(ENABLE | function << 8 | register);
+        u32::from_le_bytes([0, 1, 2, 3].map(|byte| pci.read(DATA + byte)))
+    }
+
     #[test]
-    fn there_is_a_bridge_and_nothing_else() {
+    fn there_are_two_bridges_and_nothing_else() {
         let mut pci = Pci::default();
-        let mut vendor = |address| {
-            pci.set_address(address);
-            u16::from_le_bytes([pci.read(DATA), pci.read(DATA + 1)])
-        };
-        assert_eq!(vendor(0x8000_0000), 0x8086);
-        assert_eq!(vendor(0), 0xFFFF);
-        assert!((1..0x1_0000).all(|function| vendor(ENABLE | function << 8) == 0xFFFF));
+        assert_eq!((read(&mut pci, 0, IDENTITY), read(&mut pci, 8, IDENTITY)), (0x1237_8086, 0x7000_8086));
+        assert_eq!(read(&mut pci, 8, HEADER), SEVERAL);
+        assert!((1..0x1_0000).filter(|&place| place != 8).all(|place| read(&mut pci, place, IDENTITY) == u32::MAX));
+        pci.set_address(0);
+        assert_eq!(pci.read(DATA), 0xFF);
         pci.set_address(ENABLE | 0x0B);
         assert_eq!((pci.address(), pci.read(DATA + 3), pci.read(DATA + 2)), (ENABLE | 8, 6, 0));
+    }
+
+    #[test]
+    fn disks_come_with_a_function() {
+        let mut pci = Pci::default();
+        pci.show_ide();
+        assert_eq!((read(&mut pci, 9, IDENTITY), read(&mut pci, 9, CLASS) >> 8), (0x7010_8086, 0x01_0100));
+        assert_eq!(read(&mut pci, 9, 0x20), 0, "no bus master registers");
+        assert_eq!(read(&mut pci, 9, IDE_TIMING), DECODES);
+        pci.write(DATA + 1, 0xA3);
+        assert_eq!(read(&mut pci, 9, IDE_TIMING), 0x8000_A300);
+        assert_eq!(read(&mut pci, 9, COMMAND), 0x0280_0001);
+        pci.write(DATA, 0xFF);
+        pci.write(DATA + 2, 0xFF);
+        assert_eq!(read(&mut pci, 9, COMMAND), 0x0280_0001);
+        pci.write(DATA, 0);
+        assert_eq!(read(&mut pci, 9, COMMAND), 0x0280_0000);
     }
 }

@@ -4,7 +4,7 @@ use gnomon_hw::features;
 use gnomon_trace::Reason;
 use iced_x86::{Instruction, Mnemonic, OpKind};
 
-use super::{Next, operand, register_size};
+use super::{Next, loads_segment, operand, register_size};
 use crate::build::MAXPHYADDR;
 use crate::trap::{Emulated, Exception};
 use crate::vcpu::{Descriptor, Selector, SystemType, cpuid, flags};
@@ -57,6 +57,18 @@ impl Vm {
             Mnemonic::Call if insn.is_call_far() || insn.is_call_far_indirect() => {
                 return self.dispatch(insn, Exception::ud());
             }
+            // Reads through CS of what has an emulation of its own.
+            Mnemonic::Lgdt
+            | Mnemonic::Lidt
+            | Mnemonic::Lldt
+            | Mnemonic::Ltr
+            | Mnemonic::Lmsw
+            | Mnemonic::Invlpg
+            | Mnemonic::Outsb
+            | Mnemonic::Outsw
+            | Mnemonic::Outsd => return self.dispatch(insn, Exception::gp(0)),
+            Mnemonic::Jmp if insn.is_jmp_far_indirect() => return self.dispatch(insn, Exception::gp(0)),
+            _ if loads_segment(insn) => return self.dispatch(insn, Exception::gp(0)),
             _ => return Ok((Reason::Sensitive, self.execute_memory(insn)?)),
         };
         done.map(|()| (Reason::Sensitive, Next::Advance))

@@ -34,6 +34,7 @@ impl Bus {
     pub fn with_disk(mut self, place: usize, disk: Disk) -> Self {
         let side = if place < 2 { Side::Primary } else { Side::Secondary };
         self.channel(side).attach(place % 2, disk);
+        self.pci.show_ide();
         self
     }
 

@@ -63,7 +63,8 @@ enum Phase {
 #[derive(Debug)]
 struct Drive {
     disk: Disk,
-    /// Sectors in a block of READ and WRITE MULTIPLE; 0 while they are not allowed.
+    /// Sectors in a block of READ and WRITE MULTIPLE; 0 while they are not allowed. Kernels rely on QEMU's disks, which allow
+    /// them from the start.
     multiple: u8,
 }
 
@@ -122,7 +123,7 @@ impl Channel {
     /// Connects a disk as master (0) or slave (1).
     pub(super) fn attach(&mut self, place: usize, disk: Disk) {
         if let Some(drive) = self.drives.get_mut(place) {
-            *drive = Some(Drive { disk, multiple: 0 });
+            *drive = Some(Drive { disk, multiple: MOST_MULTIPLE });
             self.buffer = vec![0; usize::from(MOST_MULTIPLE) * SECTOR];
         }
     }
@@ -160,9 +161,14 @@ impl Channel {
         }
     }
 
-    /// The status without taking the interrupt back. A drive that is not there shows 0.
+    /// The status without taking the interrupt back. A slave that is not there shows 0; a master that is not there is ready all the
+    /// same beside a slave, as in QEMU: kernels whose only disk is the slave wait for it.
     pub(super) fn alternate_status(&self) -> u8 {
-        if self.selected().is_some() { self.status } else { 0 }
+        match (self.selected(), &self.drives) {
+            (Some(_), _) => self.status,
+            (None, [None, Some(_)]) => IDLE,
+            (None, _) => 0,
+        }
     }
 
     /// Writes task file register 1..=7.
@@ -188,7 +194,7 @@ impl Channel {
             self.interrupt = false;
             self.stop(IDLE, DIAGNOSTICS_PASSED);
             self.sign();
-            self.drives.iter_mut().flatten().for_each(|drive| drive.multiple = 0);
+            self.drives.iter_mut().flatten().for_each(|drive| drive.multiple = MOST_MULTIPLE);
         }
     }
 

@@ -57,8 +57,12 @@ fn written_sectors_read_back() {
 #[test]
 fn multiple_moves_blocks() {
     let mut channel = channel();
+    command(&mut channel, 0, 16, 0xC4); // one block from the start
+    assert_eq!(data(&mut channel, 16 * SECTOR)[15 * SECTOR], 15);
+    assert_eq!(channel.read(7), IDLE);
+    command(&mut channel, 0, 0, 0xC6);
     command(&mut channel, 0, 6, 0xC4);
-    assert_eq!((channel.read(7), channel.read(1)), (IDLE | STATUS_ERROR, ERROR_ABORTED)); // not set yet
+    assert_eq!((channel.read(7), channel.read(1)), (IDLE | STATUS_ERROR, ERROR_ABORTED)); // no blocks
     command(&mut channel, 0, 3, 0xC6);
     assert_eq!(channel.read(7) & STATUS_ERROR, STATUS_ERROR);
     command(&mut channel, 0, 4, 0xC6);
@@ -137,6 +141,23 @@ fn resets_leave_the_signature() {
     assert!(!channel.interrupt()); // nIEN
     channel.write_control(0);
     assert!(channel.interrupt());
+}
+
+#[test]
+fn a_drive_that_is_not_there_shows_it() {
+    let mut channel = Channel::new();
+    assert_eq!((channel.read(7), channel.read(6)), (0, 0));
+    channel.attach(1, disk(4, 4));
+    channel.write(6, 0xA0);
+    assert_eq!(channel.read(7), IDLE, "a kernel that waits for the master goes on");
+    channel.write(7, 0xEC);
+    assert_eq!((channel.read(7), channel.interrupt()), (IDLE, false), "nobody takes the command");
+    channel.write(6, 0xB0);
+    channel.write(7, 0xEC);
+    assert_eq!(channel.read(7), IDLE | STATUS_REQUEST);
+    let mut alone = self::channel();
+    alone.write(6, 0xB0);
+    assert_eq!(alone.read(7), 0);
 }
 
 #[test]
