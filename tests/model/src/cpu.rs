@@ -24,6 +24,8 @@ pub struct Cpu {
     caching: bool,
     /// CR4.SMEP, which a host takes from a guest in ring 1.
     pub smep: bool,
+    /// CR4.SMAP, likewise.
+    pub smap: bool,
     root: Option<Root>,
     tlb: HashMap<u64, Entry>,
     l1: HashMap<u64, Pfn>,
@@ -36,12 +38,11 @@ impl Cpu {
         Self { caching, ..Self::default() }
     }
 
-    /// Loads CR3 if the root changed, then does what the plan says.
-    pub fn execute(&mut self, root: Option<Root>, plan: FlushPlan) {
-        if self.root != root || plan.is_all() {
+    /// Does what a plan says.
+    pub fn execute(&mut self, plan: FlushPlan) {
+        if plan.is_all() {
             self.tlb.clear();
             self.l1.clear();
-            self.root = root;
         }
         for page in plan.pages() {
             self.tlb.remove(&page.raw());
@@ -53,14 +54,19 @@ impl Cpu {
         let user = who == Who::User;
         (entry.user || !user)
             && match what {
+                What::Read | What::Write if self.smap && entry.user && who == Who::Supervisor => false,
                 What::Read => true,
                 What::Write => entry.write,
                 What::Fetch => entry.execute && (user || !self.smep || !entry.user),
             }
     }
 
-    /// The host frame that an access goes to, or `None` for a page fault.
-    pub fn access(&mut self, tables: &Tables, va: u64, what: What, who: Who) -> Option<Pfn> {
+    /// The host frame that an access goes to, or `None` for a page fault. CR3 is loaded if `root` is another one than before.
+    pub fn access(&mut self, tables: &Tables, root: Root, va: u64, (what, who): (What, Who)) -> Option<Pfn> {
+        if self.root.replace(root) != Some(root) {
+            self.tlb.clear();
+            self.l1.clear();
+        }
         let page = va & !0xfff;
         let entry = match self.tlb.get(&page) {
             Some(&entry) => Some(entry),

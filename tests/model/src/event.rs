@@ -3,7 +3,7 @@
 //! An event is 12 bytes, so that leaving out events is leaving out pieces of equal size.
 
 use crate::ram::FRAMES;
-use crate::reference::{CD, Mode, NXE, PGE, PSE, SMEP, WP, What, Who};
+use crate::reference::{CD, Mode, NXE, PGE, PKE, PSE, SMAP, SMEP, WP, What, Who};
 
 /// Bytes of an event.
 pub const SIZE: usize = 12;
@@ -27,6 +27,8 @@ pub enum Event {
     FlipCr4(u64),
     /// WRMSR of EFER with this bit flipped.
     FlipEfer(u64),
+    /// WRPKRU.
+    Pkru(u32),
     /// Paging off, tables built anew by the guest in this mode, paging on.
     Rebuild(Mode, u32),
     /// The hypervisor begins or ends to watch a frame.
@@ -78,13 +80,13 @@ pub fn pages(mode: Mode) -> Vec<u64> {
             pdes.iter().flat_map(|pde| NARROW.iter().map(move |pte| pde << 22 | pte << 12)).collect()
         }
         Mode::Long4 | Mode::Long5 => {
+            // Of 57-bit addresses the library has those of 48 bits.
             let upper = [[0u64, 0], [0, 1], [3, 0], [3, 3], [0x1ff, 0]];
-            let high = if mode == Mode::Long5 { 48 } else { 39 };
             let mut pages = Vec::new();
             for ([top, third], second) in upper.iter().flat_map(|upper| [0u64, 1, 3].map(|second| (*upper, second))) {
                 for first in [0u64, 1, 2, 5] {
-                    let negative = if top == 0x1ff { u64::MAX << high } else { 0 };
-                    pages.push(negative | top << high | third << 30 | second << 21 | first << 12);
+                    let negative = if top == 0x1ff { u64::MAX << 48 } else { 0 };
+                    pages.push(negative | top << 39 | third << 30 | second << 21 | first << 12);
                 }
             }
             pages
@@ -173,9 +175,11 @@ pub fn decode(bytes: &[u8], mode: Mode) -> Event {
         204 => Event::FlipCr0(CD),
         205..207 => Event::FlipCr4(PSE),
         207..209 => Event::FlipCr4(PGE),
-        209..211 => Event::FlipCr4(SMEP),
+        209 => Event::FlipCr4(SMEP),
+        210 => Event::FlipCr4(bytes.pick(&[SMAP, SMAP, PKE])),
         211..213 => Event::FlipEfer(NXE),
-        213..219 => {
+        213 => Event::Pkru(bytes.number() & bytes.number()),
+        214..219 => {
             let mode = bytes.pick(&MODES);
             Event::Rebuild(mode, bytes.number())
         }
@@ -196,4 +200,4 @@ pub fn decode(bytes: &[u8], mode: Mode) -> Event {
 }
 
 /// The modes that a guest of the tests pages in.
-pub const MODES: [Mode; 2] = [Mode::Legacy, Mode::Pae];
+pub const MODES: [Mode; 4] = [Mode::Legacy, Mode::Pae, Mode::Long4, Mode::Long5];

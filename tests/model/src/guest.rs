@@ -93,12 +93,10 @@ fn wide(machine: &mut Machine, mode: Mode, variant: u32) {
         put(machine, 8, (root, 3), root << 12 | either(variant, 8, 0x67, 0x03));
         put(machine, 8, (root, 0x1ff), named(0) | 0x67);
     }
-    for (n, &table) in middle.iter().enumerate() {
-        if table == 9 {
-            break;
-        }
+    for (n, &table) in middle.iter().enumerate().take(middle.len() - 1) {
         put(machine, 8, (table, 0), named(n + 1) | either(variant, 9, 0x67, 0x07));
         put(machine, 8, (table, 1), if table == 8 { either(variant, 10, 0xe7, 0x87) } else { named(n + 1) | 7 });
-        put(machine, 8, (table, 3), 1 << 12 | 0x67);
+        put(machine, 8, (table, 3), if table == 8 { 0x1067 } else { table << 12 | 0x67 });
+        put(machine, 8, (table, 0x1ff), named(n + 1) | 0x67);
     }
 }

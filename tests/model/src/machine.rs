@@ -4,8 +4,8 @@
 //! It uses the library through its public interface only, as its documentation says.
 
 use shadow_mmu::{
-    Access, AccessKind, Config, ControlFault, ControlWrite, Controls, Fault, FlushPlan, Gfn, Gpa, Gva, Outcome, Policy,
-    Privilege, ShadowMmu, SyncPolicy, TranslateError, VmStop,
+    Access, AccessKind, Config, ControlFault, ControlWrite, Controls, Fault, FlushPlan, Gfn, Gpa, Gva, Outcome, Pfn,
+    Policy, Privilege, ShadowMmu, SyncPolicy, TranslateError, VmStop,
 };
 
 use crate::caches::Caches;
@@ -14,7 +14,7 @@ use crate::event::{Event, pages};
 use crate::guest;
 use crate::host::{Memory, Tables};
 use crate::ram::{FRAMES, MMIO, ROM, Ram};
-use crate::reference::{Load, Mode, Regs, SMEP, Verdict, WP, Walk, What, Who};
+use crate::reference::{Load, Mode, Regs, SMAP, SMEP, Verdict, WP, Walk, What, Who};
 
 /// The library under test.
 pub type Mmu = ShadowMmu<Memory, Tables>;
@@ -64,13 +64,14 @@ fn access_of(what: What, who: Who) -> Access {
     };
     let privilege = match who {
         Who::User => Privilege::User,
-        Who::Supervisor | Who::SupervisorAc => Privilege::Supervisor,
+        Who::Supervisor => Privilege::Supervisor,
+        Who::SupervisorAc => Privilege::SupervisorAc,
     };
     Access { kind, privilege }
 }
 
 fn controls_of(regs: &Regs) -> Controls {
-    Controls { cr0: regs.cr0, cr3: regs.cr3, cr4: regs.cr4, efer: regs.efer, pkru: 0 }
+    Controls { cr0: regs.cr0, cr3: regs.cr3, cr4: regs.cr4, efer: regs.efer, pkru: regs.pkru }
 }
 
 impl Machine {
@@ -105,7 +106,14 @@ impl Machine {
     }
 
     fn execute(&mut self, plan: FlushPlan) {
-        self.cpu.execute(self.mmu.root(), plan);
+        self.cpu.execute(plan);
+    }
+
+    /// The real CPU makes an access, on the root for its privilege. A 64-bit guest's kernel runs in ring 3, too.
+    fn try_cpu(&mut self, gva: u64, what: What, who: Who) -> Option<Pfn> {
+        let root = self.mmu.root_for(access_of(what, who).privilege).expect("control registers were loaded");
+        let ring = if self.regs.is_long() { Who::User } else { who };
+        self.cpu.access(self.mmu.tables(), root, gva, (what, ring))
     }
 
     /// Does one event.
@@ -121,6 +129,7 @@ impl Machine {
             Event::FlipCr0(bit) => drop(self.set_cr0(bit, self.regs.cr0 & bit == 0)),
             Event::FlipCr4(bit) => drop(self.set_cr4(bit, self.regs.cr4 & bit == 0)),
             Event::FlipEfer(bit) => drop(self.set_efer(bit, self.regs.efer & bit == 0)),
+            Event::Pkru(pkru) => drop(self.load(Regs { pkru, ..self.regs }, Load::Pkru)),
             Event::Rebuild(mode, variant) => guest::rebuild(self, mode, variant),
             Event::Watch(frame, on) => self.watch(frame, on),
             Event::PageOut(frame) => self.page_out(frame),
@@ -150,8 +159,10 @@ impl Machine {
             Load::Cr0 => ControlWrite::Cr0,
             Load::Cr3 => ControlWrite::Cr3,
             Load::Cr4 => ControlWrite::Cr4,
-            Load::Efer | Load::Pkru => ControlWrite::Efer,
+            Load::Efer => ControlWrite::Efer,
+            Load::Pkru => ControlWrite::Pkru,
         };
+        let before = self.mmu.controls();
         let done = loop {
             match self.mmu.load_controls(controls_of(&new), why) {
                 Err(ControlFault::NotResident(gfn)) => self.bring_back(gfn),
@@ -160,7 +171,7 @@ impl Machine {
         };
         let Some(regs) = self.regs.load(&self.twin, new, load) else {
             assert_eq!(done, Err(ControlFault::GeneralProtection));
-            assert_eq!(self.mmu.controls(), controls_of(&self.regs));
+            assert_eq!(self.mmu.controls(), before);
             return false;
         };
         let latched = self.regs.latches(&new, load);
@@ -172,6 +183,7 @@ impl Machine {
         }
         // While the guest does not page it has no user pages, though ours are.
         self.cpu.smep = regs.mode() != Mode::Off && regs.cr4 & SMEP != 0;
+        self.cpu.smap = regs.mode() != Mode::Off && regs.cr4 & SMAP != 0;
         self.settle();
         true
     }
@@ -327,7 +339,7 @@ impl Machine {
 
     /// `None` if a frame had to be brought back first.
     fn try_access(&mut self, gva: u64, what: What, who: Who, bytes: &[u8]) -> Option<Verdict> {
-        if let Some(pfn) = self.cpu.access(self.mmu.tables(), gva, what, who) {
+        if let Some(pfn) = self.try_cpu(gva, what, who) {
             let frame = self.mmu.mem().gfn_at(pfn).expect("a mapping of a host frame that was taken away");
             let target = frame << 12 | gva & 0xfff;
             let walk = self.regs.access(&self.twin, gva, what, who, false);
@@ -359,7 +371,7 @@ impl Machine {
     fn compare(&mut self, gva: u64, (what, who): (What, Who), bytes: &[u8], (outcome, walk): (Outcome, &Walk)) {
         match (outcome, walk.verdict) {
             (Outcome::Resume, Verdict::At(target)) => {
-                let pfn = self.cpu.access(self.mmu.tables(), gva, what, who).expect("no second fault");
+                let pfn = self.try_cpu(gva, what, who).expect("no second fault");
                 assert_eq!(self.mmu.mem().gfn_at(pfn), Some(target >> 12));
                 self.perform(target, what, bytes);
             }
@@ -368,8 +380,15 @@ impl Machine {
             }
             (Outcome::EmulateWrite(gpa), Verdict::At(target)) => {
                 assert!(gpa.raw() == target && what == What::Write && target >> 12 < ROM);
-                assert!(!self.mmu.write_kind(gpa.gfn()).is_plain());
+                // In ring 1 no entry lets the supervisor, and under SMAP nobody else, write a read-only user page.
+                let torn = self.regs.cr0 & WP == 0 && self.regs.cr4 & SMAP != 0 && !self.regs.is_long();
+                assert!(torn || !self.mmu.write_kind(gpa.gfn()).is_plain());
                 if self.setup.stepping { self.step_over(gva, who, bytes) } else { self.emulate(gva, who, bytes) }
+            }
+            (Outcome::EmulateFetch(gpa), Verdict::At(target)) => {
+                assert!(gpa.raw() == target && what == What::Fetch && self.regs.is_long());
+                assert!(self.regs.access(&self.twin, gva, What::Read, who, false).verdict != walk.verdict);
+                self.note(target >> 12, false);
             }
             (Outcome::Mmio(gpa), Verdict::At(target)) => {
                 assert_eq!(gpa.raw(), target);
@@ -406,7 +425,7 @@ impl Machine {
         let (outcome, plan) = self.mmu.open(Fault { gva: Gva::new(gva), access: access_of(What::Write, who) });
         assert_eq!(outcome, Outcome::Resume);
         self.execute(plan);
-        let pfn = self.cpu.access(self.mmu.tables(), gva, What::Write, who).expect("it is open");
+        let pfn = self.try_cpu(gva, What::Write, who).expect("it is open");
         let frame = self.mmu.mem().gfn_at(pfn).expect("a frame of the guest");
         self.store(frame << 12 | gva & 0xfff, bytes);
         let mut written = Vec::new();

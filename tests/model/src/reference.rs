@@ -234,7 +234,9 @@ impl Regs {
         !matches!(self.mode(), Mode::Off | Mode::Legacy) && self.efer & NXE != 0
     }
 
-    fn long(&self) -> bool {
+    /// Is it a 64-bit guest?
+    #[must_use]
+    pub fn is_long(&self) -> bool {
         matches!(self.mode(), Mode::Long4 | Mode::Long5)
     }
 
@@ -349,7 +351,7 @@ impl Regs {
     /// Does the protection key of a page forbid an access (SDM 4.6.2)?
     #[must_use]
     pub fn key_forbids(&self, rights: Rights, key: u8, what: What, who: Who) -> bool {
-        if !self.long() || self.cr4 & PKE == 0 || !rights.user || what == What::Fetch {
+        if !self.is_long() || self.cr4 & PKE == 0 || !rights.user || what == What::Fetch {
             return false;
         }
         let (no_access, no_write) = (self.pkru >> (2 * key) & 1 != 0, self.pkru >> (2 * key + 1) & 1 != 0);
