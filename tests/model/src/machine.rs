@@ -129,7 +129,7 @@ impl Machine {
             Event::FlipCr0(bit) => drop(self.set_cr0(bit, self.regs.cr0 & bit == 0)),
             Event::FlipCr4(bit) => drop(self.set_cr4(bit, self.regs.cr4 & bit == 0)),
             Event::FlipEfer(bit) => drop(self.set_efer(bit, self.regs.efer & bit == 0)),
-            Event::Pkru(pkru) => drop(self.load(Regs { pkru, ..self.regs }, Load::Pkru)),
+            Event::Pkru(pkru) => drop(self.set_pkru(pkru)),
             Event::Rebuild(mode, variant) => guest::rebuild(self, mode, variant),
             Event::Watch(frame, on) => self.watch(frame, on),
             Event::PageOut(frame) => self.page_out(frame),
@@ -209,6 +209,11 @@ impl Machine {
     pub fn set_efer(&mut self, bit: u64, on: bool) -> bool {
         let efer = if on { self.regs.efer | bit } else { self.regs.efer & !bit };
         self.load(Regs { efer, ..self.regs }, Load::Efer)
+    }
+
+    /// WRPKRU.
+    pub fn set_pkru(&mut self, pkru: u32) -> bool {
+        self.load(Regs { pkru, ..self.regs }, Load::Pkru)
     }
 
     /// INVLPG.
@@ -299,7 +304,7 @@ impl Machine {
     }
 
     /// A device writes to memory.
-    fn device(&mut self, at: u64, bytes: &[u8]) {
+    pub fn device(&mut self, at: u64, bytes: &[u8]) {
         if at >> 12 <= ROM {
             self.mmu.mem().page_in(at >> 12);
             self.store(at, bytes);
@@ -443,6 +448,30 @@ impl Machine {
             (Err(TranslateError::NotResident(gfn)), _) => assert!(walk.needs(gfn.raw())),
             (Err(TranslateError::Stop(_)), Verdict::Lost(_)) => {}
             other => panic!("{what:?} by {who:?} of {gva:#x}: {other:x?}"),
+        }
+    }
+
+    /// The entry of this size at an address.
+    #[must_use]
+    pub fn entry(&self, at: u64, size: u64) -> u64 {
+        self.twin.read(at, size).unwrap_or(0)
+    }
+
+    /// Both memories have the same at an address.
+    pub fn compare_at(&self, at: u64) {
+        let ours = self.mmu.mem().ram.read(at, 8);
+        assert_eq!(ours, self.twin.read(at, 8), "memory at {at:#x}");
+    }
+
+    /// Whatever the shadow lets the CPU do now with an address, the guest's tables allow without another mark.
+    pub fn permits_only_what_is_right(&mut self, gva: u64) {
+        for what in [What::Read, What::Write, What::Fetch] {
+            for who in [Who::Supervisor, Who::SupervisorAc, Who::User] {
+                let Some(pfn) = self.try_cpu(gva, what, who) else { continue };
+                let target = self.mmu.mem().gfn_at(pfn).expect("a frame of the guest") << 12 | gva & 0xfff;
+                let walk = self.regs.access(&self.twin, gva, what, who, false);
+                assert!(walk.verdict == Verdict::At(target) && walk.was_marked(), "{what:?} by {who:?}: {walk:x?}");
+            }
         }
     }
 }

@@ -1,0 +1,93 @@
+//! What may be stale, and what may not: stories that random guests tell too rarely.
+
+use gnomon_model::guest;
+use gnomon_model::machine::{Machine, Setup};
+use gnomon_model::reference::{Mode, PSE, Verdict, Who};
+use shadow_mmu::{Policy, SyncPolicy};
+
+const SUPERVISOR: Who = Who::Supervisor;
+const PAGE: u64 = 0x5000;
+const PTE: u64 = 0x2014;
+
+fn machine(sync: SyncPolicy) -> Machine {
+    let policy = Policy { sync, ..Policy::default() };
+    let mut machine = Machine::new(Setup { pool: 48, policy, caching: true, stepping: false });
+    machine.set_cr4(PSE, true);
+    guest::rebuild(&mut machine, Mode::Legacy, 0x3f);
+    machine.write(PTE, SUPERVISOR, &0x1_4067u32.to_le_bytes());
+    machine.invlpg(PAGE);
+    machine
+}
+
+fn every_policy(story: impl Fn(Machine)) {
+    for sync in [SyncPolicy::WriteProtect, SyncPolicy::UNSYNC, SyncPolicy::VirtualTlb] {
+        story(machine(sync));
+    }
+}
+
+#[test]
+fn a_right_lives_until_invlpg() {
+    every_policy(|mut machine| {
+        machine.write(PAGE, Who::User, b"x");
+        machine.write(PTE, SUPERVISOR, &0u32.to_le_bytes());
+        machine.invlpg(PAGE);
+        assert_eq!(machine.read(PAGE, Who::User), Verdict::Fault(4));
+    });
+}
+
+#[test]
+fn a_stale_right_to_write_does_not_reach_a_frame_that_became_a_table() {
+    every_policy(|mut machine| {
+        // The TLB may write frame 20 through the page, though the entry has gone.
+        machine.write(PAGE, Who::User, &0u32.to_le_bytes());
+        machine.write(PTE, SUPERVISOR, &0u32.to_le_bytes());
+        // Frame 20 becomes the table of 8 MiB and up.
+        machine.write(0x1008, SUPERVISOR, &0x1_4067u32.to_le_bytes());
+        assert_eq!(machine.read(0x80_0000, SUPERVISOR), Verdict::Fault(0));
+        machine.write(PAGE, Who::User, &0x5067u32.to_le_bytes());
+        machine.settle();
+    });
+}
+
+#[test]
+fn a_stale_right_to_write_does_not_escape_the_dirty_log() {
+    every_policy(|mut machine| {
+        machine.write(PAGE, Who::User, b"x");
+        machine.write(PTE, SUPERVISOR, &0u32.to_le_bytes());
+        machine.collect(0, 33);
+        machine.write(PAGE, Who::User, b"y");
+        machine.collect(0, 33);
+    });
+}
+
+#[test]
+fn a_stale_translation_does_not_reach_a_frame_that_was_taken() {
+    every_policy(|mut machine| {
+        machine.write(PAGE, Who::User, b"x");
+        machine.write(PTE, SUPERVISOR, &0u32.to_le_bytes());
+        machine.page_out(20);
+        assert_eq!(machine.read(PAGE, Who::User), Verdict::Fault(4));
+    });
+}
+
+#[test]
+fn a_stale_translation_is_a_use() {
+    every_policy(|mut machine| {
+        machine.write(PAGE, Who::User, b"x");
+        machine.write(PTE, SUPERVISOR, &0u32.to_le_bytes());
+        machine.look(20);
+        machine.read(PAGE, Who::User);
+        machine.look(20);
+    });
+}
+
+#[test]
+fn a_part_of_a_large_page_goes_with_all_of_it() {
+    every_policy(|mut machine| {
+        machine.read(0x40_5000, SUPERVISOR);
+        machine.read(0x40_6000, SUPERVISOR);
+        machine.write(0x1004, SUPERVISOR, &0u32.to_le_bytes());
+        machine.invlpg(0x40_6000);
+        assert_eq!(machine.read(0x40_5000, SUPERVISOR), Verdict::Fault(0));
+    });
+}
