@@ -1,6 +1,6 @@
 //! Guests made of bytes, on the shadow MMU and on the model beside it. `scripts/gnomon fuzz` builds and runs it.
 //!
-//! The first four bytes say how the machine is built, each twelve after them are an event (`gnomon_model::run`). An input that panics
+//! The first eight bytes say how the machine is built, each twelve after them are an event (`gnomon_model::run`). An input that panics
 //! is a guest that sees a difference. Run one again with `GNOMON_TELL` set, and it says what happens.
 #![no_main]
 

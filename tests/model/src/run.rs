@@ -7,7 +7,7 @@ use crate::machine::{Machine, Setup};
 use crate::reference::PSE;
 
 /// Bytes that say how the machine is built.
-pub const SETUP: usize = 4;
+pub const SETUP: usize = 8;
 
 /// How tables are kept in step.
 const SYNC: [SyncPolicy; 4] =
@@ -16,18 +16,17 @@ const SYNC: [SyncPolicy; 4] =
 /// The machine that bytes stand for.
 #[must_use]
 pub fn setup(bytes: [u8; SETUP]) -> Setup {
-    let [pool, switches, mode, variant] = bytes;
+    let [pool, switches, _, _, ahead, roots, flood, teardown] = bytes;
     let on = |bit: u32| switches >> bit & 1 != 0;
     let policy = Policy {
         sync: SYNC[usize::from(switches >> 5) % SYNC.len()],
         eager_fill: if on(0) { EagerFill::IfAccessed } else { EagerFill::Never },
         reuse_detection: on(1),
-        // The other switches follow bytes that choose something else as well.
-        patience: variant & 1,
-        prefetch: [1, 4][usize::from(variant >> 1 & 1)],
-        root_cache: [Policy::ALL_ROOTS, 1][usize::from(variant >> 2 & 1)],
-        flood: mode >> 4 & 3,
-        teardown: mode >> 6,
+        patience: ahead >> 4 & 3,
+        prefetch: 1 << (ahead & 15) % 10,
+        root_cache: [Policy::ALL_ROOTS, 0, 1, 2][usize::from(roots) % 4],
+        flood: flood & 7,
+        teardown: teardown & 7,
     };
     let pool = [16, 24, 48, 200][usize::from(pool) % 4];
     Setup { pool, policy, caching: on(2), stepping: on(3) && on(4) }
@@ -37,7 +36,7 @@ pub fn setup(bytes: [u8; SETUP]) -> Setup {
 pub fn run(first: [u8; SETUP], events: &[[u8; event::SIZE]], mut tell: impl FnMut(&Event)) -> Machine {
     let mut machine = Machine::new(setup(first));
     machine.set_cr4(PSE, true);
-    let [_, _, mode, variant] = first;
+    let [_, _, mode, variant, ..] = first;
     let mode = MODES[usize::from(mode) % MODES.len()];
     machine.event(Event::Rebuild(mode, u32::from(variant).wrapping_mul(0x8103_0507)));
     for bytes in events {

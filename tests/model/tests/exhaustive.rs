@@ -3,7 +3,7 @@
 
 use gnomon_model::machine::{Machine, Setup};
 use gnomon_model::reference::{LA57, LME, Mode, NXE, PAE, PG, PKE, PSE, SMAP, SMEP, Verdict, WP, What, Who};
-use shadow_mmu::{EagerFill, Policy};
+use shadow_mmu::Policy;
 
 /// P, R/W, U/S, A, D, PS (PAT in the last level), NX.
 const BITS: [u64; 7] = [1, 2, 4, 0x20, 0x40, 0x80, 1 << 63];
@@ -30,7 +30,7 @@ struct Bench {
 
 impl Bench {
     fn new(mode: Mode, controls: u32) -> Self {
-        let policy = Policy { eager_fill: EagerFill::IfAccessed, reuse_detection: false, ..Policy::default() };
+        let policy = Policy { reuse_detection: false, ..Policy::DEFAULT };
         let mut machine = Machine::new(Setup { pool: 48, policy, caching: false, stepping: false });
         machine.checking = false;
         let bit = |n: u32| controls >> n & 1 != 0;

@@ -2,7 +2,7 @@
 
 use gnomon_model::event;
 use gnomon_model::run::{SETUP, run};
-use proptest::array::{uniform4, uniform12};
+use proptest::array::{uniform8, uniform12};
 use proptest::collection::vec;
 use proptest::prelude::*;
 
@@ -11,14 +11,14 @@ fn cases() -> u32 {
     std::env::var("PROPTEST_CASES").ok().and_then(|n| n.parse().ok()).unwrap_or(300)
 }
 
-const _: () = assert!(SETUP == 4 && event::SIZE == 12, "the sizes of the arrays below");
+const _: () = assert!(SETUP == 8 && event::SIZE == 12, "the sizes of the arrays below");
 
 proptest! {
     #![proptest_config(ProptestConfig { cases: cases(), failure_persistence: None, ..ProptestConfig::default() })]
 
     #[test]
     fn the_library_behaves_as_the_reference(
-        first in uniform4(any::<u8>()),
+        first in uniform8(any::<u8>()),
         events in vec(uniform12(any::<u8>()), 1..200),
     ) {
         let mut told = Vec::new();

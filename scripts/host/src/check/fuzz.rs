@@ -32,10 +32,12 @@ const COVERAGE: &str = "-Cpasses=sancov-module -Cllvm-args=-sanitizer-coverage-l
     -Cllvm-args=-sanitizer-coverage-trace-compares";
 /// With a target named, build scripts are not instrumented.
 const TARGET: &str = "x86_64-unknown-linux-gnu";
-/// Four bytes of setup and a hundred events of twelve.
-const MAX_LENGTH: usize = 4 + 100 * 12;
+/// Bytes that say how the machine is built.
+const SETUP: usize = 8;
+/// Those, and a hundred events of twelve.
+const MAX_LENGTH: usize = SETUP + 100 * 12;
 /// Inputs of the committed corpus are shorter, so that it stays small.
-const MAX_COMMITTED: usize = 4 + 32 * 12;
+const MAX_COMMITTED: usize = SETUP + 32 * 12;
 
 /// Runs `gnomon fuzz`.
 ///
@@ -166,7 +168,7 @@ fn update(target: &Path) -> anyhow::Result<()> {
         "# Inputs of the fuzz target, one a line: the setup, then the events. `scripts/gnomon fuzz --update` writes this file.\n",
     );
     for input in inputs.iter().filter(|input| input.len() <= MAX_COMMITTED) {
-        let (setup, events) = input.split_at(input.len().min(4));
+        let (setup, events) = input.split_at(input.len().min(SETUP));
         let hex = |bytes: &[u8]| bytes.iter().map(|byte| format!("{byte:02x}")).collect::<String>();
         let words: Vec<String> = std::iter::once(setup).chain(events.chunks(12)).map(hex).collect();
         text.push_str(&words.join(" "));
