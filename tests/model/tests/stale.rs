@@ -39,12 +39,12 @@ fn a_right_lives_until_invlpg() {
 fn a_stale_right_to_write_does_not_reach_a_frame_that_became_a_table() {
     every_policy(|mut machine| {
         // The TLB may write frame 20 through the page, though the entry has gone.
-        machine.write(PAGE, Who::User, &0u32.to_le_bytes());
+        machine.write(PAGE, Who::User, &0x5067u32.to_le_bytes());
         machine.write(PTE, SUPERVISOR, &0u32.to_le_bytes());
         // Frame 20 becomes the table of 8 MiB and up.
         machine.write(0x1008, SUPERVISOR, &0x1_4067u32.to_le_bytes());
-        assert_eq!(machine.read(0x80_0000, SUPERVISOR), Verdict::Fault(0));
-        machine.write(PAGE, Who::User, &0x5067u32.to_le_bytes());
+        assert_eq!(machine.read(0x80_0000, SUPERVISOR), Verdict::At(0x5000));
+        machine.write(PAGE, Who::User, &0x6067u32.to_le_bytes());
         machine.settle();
     });
 }
