@@ -10,7 +10,7 @@ use crate::guest::{ALL, FRAMES, FREE, Guest, entry};
 pub struct Workload {
     /// Its name.
     pub name: &'static str,
-    /// What one operation is; `N` is the size.
+    /// What one operation is.
     pub describe: &'static str,
     /// What the size is, if there are several.
     pub size: &'static str,
@@ -32,14 +32,14 @@ pub const WORKLOADS: [Workload; 7] = [
     },
     Workload {
         name: "pte_write_among",
-        describe: "the same",
+        describe: "PTE write: another frame, INVLPG, touch",
         size: "other pages mapped",
         sizes: &[0, 16, 64, 256, 1024, 4096],
         flat_from: 0,
     },
     Workload {
         name: "cr3",
-        describe: "CR3 load of the next of N address spaces, and a touch",
+        describe: "CR3 load of another address space, and a touch",
         size: "address spaces",
         sizes: &[1, 2, 4, 16, 64, 256],
         flat_from: 2,
