@@ -23,7 +23,7 @@ pub fn setup(bytes: [u8; SETUP]) -> Setup {
         eager_fill: if on(0) { EagerFill::IfAccessed } else { EagerFill::Never },
         reuse_detection: on(1),
         patience: ahead >> 4 & 3,
-        prefetch: 1 << (ahead & 15) % 10,
+        prefetch: 1 << (usize::from(ahead & 15) % 10),
         root_cache: [Policy::ALL_ROOTS, 0, 1, 2][usize::from(roots) % 4],
         flood: flood & 7,
         teardown: teardown & 7,
