@@ -1,10 +1,10 @@
 //! The façade: one value per virtual CPU's address space.
 
 use alloc::vec::Vec;
-use core::fmt;
 
-use crate::access::{Access, GuestFault, Privilege};
-use crate::addr::{Gfn, Gpa, Gva, Pfn};
+use crate::access::{Access, Privilege};
+use crate::addr::{Gfn, Gpa, Gva};
+use crate::config::{Config, ConfigError};
 use crate::controls::{Controls, PagingCtx, PagingMode};
 use crate::counters::{Counter, MmuCounters};
 use crate::event::{Event, Observer};
@@ -13,6 +13,7 @@ use crate::frames::{Frames, NoteWalk};
 use crate::links::Links;
 use crate::mem::{GuestMem, TableMem};
 use crate::open::{MAX_OPEN, Opened};
+use crate::outcome::{Root, TranslateError, WriteKind};
 use crate::policy::{Policy, SyncPolicy};
 use crate::pool::{PageId, Pool};
 use crate::pte::{Flat, GuestFormat, Legacy32, Long4, Long5, Pae};
@@ -24,132 +25,6 @@ use crate::window::Window;
 
 /// How many times a walk begins again when guest entries change under it. I12.
 const MAX_REWALKS: usize = 4;
-
-/// What a [`ShadowMmu`] is made of.
-#[derive(Clone, Debug)]
-pub struct Config {
-    /// The frames for shadow tables: the whole pool, never more. At least [`Config::MIN_FRAMES`].
-    pub frames: Vec<Pfn>,
-    /// Guest frames `0..guest_frames` may be memory; everything above is a hole.
-    pub guest_frames: u64,
-    /// Physical address bits of the virtual CPU: 32..=52. Decides which bits of entries are reserved.
-    pub maxphyaddr: u8,
-    /// The virtual CPU has 1 GiB pages (CPUID leaf 0x8000_0001, EDX bit 26); else PS is reserved in a PDPTE of long mode.
-    pub gib_pages: bool,
-    /// Switches.
-    pub policy: Policy,
-}
-
-impl Config {
-    /// The smallest pool: three roots, a path of four pages, and room to go on while old ones are given up.
-    pub const MIN_FRAMES: usize = 16;
-    /// The largest pool.
-    pub const MAX_FRAMES: usize = 65_535;
-
-    /// A configuration with 36 address bits, 1 GiB pages and the default policy.
-    #[must_use]
-    pub fn new(frames: Vec<Pfn>, guest_frames: u64) -> Self {
-        Self { frames, guest_frames, maxphyaddr: 36, gib_pages: true, policy: Policy::default() }
-    }
-}
-
-/// Why no [`ShadowMmu`] could be made.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum ConfigError {
-    /// The pool has this many frames, which is too few or too many.
-    PoolSize(usize),
-    /// This many guest frames are none or more than 2^32 - 1.
-    GuestFrames(u64),
-    /// The virtual CPU cannot have that many physical address bits.
-    MaxPhyAddr(u8),
-}
-
-impl fmt::Display for ConfigError {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match self {
-            Self::PoolSize(n) => {
-                write!(f, "{n} shadow table frames: expected {}..={}", Config::MIN_FRAMES, Config::MAX_FRAMES)
-            }
-            Self::GuestFrames(n) => write!(f, "{n} guest frames: expected 1..{}", u32::MAX),
-            Self::MaxPhyAddr(n) => write!(f, "{n} physical address bits: expected 32..=52"),
-        }
-    }
-}
-
-/// A page fault that the real CPU reported while the guest ran, or an access on which the emulator failed.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Fault {
-    /// CR2.
-    pub gva: Gva,
-    /// What the guest tried, with the guest's own privilege.
-    pub access: Access,
-}
-
-/// What to do about a fault.
-#[must_use]
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Outcome {
-    /// Run the guest again at the same instruction.
-    Resume,
-    /// A true fault: deliver it to the guest.
-    Inject(GuestFault),
-    /// The guest may write there, but the frame is tracked: emulate the instruction, then report the write by
-    /// [`ShadowMmu::on_write`] if the frame [is a page table](WriteKind::page_table).
-    ///
-    /// Also a supervisor's write to a read-only user page in ring 1 while CR0.WP = 0 and CR4.SMAP = 1, which no shadow entry can
-    /// allow without more.
-    EmulateWrite(Gpa),
-    /// The guest may fetch there, but not read, and no shadow entry can say so: emulate the instruction at this address. Happens
-    /// to 64-bit guests only: a kernel that executes user pages under CR4.SMAP without CR4.SMEP, and pages that are not to be
-    /// read by their protection key.
-    EmulateFetch(Gpa),
-    /// The guest may make this access, but no memory is there, or it writes to ROM: emulate it on the device.
-    Mmio(Gpa),
-    /// The access, or the walk for it, needs this frame, which is [not resident](crate::GfnKind::NotResident): bring it back, then
-    /// run the guest again at the same instruction.
-    NotResident(Gfn),
-    /// In long mode this is no address: no CPU raises a page fault for it. Deliver #GP(0), or #SS(0) for a stack access.
-    NonCanonical(Gva),
-    /// The VM cannot go on.
-    Stop(VmStop),
-}
-
-/// What to load into the real CR3.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Root {
-    /// The PML4.
-    pub table: Pfn,
-}
-
-/// Why a translation failed.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum TranslateError {
-    /// The guest's own fault: inject it.
-    Fault(GuestFault),
-    /// A guest table on the way lies in this frame, which is [not resident](crate::GfnKind::NotResident).
-    NotResident(Gfn),
-    /// No address of long mode: #GP(0), or #SS(0) for a stack access.
-    NonCanonical(Gva),
-    /// The VM cannot go on.
-    Stop(VmStop),
-}
-
-/// Why writes to a frame are caught.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub struct WriteKind {
-    /// It is a guest page table whose shadow follows: writes must be reported by [`ShadowMmu::on_write`].
-    pub page_table: bool,
-    /// The caller watches it for its own reasons.
-    pub watched: bool,
-}
-
-impl WriteKind {
-    /// Are writes to it not caught at all?
-    #[must_use]
-    pub const fn is_plain(self) -> bool {
-        !self.page_table && !self.watched
-    }
-}
 
 /// Shadow page tables of one VM with one virtual CPU.
 ///

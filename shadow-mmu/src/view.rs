@@ -6,7 +6,7 @@
 
 use crate::access::Privilege;
 use crate::controls::PagingCtx;
-use crate::mmu::Root;
+use crate::outcome::Root;
 
 /// Whom a shadow page serves, and so what its leaves say.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]

@@ -82,9 +82,10 @@ use core::marker::PhantomData;
 
 use crate::access::AccessKind;
 use crate::addr::{Gfn, Gpa, Level, Pfn};
+use crate::config::ConfigError;
 use crate::flush::FlushPlan;
 use crate::mem::{GfnKind, GuestMem, TableMem};
-use crate::mmu::{ConfigError, Root};
+use crate::outcome::Root;
 use crate::second::arena::Arena;
 use crate::second::usage::FrameState;
 use crate::stop::VmStop;

@@ -20,6 +20,10 @@
 //! With the window in use no guest page may be executed with supervisor rights: see [`ShadowMmu::set_fetch_guard`]. So a fetch that
 //! goes to a place which the guest maps faults, and the caller moves the window.
 
+mod allowed;
+
+use allowed::NO_DIRECTORY;
+
 use crate::access::{Access, AccessKind, GuestFault, Perms, Privilege};
 use crate::addr::{Gfn, Gpa, Gva, Level, Pfn};
 use crate::controls::PagingMode;
@@ -29,12 +33,12 @@ use crate::flush::FlushPlan;
 use crate::links::{NIL, page_of, slot_of};
 use crate::mem::{GfnKind, GuestMem, TableMem, backing};
 use crate::mmu::ShadowMmu;
-use crate::pool::{Page, Reservation};
-use crate::pte::{Flat, GuestFormat, GuestPte, Legacy32, Pae, Spte, entry_gpa};
+use crate::pool::Reservation;
+use crate::pte::{Flat, GuestFormat, Legacy32, Pae, Spte};
 use crate::role::Key;
 use crate::stop::{Broken, Trouble, VmStop};
 use crate::table::Stored;
-use crate::walk::{Mark, Step, Walk, WalkError, frame_in_leaf, walk};
+use crate::walk::{Mark, Walk, WalkError, walk};
 
 /// Regions of 2 MiB that code is run from at a time. When there are more, all links are made anew.
 const MAX_REGIONS: usize = 64;
@@ -42,8 +46,6 @@ const MAX_REGIONS: usize = 64;
 const REGION_SHIFT: u32 = 21;
 /// Addresses from here on are devices', whatever the guest maps.
 const DEVICES: u64 = 0xf000_0000;
-/// Frames that one L1 page maps, less one.
-const LAST_FRAME: u64 = 511;
 
 const FETCH: Access = Access { kind: AccessKind::Fetch, privilege: Privilege::Supervisor };
 
@@ -246,42 +248,6 @@ impl<G: GuestMem, T: TableMem, O: Observer> ShadowMmu<G, T, O> {
         self.drop_code_pages()
     }
 
-    /// What stands above a code page at `place`, if the guest has nothing there.
-    fn free_directory<F: GuestFormat>(&self, place: Gva) -> Option<Walk> {
-        let first = Gpa::new(place.raw() >> REGION_SHIFT << REGION_SHIFT).gfn();
-        let mut above = Walk::flat(place);
-        if F::LEVELS == 0 {
-            let free = place.raw() < DEVICES && self.is_hole(first);
-            // A shadow page of the whole GiB exists where its first frame is memory.
-            if self.frames.find(first.align_down(18)).is_none() {
-                above.leaf = NO_DIRECTORY;
-            }
-            return free.then_some(above);
-        }
-        above.leaf = Level::L1.number();
-        let Some(table) = F::top(&self.ctx, place) else {
-            above.leaf = NO_DIRECTORY;
-            return Some(above);
-        };
-        let raw = F::read(&self.mem, entry_gpa::<F>(table, Level::L2, place))?;
-        let free = match F::decode(raw, Level::L2, &self.ctx) {
-            GuestPte::Absent => true,
-            GuestPte::Leaf { gfn, .. } => {
-                let frame = frame_in_leaf::<F>(gfn, Level::L2, place).align_down(9);
-                frame.base().raw() < DEVICES && self.is_hole(frame)
-            }
-            _ => false,
-        };
-        *above.steps.get_mut(1)? = Step::new(table, Perms::ALL);
-        free.then_some(above)
-    }
-
-    /// No memory and no device in the 2 MiB from this frame on?
-    fn is_hole(&self, first: Gfn) -> bool {
-        let last = first.add(LAST_FRAME);
-        [first, last].iter().all(|&gfn| self.frames.find(gfn).is_none() && self.mem.kind(gfn) == GfnKind::Hole)
-    }
-
     /// Gives the page that [`CodeOutcome::Wanted`] asked for. `pfn` shows the code of `gfn`, and stays until [`Self::unmap_code`].
     pub fn map_code(&mut self, gva: Gva, gfn: Gfn, pfn: Pfn) -> FlushPlan {
         if let Err(trouble) = self.set_code_leaf(gva, gfn, pfn) {
@@ -381,75 +347,4 @@ impl<G: GuestMem, T: TableMem, O: Observer> ShadowMmu<G, T, O> {
         }
         Ok(false)
     }
-
-    /// Takes out the links that the guest's directories, as they are now, do not allow.
-    pub(crate) fn check_code_links(&mut self) -> Result<(), Trouble> {
-        self.window.dirty = false;
-        if self.policy.sync.is_vtlb() {
-            // What the guest may know stands in a TLB, so does this: until its next flush.
-            return Ok(());
-        }
-        for at in 0..self.window.count {
-            let Some(&region) = self.window.regions.get(at) else { break };
-            let gva = Gva::new(u64::from(region) << REGION_SHIFT);
-            let place = self.window.place(gva);
-            let Some((directory, slot)) = self.slot_of_place(place)? else { continue };
-            let Some(child) = self.child(directory, slot)? else { continue };
-            let key = self.pool.get(child)?.key;
-            if key.role.code() && self.wanted_in_window(gva, place) != Some(key) {
-                self.zap(directory, slot)?;
-            }
-        }
-        Ok(())
-    }
-
-    fn wanted_in_window(&self, gva: Gva, place: Gva) -> Option<Key> {
-        match self.ctx.mode {
-            PagingMode::Off => self.wanted_code::<Flat>(gva, place),
-            PagingMode::Legacy32 => self.wanted_code::<Legacy32>(gva, place),
-            PagingMode::Pae => self.wanted_code::<Pae>(gva, place),
-            PagingMode::Long4 | PagingMode::Long5 => None,
-        }
-    }
-
-    /// Which code page the guest's directories call for.
-    fn wanted_code<F: GuestFormat>(&self, gva: Gva, place: Gva) -> Option<Key> {
-        self.free_directory::<F>(place)?;
-        if F::LEVELS == 0 {
-            return Some(Key::direct(&self.ctx, Level::L1, Gpa::new(gva.raw()).gfn(), (Perms::ALL, true)).code());
-        }
-        self.slot_of_place(gva).ok()??;
-        let table = F::top(&self.ctx, gva)?;
-        let raw = F::read(&self.mem, entry_gpa::<F>(table, Level::L2, gva))?;
-        let key = match F::decode(raw, Level::L2, &self.ctx) {
-            GuestPte::Table { gfn, perms, accessed: true } => Key::table::<F>(&self.ctx, Level::L1, gva, (gfn, perms)),
-            GuestPte::Leaf { gfn, perms, accessed: true, dirty } => {
-                let frame = frame_in_leaf::<F>(gfn, Level::L2, gva);
-                Key::direct(&self.ctx, Level::L1, frame, (perms, dirty))
-            }
-            _ => return None,
-        };
-        Some(key.code())
-    }
-
-    /// For the audit: may `child` be linked in entry `slot` of `page` as a part of the window? In the root of now the directories
-    /// must call for it; of others it is asked when they are loaded.
-    pub(crate) fn audit_window(&self, (index, page, slot): (u32, &Page, usize), child: &Page) -> bool {
-        let level = page.key.role.level();
-        if child.key.role.is_place() {
-            return level == Level::L2;
-        }
-        if child.key.role.window() {
-            return level == Level::L3;
-        }
-        let here = self.code_regions().find(|&gva| {
-            let place = self.window.place(gva);
-            self.slot_of_place(place).is_ok_and(|found| found == Some((index, slot)))
-        });
-        level == Level::L2
-            && here.is_none_or(|gva| self.wanted_in_window(gva, self.window.place(gva)) == Some(child.key))
-    }
 }
-
-/// In place of a leaf's level: the guest has no directory there, nor the shadow a page for it.
-const NO_DIRECTORY: u8 = u8::MAX;

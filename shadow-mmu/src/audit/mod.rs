@@ -3,9 +3,11 @@
 //! What a snapshot cannot show is left to the tests: I10 (that a plan names every loss) needs a history, and of I12 only the
 //! bookkeeping of the bounded pool can be seen.
 
+mod leaf;
+
 use core::fmt;
 
-use crate::access::{Access, AccessKind, Perms, Privilege};
+use crate::access::Perms;
 use crate::addr::{Gfn, Level};
 use crate::controls::PagingMode;
 use crate::event::Observer;
@@ -15,8 +17,7 @@ use crate::links::{NIL, SLOTS, node_of, page_of, slot_of};
 use crate::mem::{GfnKind, GuestMem, TableMem};
 use crate::mmu::ShadowMmu;
 use crate::pool::Page;
-use crate::propagate::{Cause, Leaf, Rules, propagate};
-use crate::pte::{GuestFormat, GuestPte, Legacy32, Long4, Pae, Spte, entry_gpa, frame_index};
+use crate::pte::{GuestFormat, Legacy32, Long4, Pae, Spte, frame_index};
 use crate::role::Key;
 use crate::root::directory_key;
 use crate::stop::Broken;
@@ -171,95 +172,6 @@ impl<G: GuestMem, T: TableMem, O: Observer> ShadowMmu<G, T, O> {
         let two = page.parents != NIL && self.links.next(page.parents)? != NIL;
         check(page.key.role.has_key() || !two, 9, "two entries name one page of the virtual TLB")?;
         check(!(page.key.role.is_root() && page.parents != NIL), 8, "a root has parents")
-    }
-
-    /// What the guest says now of the page that an L1 entry maps: frame, rights, A, D.
-    fn guest_leaf(&self, page: &Page, slot: usize) -> Option<(Gfn, Perms, bool, bool)> {
-        let role = page.key.role;
-        if role.direct() {
-            return Some((page.key.gfn.add(slot as u64), role.perms(), true, role.dirty()));
-        }
-        match self.guest_entry(page, slot)? {
-            GuestPte::Leaf { gfn, perms, accessed, dirty } => Some((gfn, perms & role.perms(), accessed, dirty)),
-            _ => None,
-        }
-    }
-
-    /// The guest entry that shadow entry `slot` stands for.
-    fn guest_entry(&self, page: &Page, slot: usize) -> Option<GuestPte> {
-        match page.key.role.format() {
-            PagingMode::Legacy32 => self.guest_entry_as::<Legacy32>(page.key, slot),
-            PagingMode::Pae => self.guest_entry_as::<Pae>(page.key, slot),
-            // Below their roots the two are alike.
-            PagingMode::Long4 | PagingMode::Long5 => self.guest_entry_as::<Long4>(page.key, slot),
-            PagingMode::Off => None,
-        }
-    }
-
-    fn guest_entry_as<F: GuestFormat>(&self, Key { gfn, role }: Key, slot: usize) -> Option<GuestPte> {
-        let entry = entry_gpa::<F>(gfn, role.level(), frame_index(role.level(), role.quadrant(), slot));
-        Some(F::decode(F::read(&self.mem, entry)?, role.level(), &role.ctx(&self.ctx)))
-    }
-
-    /// Shadow code: the frame is the caller's, which the last gate checks; the guest's entry must let the supervisor fetch.
-    fn audit_code(&self, (page, slot): (&Page, usize), spte: Spte, target: Gfn) -> Audit {
-        check(spte.perms() == Perms::new(false, false, true), 2, "shadow code has other rights than to be fetched")?;
-        if page.key.role.is_place() {
-            return Ok(());
-        }
-        let Some((gfn, perms, accessed, _)) = self.guest_leaf(page, slot) else {
-            return check(false, 2, "shadow code stands for a guest entry that maps nothing");
-        };
-        check(gfn == target, 2, "shadow code stands for another frame than the guest's entry")?;
-        check(accessed, 3, "shadow code is present while A is clear")?;
-        check(perms.execute(), 2, "shadow code can be fetched where the guest forbids it")
-    }
-
-    fn audit_leaf(&self, (page, slot): (&Page, usize), spte: Spte, target: Gfn) -> Audit {
-        if page.key.role.code() {
-            return self.audit_code((page, slot), spte, target);
-        }
-        let (pfn, rom) = match self.mem.kind(target) {
-            GfnKind::Ram(pfn) => (pfn, false),
-            GfnKind::Rom(pfn) => (pfn, true),
-            GfnKind::NotResident => return check(false, 13, "a leaf maps a frame that is not resident"),
-            GfnKind::Mmio | GfnKind::Hole => return check(false, 1, "a leaf maps what is no memory"),
-        };
-        check(spte.pfn() == pfn, 1, "a leaf maps another frame than the guest's memory has")?;
-        check(!spte.writable() || !self.frames.tracked(target), 4, "a tracked frame is writable")?;
-        check(!spte.writable() || !rom, 2, "read-only memory is writable")?;
-        let frame = self.frames.get(target)?;
-        check(frame.may_map(), 13, "a leaf maps a frame that does not count as accessed")?;
-        check(!spte.writable() || frame.may_write(), 13, "a frame that does not count as written is writable")?;
-        let role = page.key.role;
-        if role.is_place() || role.is_table() && self.frames.get(page.key.gfn)?.is_unsync() {
-            // What the entry grants was right at some time since the last flush; no snapshot shows when.
-            return Ok(());
-        }
-        let Some((gfn, perms, accessed, dirty)) = self.guest_leaf(page, slot) else {
-            return check(false, 2, "a leaf stands for a guest entry that maps nothing");
-        };
-        check(gfn == target, 2, "a leaf maps another frame than the guest's entry")?;
-        check(accessed, 3, "a leaf is present while A is clear")?;
-        check(!spte.writable() || dirty, 3, "a leaf is writable while D is clear")?;
-        let leaf = Leaf {
-            pfn,
-            perms,
-            accessed,
-            // An entry may be what it was before it lost its W, which was checked above.
-            dirty: true,
-            writable_frame: true,
-            // PKE means nothing in the 32-bit formats.
-            rules: Rules::of::<Long4>(role, self.pkru),
-        };
-        let supervisor_write = Access { kind: AccessKind::Write, privilege: Privilege::Supervisor };
-        let right = [Cause::GpteWrite, Cause::Access(supervisor_write)]
-            .map(|cause| propagate(leaf, cause))
-            .into_iter()
-            .filter(|possible| possible.present())
-            .map(|possible| if self.window.guard && !possible.user() { possible.no_execute() } else { possible })
-            .any(|possible| spte == possible || spte == possible.read_only());
-        check(right, 2, "a leaf grants other rights than the guest's entry")
     }
 
     fn audit_link(&self, (index, page, slot): (u32, &Page, usize), child: &Page) -> Audit {
