@@ -7,6 +7,16 @@ use crate::trap::{StopReason, vector};
 use crate::vm::Vm;
 
 impl Vm {
+    /// Whether the run loop has to look at devices, interrupts or a halted CPU before it enters the guest again.
+    #[inline]
+    pub(crate) fn wants_attention(&self) -> bool {
+        self.devices_touched
+            | self.vcpu.halted
+            | self.bus.nmi_pending()
+            | self.bus.interrupt_pending()
+            | self.world.is_hardware()
+    }
+
     /// Delivers a waiting device interrupt if virtual IF allows it. Inside the shadow of STI or MOV SS one more instruction runs
     /// first, single-stepped, so that the interrupt comes right behind it (SDM 3A 6.8.3).
     ///

@@ -166,22 +166,24 @@ impl Guest {
         self.armed = None;
         self.arm(until);
         loop {
-            if self.vm.devices_touched {
-                self.serve_devices();
-                if time::tsc() >= until {
-                    return TurnEnd::Expired;
+            if self.vm.wants_attention() {
+                if self.vm.devices_touched {
+                    self.serve_devices();
+                    if time::tsc() >= until {
+                        return TurnEnd::Expired;
+                    }
+                    self.arm(until);
                 }
-                self.arm(until);
-            }
-            if let Err(reason) = self.vm.inject_interrupt() {
-                return TurnEnd::Stopped(reason);
-            }
-            if self.vm.vcpu.halted {
-                return TurnEnd::Halted;
-            }
-            if self.vm.devices_touched && self.vm.world.is_hardware() {
-                // The handler of what was just delivered may run without an exit: arm the timer for the next one now.
-                continue;
+                if let Err(reason) = self.vm.inject_interrupt() {
+                    return TurnEnd::Stopped(reason);
+                }
+                if self.vm.vcpu.halted {
+                    return TurnEnd::Halted;
+                }
+                if self.vm.devices_touched && self.vm.world.is_hardware() {
+                    // The handler of what was just delivered may run without an exit: arm the timer for the next one now.
+                    continue;
+                }
             }
             let exit = self.vm.enter();
             if matches!(exit, Exit::Interrupt(_)) {

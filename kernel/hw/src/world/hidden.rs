@@ -52,6 +52,12 @@ impl Hidden {
         (kept.raw != 0 && kept.selector == selector && (now & ACCESSED == 0 || !loadable)).then_some(kept.raw)
     }
 
+    /// Whether nothing was ever kept for `reg` since it was loaded through here.
+    #[inline]
+    pub(super) fn is_empty(&self, reg: SegReg) -> bool {
+        self.0[reg as usize].raw == 0
+    }
+
     /// `reg` was loaded from the tables as they are.
     pub(super) fn loaded(&mut self, reg: SegReg) {
         self.0[reg as usize] = Kept::default();

@@ -63,6 +63,24 @@ impl World {
         self.state().hidden.of(reg, selector, now).unwrap_or(now)
     }
 
+    /// The selector in a data segment register, if what the register holds is what the live table has for it; 0 if it is not, or if
+    /// the world is not in the CPU.
+    #[must_use]
+    #[inline]
+    pub fn settled_segment(&self, reg: SegReg) -> u16 {
+        if !ptr::eq(cpu::resident(), self.state.as_ptr()) {
+            return 0;
+        }
+        let selector = read_all()[reg as usize];
+        if self.state().hidden.is_empty(reg) || !self.is_hidden(reg, selector) { selector } else { 0 }
+    }
+
+    #[cold]
+    fn is_hidden(&self, reg: SegReg, selector: u16) -> bool {
+        let (table, index) = place(selector);
+        self.state().hidden.of(reg, selector, self.descriptor(table, index)).is_some()
+    }
+
     /// The selectors in ES, DS, FS and GS.
     #[inline]
     pub(super) fn data_selectors(&self) -> [u16; 6] {
@@ -147,6 +165,7 @@ fn load(reg: SegReg, selector: u16) -> Result<(), SegmentFault> {
 }
 
 /// The selectors in the CPU.
+#[inline]
 pub(super) fn read_all() -> [u16; 6] {
     let (es, ds, fs, gs): (u32, u32, u32, u32);
     // SAFETY: reads registers only.

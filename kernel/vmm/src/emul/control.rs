@@ -150,13 +150,17 @@ impl Vm {
     /// INVLPG.
     pub(crate) fn invalidate_page(&mut self, insn: &Instruction) -> Emulated<()> {
         let segment = super::operand::segment_register(insn.memory_segment()).ok_or(StopReason::Unemulated)?;
-        let gva = self.segment_base(segment).wrapping_add(self.effective_address(insn));
+        self.invalidate(self.segment_base(segment).wrapping_add(self.effective_address(insn)));
+        Ok(())
+    }
+
+    /// A translation may have changed.
+    pub(crate) fn invalidate(&mut self, gva: u32) {
         let plan = self.mmu.on_invlpg(Gva::new(gva.into()));
         self.flush(plan);
         if self.watches_page(gva) {
             self.revalidate_descriptors();
         }
-        Ok(())
     }
 
     /// MOV to or from a debug register. The values are kept; breakpoints do not act yet.

@@ -12,6 +12,7 @@ mod far;
 mod io;
 mod memory;
 mod operand;
+mod recipe;
 mod sensitive;
 mod tables;
 
@@ -19,6 +20,7 @@ pub(crate) use cache::DecodeCache;
 use gnomon_hw::SegReg;
 use gnomon_trace::Reason;
 use iced_x86::{Code, Instruction, Mnemonic, OpKind, Register};
+pub(crate) use recipe::{Control, Recipe};
 
 use crate::event::{Event, Source};
 use crate::segments::Sync;
@@ -171,11 +173,20 @@ impl Vm {
         if self.cpl() > self.vcpu.iopl() {
             return Err(Exception::gp(0).into());
         }
-        if on && !self.vcpu.interrupts_on() {
-            self.vcpu.interrupt_shadow = Some(insn.next_ip32());
+        if on {
+            self.set_interrupts_after(insn.next_ip32());
+        } else {
+            self.vcpu.set_interrupts(false);
         }
-        self.vcpu.set_interrupts(on);
         Ok(())
+    }
+
+    /// STI: interrupts are on, from one instruction behind `next` on if they were off.
+    pub(crate) fn set_interrupts_after(&mut self, next: u32) {
+        if !self.vcpu.interrupts_on() {
+            self.vcpu.interrupt_shadow = Some(next);
+        }
+        self.vcpu.set_interrupts(true);
     }
 
     /// HLT.

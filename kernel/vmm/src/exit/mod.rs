@@ -2,6 +2,7 @@
 
 mod fault;
 mod hardware;
+mod short;
 mod step;
 
 pub(crate) use fault::{NOT_RESIDENT, control_fault, mmu_stop};
@@ -24,7 +25,30 @@ impl Vm {
     ///
     /// # Errors
     /// The reason for which the VM stops.
+    #[inline]
     pub(crate) fn on_exit(&mut self, exit: Exit) -> Result<(), StopReason> {
+        match exit {
+            Exit::Vector(number) if self.is_plain() => self.on_plain_exit(number),
+            exit => self.on_exit_amid(exit),
+        }
+    }
+
+    /// Nothing unusual goes on.
+    #[inline]
+    fn on_plain_exit(&mut self, number: u8) -> Result<(), StopReason> {
+        if number == vector::GP && self.world.context().error == 0 && self.refused_shortly() {
+            return Ok(());
+        }
+        self.retired = false;
+        match self.on_vector(number, false) {
+            Ok(()) => Ok(()),
+            Err(Trap::Exception(exception)) => self.deliver(exception.into()),
+            Err(Trap::Stop(reason)) => Err(reason),
+        }
+    }
+
+    /// The same while an instruction is stepped over, or the guest steps.
+    fn on_exit_amid(&mut self, exit: Exit) -> Result<(), StopReason> {
         let stepped = self.end_step();
         if self.is_unveiled() {
             self.veil();

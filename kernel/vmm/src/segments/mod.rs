@@ -11,6 +11,7 @@
 //! * The CPU reloads CS and SS from the live table at each entry. When the entry they came from goes away, they move to a *cache
 //!   slot* that holds what was loaded, as the hidden part of a segment register does (SDM 3A 3.4.3).
 
+mod flat;
 mod known;
 mod pages;
 
@@ -37,6 +38,8 @@ pub(crate) struct LiveTables {
     user_open: bool,
     /// Visible CS and SS while the real ones name cache slots.
     cached: [Option<Cached>; 2],
+    /// Segment registers known to be flat.
+    flat: flat::Flat,
 }
 
 impl LiveTables {
@@ -48,6 +51,7 @@ impl LiveTables {
             any_open: false,
             user_open: false,
             cached: [None; 2],
+            flat: flat::Flat::default(),
         }
     }
 }
@@ -196,6 +200,13 @@ impl Vm {
     }
 
     fn put_live(&mut self, entry: Entry) {
+        self.forget_flat();
+        self.show_live(entry);
+    }
+
+    /// Puts an entry as it must look on the present privilege level. The gate refuses only what `to_live` never makes; a refusal leaves
+    /// the entry as it was.
+    fn show_live(&mut self, entry: Entry) {
         if entry.suspended {
             return;
         }
@@ -204,8 +215,12 @@ impl Vm {
             (true, true) => entry.live,
             (false, _) => self.code.windowed(entry.live),
         };
-        // The gate refuses only what `to_live` never makes; a refusal leaves the entry empty, which is safe.
         let _ = self.world.set_descriptor(entry.table, entry.index, raw.0);
+    }
+
+    fn clear_live(&mut self, table: Table, index: u16) {
+        self.forget_flat();
+        let _ = self.world.set_descriptor(table, index, 0);
     }
 
     /// Takes an entry out of the live tables; registers that hold it keep what they have.
@@ -214,7 +229,7 @@ impl Vm {
         let entry = self.live.entries.swap_remove(at);
         self.cache_if_loaded(SegReg::Cs, entry);
         self.cache_if_loaded(SegReg::Ss, entry);
-        let _ = self.world.set_descriptor(table, index, 0);
+        self.clear_live(table, index);
     }
 
     fn cache_if_loaded(&mut self, reg: SegReg, entry: Entry) {
@@ -227,6 +242,7 @@ impl Vm {
 
     /// Fills a register's cache slot. The gate refuses nothing that `to_live` makes; the null selector stands for a refusal.
     fn cache_slot(&mut self, reg: SegReg, live: Descriptor) -> Selector {
+        self.forget_flat();
         Selector(self.world.set_cache_slot(reg, live.0).map_or(0, |index| index << 3))
     }
 
@@ -280,13 +296,12 @@ impl Vm {
         let entry = self.live.entries.iter().find(|entry| entry.index == index && entry.table == table).copied();
         let live = raw.to_live().ok_or(StopReason::MiddleRing)?;
         let refused = |_| StopReason::MiddleRing;
+        self.forget_flat();
         self.world.set_descriptor(table, index, live.0).map_err(|_| StopReason::MiddleRing)?;
         let loaded = self.world.load_segment(reg, selector.0).map_err(refused);
         match entry {
             Some(entry) if !entry.suspended => self.put_live(entry),
-            _ => {
-                let _ = self.world.set_descriptor(table, index, 0);
-            }
+            _ => self.clear_live(table, index),
         }
         Ok(loaded?)
     }
@@ -373,7 +388,7 @@ impl Vm {
             if let Some(&entry) = self.live.entries.get(at)
                 && entry.leads_to_user
             {
-                self.put_live(entry);
+                self.show_live(entry);
             }
         }
     }

@@ -81,7 +81,7 @@ impl Vm {
             if entry.suspended || in_use || !self.in_open_page(entry) {
                 continue;
             }
-            let _ = self.world.set_descriptor(entry.table, entry.index, 0);
+            self.clear_live(entry.table, entry.index);
             if let Some(entry) = self.live.entries.get_mut(at) {
                 entry.suspended = true;
             }

@@ -1,0 +1,129 @@
+//! What the short ways do for an instruction, worked out once when it is decoded: only frequent ones of flat kernel code have a recipe.
+
+use gnomon_trace::Reason;
+use iced_x86::{Instruction, Mnemonic, OpKind, Register};
+
+/// A general register of 32 bits, other than ESP, by its number in x86 order.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct Gpr(u8);
+
+impl Gpr {
+    fn of(register: Register) -> Option<Self> {
+        let number = (register as usize).wrapping_sub(Register::EAX as usize);
+        (register.is_gpr32() && number < 8 && register != Register::ESP).then_some(Self(number as u8))
+    }
+
+    /// Its place among the registers of a context.
+    #[inline]
+    pub(crate) const fn index(self) -> usize {
+        (self.0 & 7) as usize
+    }
+}
+
+/// A control register that can be read without more ado.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Control {
+    /// CR0.
+    Cr0,
+    /// CR2.
+    Cr2,
+    /// CR3.
+    Cr3,
+    /// CR4.
+    Cr4,
+}
+
+/// The short way of an instruction.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Recipe {
+    /// There is none.
+    Long,
+    /// CLI.
+    Cli,
+    /// STI.
+    Sti,
+    /// MOV from a control register.
+    ReadControl(Control, Gpr),
+    /// MOV to CR3.
+    LoadCr3(Gpr),
+    /// INVLPG of [register + displacement] in DS.
+    Invalidate(Gpr, u32),
+}
+
+impl Recipe {
+    /// The recipe of a decoded instruction.
+    pub(crate) fn of(insn: &Instruction) -> Self {
+        match insn.mnemonic() {
+            Mnemonic::Cli => Self::Cli,
+            Mnemonic::Sti => Self::Sti,
+            Mnemonic::Mov => Self::of_move(insn).unwrap_or(Self::Long),
+            Mnemonic::Invlpg => Self::of_invalidate(insn).unwrap_or(Self::Long),
+            _ => Self::Long,
+        }
+    }
+
+    fn of_move(insn: &Instruction) -> Option<Self> {
+        if insn.op0_kind() != OpKind::Register || insn.op1_kind() != OpKind::Register {
+            return None;
+        }
+        let control = match insn.op1_register() {
+            Register::CR0 => Control::Cr0,
+            Register::CR2 => Control::Cr2,
+            Register::CR3 => Control::Cr3,
+            Register::CR4 => Control::Cr4,
+            from if insn.op0_register() == Register::CR3 => return Some(Self::LoadCr3(Gpr::of(from)?)),
+            _ => return None,
+        };
+        Some(Self::ReadControl(control, Gpr::of(insn.op0_register())?))
+    }
+
+    fn of_invalidate(insn: &Instruction) -> Option<Self> {
+        let plain = insn.memory_segment() == Register::DS && insn.memory_index() == Register::None;
+        plain.then_some(Self::Invalidate(Gpr::of(insn.memory_base())?, insn.memory_displacement32()))
+    }
+
+    /// What its exits count as.
+    pub(crate) const fn reason(self) -> Option<Reason> {
+        Some(match self {
+            Self::Long => return None,
+            Self::Cli => Reason::Cli,
+            Self::Sti => Reason::Sti,
+            Self::ReadControl(..) => Reason::ReadCr,
+            Self::LoadCr3(_) => Reason::WriteCr3,
+            Self::Invalidate(..) => Reason::Invlpg,
+        })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use iced_x86::{Decoder, DecoderOptions};
+
+    fn recipe(bytes: &[u8]) -> Recipe {
+        Recipe::of(&Decoder::new(32, bytes, DecoderOptions::NONE).decode())
+    }
+
+    #[test]
+    fn frequent_instructions_have_one() {
+        assert_eq!(recipe(&[0xfa]), Recipe::Cli);
+        assert_eq!(recipe(&[0xfb]), Recipe::Sti);
+        assert_eq!(recipe(&[0x0f, 0x20, 0xd1]), Recipe::ReadControl(Control::Cr2, Gpr(1)));
+        assert_eq!(recipe(&[0x0f, 0x22, 0xdf]), Recipe::LoadCr3(Gpr(7)));
+        assert_eq!(recipe(&[0x0f, 0x01, 0x3b]), Recipe::Invalidate(Gpr(3), 0));
+        assert_eq!(recipe(&[0x0f, 0x01, 0x7f, 0xfc]), Recipe::Invalidate(Gpr(7), 0xffff_fffc));
+    }
+
+    #[test]
+    fn what_is_not_plain_has_none() {
+        assert_eq!(recipe(&[0x0f, 0x20, 0xc4]), Recipe::Long, "into ESP");
+        assert_eq!(recipe(&[0x0f, 0x22, 0xc0]), Recipe::Long, "a write of CR0");
+        assert_eq!(recipe(&[0x0f, 0x21, 0xc0]), Recipe::Long, "a debug register");
+        assert_eq!(recipe(&[0x0f, 0x01, 0x7d, 0xfc]), Recipe::Long, "the stack segment");
+        assert_eq!(recipe(&[0x64, 0x0f, 0x01, 0x3b]), Recipe::Long, "another segment");
+        assert_eq!(recipe(&[0x0f, 0x01, 0x3c, 0x0b]), Recipe::Long, "an index");
+        assert_eq!(recipe(&[0x67, 0x0f, 0x01, 0x3f]), Recipe::Long, "a 16-bit address");
+        assert_eq!(recipe(&[0x0f, 0x01, 0x3d, 0, 0, 0, 0]), Recipe::Long, "an address alone");
+        assert_eq!(recipe(&[0x89, 0xc8]), Recipe::Long, "a plain MOV");
+    }
+}
