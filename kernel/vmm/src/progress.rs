@@ -9,26 +9,83 @@ use gnomon_hw::GuestContext;
 /// many chances.
 const LIMIT: u32 = 200_000;
 
-/// The last fault and how often it repeated.
+/// After so many faults the guest's state is taken to be compared with.
+const SAMPLES: u32 = 1024;
+
+/// A fault, as far as a guest that is stuck repeats it.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+struct Fault {
+    rip: u64,
+    rsp: u64,
+    address: u64,
+    gpr: [u64; 16],
+}
+
+/// A fault of the past, and how often it came since.
 #[derive(Clone, Copy, Debug, Default)]
 pub(crate) struct Progress {
-    state: u64,
+    sample: Fault,
+    faults: u32,
     repeats: u32,
 }
 
 impl Progress {
     /// Notes a fault; returns whether the guest is stuck.
+    #[inline]
     pub(crate) fn stuck(&mut self, context: &GuestContext, address: u64) -> bool {
-        let state = context
-            .gpr
-            .iter()
-            .chain(&[context.rip, context.rsp, address])
-            .fold(0_u64, |hash, value| (hash ^ value).rotate_left(9).wrapping_mul(0x9e37_79b9_7f4a_7c15));
-        if state == self.state {
-            self.repeats = self.repeats.saturating_add(1);
-        } else {
-            *self = Self { state, repeats: 0 };
+        self.faults = self.faults.wrapping_add(1);
+        let sample = &self.sample;
+        // The first difference decides, which is nearly always among these.
+        if sample.address != address || sample.rip != context.rip || sample.gpr != context.gpr {
+            self.repeats = 0;
+            if self.faults.is_multiple_of(SAMPLES) {
+                self.take(context, address);
+            }
+            return false;
         }
+        self.repeat(context)
+    }
+
+    #[cold]
+    fn take(&mut self, context: &GuestContext, address: u64) {
+        self.sample = Fault { rip: context.rip, rsp: context.rsp, address, gpr: context.gpr };
+    }
+
+    #[cold]
+    fn repeat(&mut self, context: &GuestContext) -> bool {
+        self.repeats = if self.sample.rsp == context.rsp { self.repeats.saturating_add(1) } else { 0 };
         self.repeats >= LIMIT
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn faults(progress: &mut Progress, count: u32, mut change: impl FnMut(&mut GuestContext, u32)) -> bool {
+        (0..count).any(|number| {
+            let mut context = GuestContext { rip: 0x1000, rsp: 0x2000, ..GuestContext::default() };
+            change(&mut context, number);
+            progress.stuck(&context, 0x4000_0000)
+        })
+    }
+
+    #[test]
+    fn the_same_fault_for_ever_is_found() {
+        assert!(faults(&mut Progress::default(), LIMIT + SAMPLES + 1, |_, _| {}));
+    }
+
+    #[test]
+    fn a_counter_is_progress() {
+        assert!(!faults(&mut Progress::default(), 2 * LIMIT, |context, number| context.gpr[1] = number.into()));
+        assert!(!faults(&mut Progress::default(), 2 * LIMIT, |context, number| context.rsp = number.into()));
+    }
+
+    #[test]
+    fn one_other_fault_between_starts_anew() {
+        let mut progress = Progress::default();
+        assert!(!faults(&mut progress, LIMIT, |_, _| {}));
+        assert!(!faults(&mut progress, 1, |context, _| context.rip = 0));
+        assert!(!faults(&mut progress, LIMIT - SAMPLES, |_, _| {}));
     }
 }

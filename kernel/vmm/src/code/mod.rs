@@ -87,14 +87,24 @@ struct Sites {
 impl Sites {
     /// Notes an address; says whether it was not known.
     fn is_new(&mut self, eip: u32) -> bool {
-        let place = (eip ^ eip >> 10) as usize % SITES;
-        match self.recent.get_mut(place) {
+        match self.recent.get_mut(Self::place(eip)) {
             Some(known) if *known != eip => {
                 *known = eip;
                 true
             }
             _ => false,
         }
+    }
+
+    /// Whether an address is known.
+    #[inline]
+    fn knows(&self, eip: u32) -> bool {
+        self.recent.get(Self::place(eip)) == Some(&eip)
+    }
+
+    #[inline]
+    const fn place(eip: u32) -> usize {
+        (eip ^ eip >> 10) as usize % SITES
     }
 
     /// Marks changed: nothing is known any more.
@@ -139,6 +149,12 @@ impl ShadowCode {
     /// Whether the guest kernel runs on shadow code.
     pub(crate) const fn is_on(&self) -> bool {
         self.on
+    }
+
+    /// Whether a sensitive instruction that traps at this address is discovered.
+    #[inline]
+    pub(crate) fn knows_site(&self, eip: u32) -> bool {
+        self.sites.knows(eip)
     }
 
     /// Whether writes to a frame are of interest here.

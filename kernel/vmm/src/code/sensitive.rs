@@ -14,7 +14,7 @@ use crate::trap::vector;
 pub(crate) enum Sensitive {
     /// PUSHF shows IF and IOPL, POPF changes them: virtual ones.
     Flags,
-    /// IRET: IF, IOPL, NT and the privilege level in its frame are virtual ones.
+    /// IRET: IF, IOPL, NT and the privilege level in its frame are virtual ones. RETF: it would reach user code unseen.
     Return,
     /// SGDT, SIDT, SLDT, STR, SMSW show the guest's registers. (UMIP would trap them too, where there is one.)
     Tables,
@@ -36,7 +36,7 @@ pub(crate) enum Sensitive {
 pub(crate) fn sensitive(insn: &Instruction) -> Option<Sensitive> {
     Some(match insn.mnemonic() {
         Mnemonic::Pushf | Mnemonic::Pushfd | Mnemonic::Popf | Mnemonic::Popfd => Sensitive::Flags,
-        Mnemonic::Iret | Mnemonic::Iretd => Sensitive::Return,
+        Mnemonic::Iret | Mnemonic::Iretd | Mnemonic::Retf => Sensitive::Return,
         Mnemonic::Sgdt | Mnemonic::Sidt | Mnemonic::Sldt | Mnemonic::Str | Mnemonic::Smsw => Sensitive::Tables,
         Mnemonic::Lar | Mnemonic::Lsl | Mnemonic::Verr | Mnemonic::Verw | Mnemonic::Arpl => Sensitive::Descriptors,
         Mnemonic::Mov if is_code_or_stack(insn, 1) => Sensitive::Selector,

@@ -1,6 +1,5 @@
 //! What the short ways do for an instruction, worked out once when it is decoded: only frequent ones of flat kernel code have a recipe.
 
-use gnomon_trace::Reason;
 use iced_x86::{Instruction, Mnemonic, OpKind, Register};
 
 /// A general register of 32 bits, other than ESP, by its number in x86 order.
@@ -48,6 +47,10 @@ pub(crate) enum Recipe {
     LoadCr3(Gpr),
     /// INVLPG of [register + displacement] in DS.
     Invalidate(Gpr, u32),
+    /// IRET with 32-bit operands.
+    Return,
+    /// CPUID.
+    Identify,
 }
 
 impl Recipe {
@@ -57,6 +60,8 @@ impl Recipe {
             Mnemonic::Cli => Self::Cli,
             Mnemonic::Sti => Self::Sti,
             Mnemonic::Mov => Self::of_move(insn).unwrap_or(Self::Long),
+            Mnemonic::Iretd => Self::Return,
+            Mnemonic::Cpuid => Self::Identify,
             Mnemonic::Invlpg => Self::of_invalidate(insn).unwrap_or(Self::Long),
             _ => Self::Long,
         }
@@ -81,18 +86,6 @@ impl Recipe {
         let plain = insn.memory_segment() == Register::DS && insn.memory_index() == Register::None;
         plain.then_some(Self::Invalidate(Gpr::of(insn.memory_base())?, insn.memory_displacement32()))
     }
-
-    /// What its exits count as.
-    pub(crate) const fn reason(self) -> Option<Reason> {
-        Some(match self {
-            Self::Long => return None,
-            Self::Cli => Reason::Cli,
-            Self::Sti => Reason::Sti,
-            Self::ReadControl(..) => Reason::ReadCr,
-            Self::LoadCr3(_) => Reason::WriteCr3,
-            Self::Invalidate(..) => Reason::Invlpg,
-        })
-    }
 }
 
 #[cfg(test)]
@@ -108,6 +101,8 @@ mod tests {
     fn frequent_instructions_have_one() {
         assert_eq!(recipe(&[0xfa]), Recipe::Cli);
         assert_eq!(recipe(&[0xfb]), Recipe::Sti);
+        assert_eq!(recipe(&[0xcf]), Recipe::Return);
+        assert_eq!(recipe(&[0x0f, 0xa2]), Recipe::Identify);
         assert_eq!(recipe(&[0x0f, 0x20, 0xd1]), Recipe::ReadControl(Control::Cr2, Gpr(1)));
         assert_eq!(recipe(&[0x0f, 0x22, 0xdf]), Recipe::LoadCr3(Gpr(7)));
         assert_eq!(recipe(&[0x0f, 0x01, 0x3b]), Recipe::Invalidate(Gpr(3), 0));
@@ -124,6 +119,7 @@ mod tests {
         assert_eq!(recipe(&[0x0f, 0x01, 0x3c, 0x0b]), Recipe::Long, "an index");
         assert_eq!(recipe(&[0x67, 0x0f, 0x01, 0x3f]), Recipe::Long, "a 16-bit address");
         assert_eq!(recipe(&[0x0f, 0x01, 0x3d, 0, 0, 0, 0]), Recipe::Long, "an address alone");
+        assert_eq!(recipe(&[0x66, 0xcf]), Recipe::Long, "16-bit operands");
         assert_eq!(recipe(&[0x89, 0xc8]), Recipe::Long, "a plain MOV");
     }
 }

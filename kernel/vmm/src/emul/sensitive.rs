@@ -47,6 +47,7 @@ impl Vm {
             }
             Mnemonic::Iret
             | Mnemonic::Iretd
+            | Mnemonic::Retf
             | Mnemonic::Sgdt
             | Mnemonic::Sidt
             | Mnemonic::Sldt
@@ -167,7 +168,7 @@ impl Vm {
     }
 
     /// CPUID.
-    fn identify(&mut self) {
+    pub(crate) fn identify(&mut self) {
         let apic = self.bus.apic_base().is_some_and(|base| base & APIC_ENABLED != 0);
         let machine = cpuid::Machine { apic, physical_bits: MAXPHYADDR };
         let [eax, ebx, ecx, edx] = cpuid::identify(self.gpr(0), self.gpr(1), machine, features::cpuid);

@@ -9,7 +9,7 @@ use gnomon_trace::Reason;
 use shadow_mmu::{Access, AccessKind, Fault, Gva, Outcome, Privilege};
 
 use super::{Event, Source};
-use crate::vcpu::{Descriptor, Selector, flags};
+use crate::vcpu::{Selector, flags};
 use crate::vm::Vm;
 
 /// IRET without prefixes.
@@ -20,44 +20,22 @@ const TRAP: u8 = 1;
 const DPL: u8 = 0x60;
 /// ESP0 and SS0 in a 32-bit TSS (SDM 3A 7.2.1).
 const INNER_STACK: u32 = 4;
+/// Bytes of a word of a frame.
+const WORD: usize = 4;
 
-/// Words of a frame, from the lowest address on.
-struct Words {
-    bytes: [u8; 24],
-    used: usize,
-}
-
-impl Words {
-    const EMPTY: Self = Self { bytes: [0; 24], used: 0 };
-
-    #[inline]
-    fn add(&mut self, word: u32) {
-        let end = self.used.saturating_add(4);
-        if let Some(place) = self.bytes.get_mut(self.used..end) {
-            place.copy_from_slice(&word.to_le_bytes());
-            self.used = end;
-        }
+/// The bytes of a frame's words, from the lowest address on.
+#[inline]
+fn frame_bytes(words: [u32; 6]) -> [u8; 6 * WORD] {
+    let mut bytes = [0; 6 * WORD];
+    for (place, word) in bytes.as_chunks_mut::<WORD>().0.iter_mut().zip(words) {
+        *place = word.to_le_bytes();
     }
-
-    fn bytes(&self) -> &[u8] {
-        self.bytes.get(..self.used).unwrap_or(&[])
-    }
+    bytes
 }
 
 #[inline]
 fn word(bytes: &[u8], index: usize) -> Option<u32> {
-    bytes.as_chunks::<4>().0.get(index).map(|bytes| u32::from_le_bytes(*bytes))
-}
-
-/// A stack that needs no arithmetic.
-#[inline]
-fn is_flat_stack(stack: Descriptor, cpl: u8) -> bool {
-    stack.is_writable() && stack.is_big() && stack.dpl() == cpl && stack.base() == 0
-}
-
-#[inline]
-fn is_plain_code(code: Descriptor, cpl: u8) -> bool {
-    code.is_code() && !code.is_conforming() && code.dpl() == cpl
+    bytes.as_chunks::<WORD>().0.get(index).map(|bytes| u32::from_le_bytes(*bytes))
 }
 
 impl Vm {
@@ -70,31 +48,34 @@ impl Vm {
         }
         let mut gate = [0; 8];
         self.read_live(self.vcpu.idtr.base.wrapping_add(offset), &mut gate)?;
-        let [low0, low1, cs0, cs1, _, kind, high0, high1] = gate;
+        let gate = u64::from_le_bytes(gate);
+        let kind = (gate >> 40) as u8;
         let allowed = event.source != Source::Software || (kind & DPL) >> 5 >= from;
-        let cs = Selector(u16::from_le_bytes([cs0, cs1]));
-        if kind & !(DPL | TRAP) != GATE_32 || !allowed || !is_plain_code(self.known_descriptor(cs)?, 0) {
+        let cs = Selector((gate >> 16) as u16).with_rpl(0);
+        if kind & !(DPL | TRAP) != GATE_32 || !allowed || !self.is_code_target(cs) {
             return None;
         }
-        let inner = if from == 0 { None } else { Some(self.fast_inner_stack()?) };
-        let top = match inner {
-            Some((esp, _)) => esp,
-            None if is_flat_stack(self.known_loaded(SegReg::Ss)?, 0) => self.esp(),
-            None => return None,
+        let inner = match from {
+            0 if self.has_flat_stack() => None,
+            0 => return None,
+            _ => Some(self.fast_inner_stack()?),
         };
-        let mut frame = Words::EMPTY;
-        event.error.into_iter().for_each(|error| frame.add(error));
-        frame.add(self.eip());
-        frame.add(self.visible_selector(SegReg::Cs).0.into());
-        frame.add(self.eflags());
-        if inner.is_some() {
-            frame.add(self.esp());
-            frame.add(self.visible_selector(SegReg::Ss).0.into());
-        }
-        let esp = top.wrapping_sub(frame.used as u32);
-        if self.world.write_linear(esp, frame.bytes()).is_err() {
+        let top = inner.map_or(self.esp(), |(esp, _)| esp);
+        let frame = frame_bytes([
+            event.error.unwrap_or(0),
+            self.eip(),
+            self.visible_selector(SegReg::Cs).0.into(),
+            self.eflags(),
+            self.esp(),
+            self.visible_selector(SegReg::Ss).0.into(),
+        ]);
+        let first = if event.error.is_some() { 0 } else { WORD };
+        let end = if inner.is_some() { 6 * WORD } else { 4 * WORD };
+        let frame = frame.get(first..end)?;
+        let esp = top.wrapping_sub(frame.len() as u32);
+        if self.world.write_linear(esp, frame).is_err() {
             self.fill_for(esp, AccessKind::Write)?;
-            self.world.write_linear(esp, frame.bytes()).ok()?;
+            self.world.write_linear(esp, frame).ok()?;
         }
         if let Some((_, ss)) = inner {
             self.enter_ring(0);
@@ -102,7 +83,7 @@ impl Vm {
         }
         self.load_known(SegReg::Cs, cs, 0);
         self.set_esp(esp);
-        self.set_eip(u32::from_le_bytes([low0, low1, high0, high1]));
+        self.set_eip((gate >> 32) as u32 & 0xffff_0000 | gate as u32 & 0xffff);
         self.enter_handler(event, from, kind & TRAP == 0);
         Some(())
     }
@@ -140,36 +121,43 @@ impl Vm {
         self.read_live(tr.base.wrapping_add(INNER_STACK), &mut bytes)?;
         let [esp0, esp1, esp2, esp3, ss0, ss1] = bytes;
         let ss = Selector(u16::from_le_bytes([ss0, ss1]));
-        let flat = ss.rpl() == 0 && is_flat_stack(self.known_descriptor(ss)?, 0);
+        let flat = ss.rpl() == 0 && self.is_stack_target(ss);
         flat.then_some((u32::from_le_bytes([esp0, esp1, esp2, esp3]), ss))
     }
 
     /// After a fault with a selector as error code: does the IRET that raised it, if it was one. False: nothing was done.
     pub(crate) fn return_fast(&mut self) -> bool {
-        self.cpl() == 0 && self.try_return_fast().is_some()
+        self.try_return_fast().is_some()
     }
 
     fn try_return_fast(&mut self) -> Option<()> {
-        let code = self.known_loaded(SegReg::Cs)?;
-        let stack = self.known_loaded(SegReg::Ss)?;
-        if !code.is_big() || code.base() != 0 || !is_flat_stack(stack, 0) || self.vcpu.system_flags & flags::NT != 0 {
+        let mut byte = [0];
+        if !self.runs_flat_kernel() {
             return None;
         }
-        let mut byte = [0];
         self.world.read_linear(self.eip(), &mut byte).ok()?;
-        let mut frame = [0; 20];
-        let (inner, outer) = frame.split_at_mut(12);
-        self.read_live(self.esp(), inner)?;
+        if byte == [IRET] { self.return_flat() } else { None }
+    }
+
+    /// IRET of a kernel in flat code. `None`: nothing was done.
+    pub(crate) fn return_flat(&mut self) -> Option<()> {
+        if !self.has_flat_stack() || self.vcpu.system_flags & flags::NT != 0 {
+            return None;
+        }
+        let mut frame = [0; 5 * WORD];
+        let (inner, outer) = frame.split_at_mut(3 * WORD);
+        let esp = self.esp();
+        self.read_live(esp, inner)?;
         let (eip, cs, image) = (word(inner, 0)?, Selector(word(inner, 1)? as u16), word(inner, 2)?);
-        if byte != [IRET] || image & flags::VM != 0 || !is_plain_code(self.known_descriptor(cs)?, cs.rpl()) {
+        if image & flags::VM != 0 || !self.is_code_target(cs) {
             return None;
         }
         let esp = if cs.rpl() == 0 {
-            self.esp().wrapping_add(12)
+            esp.wrapping_add(3 * WORD as u32)
         } else {
-            self.read_live(self.esp().wrapping_add(12), outer)?;
+            self.read_live(esp.wrapping_add(3 * WORD as u32), outer)?;
             let (esp, ss) = (word(outer, 0)?, Selector(word(outer, 1)? as u16));
-            if ss.rpl() != 3 || !is_flat_stack(self.known_descriptor(ss)?, 3) {
+            if ss.rpl() != 3 || !self.is_stack_target(ss) {
                 return None;
             }
             self.enter_ring(3);
@@ -185,5 +173,18 @@ impl Vm {
         self.retired = true;
         self.count(Reason::Iret);
         Some(())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn frames_lie_as_the_cpu_pushes_them() {
+        let bytes = frame_bytes([0xe, 0x1000, 0x8, 0x202, 0x2000, 0x10]);
+        assert_eq!((word(&bytes, 0), word(&bytes, 1), word(&bytes, 5)), (Some(0xe), Some(0x1000), Some(0x10)));
+        assert_eq!(bytes[..8], [0xe, 0, 0, 0, 0, 0x10, 0, 0]);
+        assert_eq!(word(&bytes, 6), None);
     }
 }

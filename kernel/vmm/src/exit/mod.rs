@@ -36,7 +36,12 @@ impl Vm {
     /// Nothing unusual goes on.
     #[inline]
     fn on_plain_exit(&mut self, number: u8) -> Result<(), StopReason> {
-        if number == vector::GP && self.world.context().error == 0 && self.refused_shortly() {
+        let done = match number {
+            vector::GP => self.world.context().error == 0 && self.refused_shortly(),
+            vector::BP => self.code.is_on() && self.trapped_shortly(),
+            _ => false,
+        };
+        if done {
             return Ok(());
         }
         self.retired = false;

@@ -3,6 +3,8 @@
 //!
 //! Under a trace everything goes the long way, so a traced run and a plain one can be compared (`tests/e2e`).
 
+use gnomon_trace::Reason;
+
 use crate::emul::{Control, Recipe};
 use crate::vcpu::flags;
 use crate::vm::Vm;
@@ -19,27 +21,29 @@ impl Vm {
             && self.world.context().rflags as u32 & flags::TF == 0
     }
 
+    /// The recipe for the instruction at `eip` in flat code, and the address behind it.
+    #[inline]
+    fn recipe_at(&self, eip: u32) -> Option<(Recipe, u32)> {
+        let mut bytes = [0; 16];
+        self.world.read_linear(eip, &mut bytes).ok()?;
+        self.decoded.recipe(eip, u128::from_le_bytes(bytes))
+    }
+
     /// After #GP(0): does the instruction at EIP if it has a recipe. False: nothing was done.
     #[inline]
     pub(super) fn refused_shortly(&mut self) -> bool {
         if !self.runs_flat_kernel() {
             return false;
         }
-        let eip = self.eip();
-        let mut bytes = [0; 16];
-        if self.world.read_linear(eip, &mut bytes).is_err() {
-            return false;
-        }
-        let Some((recipe, next)) = self.decoded.recipe(eip, u128::from_le_bytes(bytes)) else { return false };
-        let done = match recipe {
-            Recipe::Long => false,
+        let Some((recipe, next)) = self.recipe_at(self.eip()) else { return false };
+        let reason = match recipe {
             Recipe::Cli => {
                 self.vcpu.set_interrupts(false);
-                true
+                Reason::Cli
             }
             Recipe::Sti => {
                 self.set_interrupts_after(next);
-                true
+                Reason::Sti
             }
             Recipe::ReadControl(control, to) => {
                 let value = match control {
@@ -51,23 +55,55 @@ impl Vm {
                 if let Some(place) = self.world.context_mut().gpr.get_mut(to.index()) {
                     *place = value.into();
                 }
+                Reason::ReadCr
+            }
+            Recipe::LoadCr3(from) => {
+                if self.write_cr3(self.gpr(from.index())).is_err() {
+                    return false;
+                }
+                Reason::WriteCr3
+            }
+            Recipe::Invalidate(base, offset) => {
+                if !self.has_flat_data() {
+                    return false;
+                }
+                self.invalidate(self.gpr(base.index()).wrapping_add(offset));
+                Reason::Invlpg
+            }
+            Recipe::Return | Recipe::Identify | Recipe::Long => return false,
+        };
+        self.go_on(next, reason);
+        true
+    }
+
+    /// After INT3 in shadow code, when EIP is behind it: does the sensitive instruction there if it has a recipe and is known to be
+    /// discovered. False: nothing was done.
+    #[inline]
+    pub(super) fn trapped_shortly(&mut self) -> bool {
+        if !self.runs_flat_kernel() {
+            return false;
+        }
+        let eip = self.eip().wrapping_sub(1);
+        if !self.code.knows_site(eip) {
+            return false;
+        }
+        match self.recipe_at(eip) {
+            Some((Recipe::Return, _)) => self.return_flat().is_some(),
+            Some((Recipe::Identify, next)) => {
+                self.identify();
+                self.go_on(next, Reason::Cpuid);
                 true
             }
-            Recipe::LoadCr3(from) => self.write_cr3(self.gpr(from.index())).is_ok(),
-            Recipe::Invalidate(base, offset) => {
-                let flat = self.has_flat_data();
-                if flat {
-                    self.invalidate(self.gpr(base.index()).wrapping_add(offset));
-                }
-                flat
-            }
-        };
-        if done && let Some(reason) = recipe.reason() {
-            let context = self.world.context_mut();
-            context.rip = next.into();
-            context.rflags &= !u64::from(flags::RF);
-            self.count(reason);
+            _ => false,
         }
-        done
+    }
+
+    /// An instruction is done.
+    #[inline]
+    fn go_on(&mut self, next: u32, reason: Reason) {
+        let context = self.world.context_mut();
+        context.rip = next.into();
+        context.rflags &= !u64::from(flags::RF);
+        self.count(reason);
     }
 }

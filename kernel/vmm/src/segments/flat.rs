@@ -1,17 +1,45 @@
-//! Segment registers known to hold flat segments, so that the short ways need not look.
+//! Segments known to be flat, so that the short ways need not look at descriptors.
 //!
-//! A selector is remembered with the register it was found flat in. Whatever changes a live entry forgets all of them, and a register
-//! that keeps a descriptor which the table has lost is never remembered; so the comparison of a selector decides.
+//! A selector is remembered with the role it was found good in. Whatever changes a live entry, or opens a page of descriptors to the
+//! guest's writes, forgets all of them, and a register that keeps a descriptor which the table has lost is never remembered; so the
+//! comparison of a selector decides.
 
 use gnomon_hw::SegReg;
 
+use super::real_selector;
+use crate::vcpu::{Descriptor, Selector};
 use crate::vm::Vm;
 
-/// Selectors of flat segments by register; 0, which is never flat, where none is known.
+/// Good selectors by role; 0, which is never good, where none is known.
 #[derive(Clone, Copy, Default)]
 pub(super) struct Flat {
+    /// In CS: the kernel's, 32-bit, base 0.
     code: u16,
+    /// In SS: the kernel's, 32-bit, base 0.
+    stack: u16,
+    /// In DS: base 0.
     data: u16,
+    /// As the guest names them, with RPL: plain code, and flat stacks, that events and returns may lead to.
+    targets: [Targets; 2],
+}
+
+#[derive(Clone, Copy, Default)]
+struct Targets {
+    code: u16,
+    stack: u16,
+}
+
+/// A stack that needs no arithmetic.
+fn is_flat_stack(stack: Descriptor, cpl: u8) -> bool {
+    stack.is_writable() && stack.is_big() && stack.dpl() == cpl && stack.base() == 0
+}
+
+fn is_plain_code(code: Descriptor, cpl: u8) -> bool {
+    code.is_code() && !code.is_conforming() && code.dpl() == cpl
+}
+
+const fn role(cpl: u8) -> usize {
+    (cpl != 0) as usize
 }
 
 impl Vm {
@@ -22,11 +50,32 @@ impl Vm {
         selector == self.live.flat.code || self.learn_code(selector)
     }
 
+    /// Whether the kernel's stack is flat: ESP is a linear address.
+    #[inline]
+    pub(crate) fn has_flat_stack(&mut self) -> bool {
+        let selector = self.world.context().ss as u16;
+        selector == self.live.flat.stack || self.learn_stack(selector)
+    }
+
     /// Whether the kernel's DS has base 0.
     #[inline]
     pub(crate) fn has_flat_data(&mut self) -> bool {
         let selector = self.world.settled_segment(SegReg::Ds);
         selector != 0 && (selector == self.live.flat.data || self.learn_data(selector))
+    }
+
+    /// Whether a selector names plain code of its RPL's level, 0 or 3, and the CPU finds it in the live table.
+    #[inline]
+    pub(crate) fn is_code_target(&mut self, selector: Selector) -> bool {
+        let known = self.live.flat.targets.get(role(selector.rpl())).is_some_and(|known| known.code == selector.0);
+        known && selector.0 != 0 || self.learn_code_target(selector)
+    }
+
+    /// Whether a selector names a flat stack of its RPL's level, 0 or 3, and the CPU finds it in the live table.
+    #[inline]
+    pub(crate) fn is_stack_target(&mut self, selector: Selector) -> bool {
+        let known = self.live.flat.targets.get(role(selector.rpl())).is_some_and(|known| known.stack == selector.0);
+        known && selector.0 != 0 || self.learn_stack_target(selector)
     }
 
     #[cold]
@@ -40,6 +89,17 @@ impl Vm {
     }
 
     #[cold]
+    fn learn_stack(&mut self, selector: u16) -> bool {
+        let known = self.known_descriptor(Selector(real_selector(&self.world, SegReg::Ss)));
+        let stack = known.or_else(|| self.loaded_descriptor(SegReg::Ss).map(Descriptor::to_guest));
+        let flat = self.cpl() == 0 && stack.is_some_and(|stack| is_flat_stack(stack, 0));
+        if flat {
+            self.live.flat.stack = selector;
+        }
+        flat
+    }
+
+    #[cold]
     fn learn_data(&mut self, selector: u16) -> bool {
         let flat = self.loaded_descriptor(SegReg::Ds).is_some_and(|data| data.base() == 0);
         if flat {
@@ -48,7 +108,27 @@ impl Vm {
         flat
     }
 
-    /// A live entry changed.
+    #[cold]
+    fn learn_code_target(&mut self, selector: Selector) -> bool {
+        let cpl = selector.rpl();
+        let good = self.known_descriptor(selector).is_some_and(|code| is_plain_code(code, cpl));
+        if good && let Some(known) = self.live.flat.targets.get_mut(role(cpl)) {
+            known.code = selector.0;
+        }
+        good
+    }
+
+    #[cold]
+    fn learn_stack_target(&mut self, selector: Selector) -> bool {
+        let cpl = selector.rpl();
+        let good = self.known_descriptor(selector).is_some_and(|stack| is_flat_stack(stack, cpl));
+        if good && let Some(known) = self.live.flat.targets.get_mut(role(cpl)) {
+            known.stack = selector.0;
+        }
+        good
+    }
+
+    /// Descriptors changed, or may change.
     #[inline]
     pub(super) fn forget_flat(&mut self) {
         self.live.flat = Flat::default();

@@ -3,7 +3,7 @@
 
 use gnomon_hw::SegReg;
 
-use super::{real_selector, set_real_selector, table_of};
+use super::{set_real_selector, table_of};
 use crate::vcpu::{Descriptor, Selector};
 use crate::vm::Vm;
 
@@ -18,13 +18,6 @@ impl Vm {
         let (table, index) = (table_of(selector), selector.index());
         let entry = self.live.entries.iter().find(|entry| entry.index == index && entry.table == table)?;
         Some(entry.live.to_guest())
-    }
-
-    /// The descriptor in CS or SS: from the guest's table, or from a cache slot.
-    #[inline]
-    pub(crate) fn known_loaded(&self, reg: SegReg) -> Option<Descriptor> {
-        let known = self.known_descriptor(Selector(real_selector(&self.world, reg)));
-        known.or_else(|| self.loaded_descriptor(reg).map(Descriptor::to_guest))
     }
 
     /// Loads CS or SS with a known descriptor of privilege level `cpl`, 0 or 3; the CPU finds it in the live table.

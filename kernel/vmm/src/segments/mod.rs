@@ -378,11 +378,18 @@ impl Vm {
         }
     }
 
-    /// Shows user code descriptors to the CPU, or hides them: called when the virtual privilege level changes.
+    /// Shows user code descriptors to the CPU, or hides them: called when the virtual privilege level changes. Of shadow code no return
+    /// runs unseen, so there they stay.
+    #[inline]
     pub(crate) fn open_user(&mut self, open: bool) {
+        let open = open || self.code.is_on();
         if self.live.user_open == open {
             return;
         }
+        self.change_user(open);
+    }
+
+    fn change_user(&mut self, open: bool) {
         self.live.user_open = open;
         for at in 0..self.live.entries.len() {
             if let Some(&entry) = self.live.entries.get(at)

@@ -4,6 +4,7 @@ use alloc::vec::Vec;
 use gnomon_hw::{SegReg, Table};
 use shadow_mmu::{Gfn, Gpa};
 
+use super::flat::Flat;
 use super::{Entry, Watched, real_selector, table_of};
 use crate::vcpu::{Descriptor, Selector};
 use crate::vm::Vm;
@@ -66,6 +67,7 @@ impl Vm {
             {
                 watched.open = true;
                 self.live.any_open = true;
+                self.live.flat = Flat::default();
                 self.mmu.unwatch(gfn);
             }
         }
