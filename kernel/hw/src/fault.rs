@@ -29,10 +29,13 @@ pub(crate) fn last_address() -> u64 {
 /// Where to go on after a fault of the instruction at `rip`, if that instruction may fault.
 fn fixup(rip: u64) -> Option<u64> {
     let copy_fault = addr_of!(entry::gnomon_copy_fault);
+    let fetch_fault = addr_of!(entry::gnomon_fetch_fault);
     let after = addr_of!(entry::gnomon_load_fault);
     let table = [
         (addr_of!(entry::gnomon_copy_insn), copy_fault),
         (addr_of!(entry::gnomon_copy_tail_insn), copy_fault),
+        (addr_of!(entry::gnomon_fetch_low_insn), fetch_fault),
+        (addr_of!(entry::gnomon_fetch_high_insn), fetch_fault),
         (addr_of!(entry::gnomon_load_es_insn), after),
         (addr_of!(entry::gnomon_load_ds_insn), after),
         (addr_of!(entry::gnomon_load_fs_insn), after),

@@ -5,6 +5,7 @@
 
     .pushsection .text.gnomon_fixup, "ax"
     .globl gnomon_copy, gnomon_copy_insn, gnomon_copy_tail_insn, gnomon_copy_fault
+    .globl gnomon_fetch, gnomon_fetch_low_insn, gnomon_fetch_high_insn, gnomon_fetch_fault
     .globl gnomon_load_es, gnomon_load_ds, gnomon_load_fs, gnomon_load_gs
     .globl gnomon_load_es_insn, gnomon_load_ds_insn, gnomon_load_fs_insn, gnomon_load_gs_insn, gnomon_load_fault
     .globl gnomon_idle, gnomon_idle_insn, gnomon_idle_done
@@ -26,6 +27,19 @@ gnomon_copy_tail_insn:
     ret
 gnomon_copy_fault:
     mov eax, 1
+    ret
+
+# rdi = a guest's linear address. rax, rdx = the 16 bytes there, ecx = 0; or ecx = 1 if one faulted
+    .balign 16
+gnomon_fetch:
+    xor ecx, ecx
+gnomon_fetch_low_insn:
+    mov rax, [rdi]
+gnomon_fetch_high_insn:
+    mov rdx, [rdi + 8]
+    ret
+gnomon_fetch_fault:
+    mov ecx, 1
     ret
 
 # edi = selector. eax = 0, or 1 if the CPU refused it

@@ -56,6 +56,9 @@ unsafe extern "C" {
     pub(crate) static gnomon_copy_insn: u8;
     pub(crate) static gnomon_copy_tail_insn: u8;
     pub(crate) static gnomon_copy_fault: u8;
+    pub(crate) static gnomon_fetch_low_insn: u8;
+    pub(crate) static gnomon_fetch_high_insn: u8;
+    pub(crate) static gnomon_fetch_fault: u8;
     pub(crate) static gnomon_load_es_insn: u8;
     pub(crate) static gnomon_load_ds_insn: u8;
     pub(crate) static gnomon_load_fs_insn: u8;
@@ -67,6 +70,8 @@ unsafe extern "C" {
     pub(crate) fn gnomon_enter();
     /// Copies between host memory and a guest's linear addresses: 0, or 1 if a byte faulted.
     pub(crate) fn gnomon_copy(to: *mut u8, from: *const u8, bytes: usize) -> u32;
+    /// Reads 16 bytes at a guest's linear address; its own calling convention.
+    pub(crate) fn gnomon_fetch();
     pub(crate) fn gnomon_load_es(selector: u32) -> u32;
     pub(crate) fn gnomon_load_ds(selector: u32) -> u32;
     pub(crate) fn gnomon_load_fs(selector: u32) -> u32;

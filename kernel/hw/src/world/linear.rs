@@ -1,8 +1,9 @@
 //! Guest memory by linear address, through the live shadow tables, with supervisor rights.
 
 use super::{State, World, resident};
-use crate::entry::gnomon_copy;
+use crate::entry::{gnomon_copy, gnomon_fetch};
 use crate::{cpu, fault, frames, gate, phys};
+use core::arch::asm;
 use shadow_mmu::Pfn;
 
 /// An access by linear address faulted.
@@ -29,6 +30,37 @@ impl World {
         // SAFETY: `buf` is writable for its length. The other side lies below 4 GiB, where only guest memory is mapped; a byte
         // that cannot be read ends the copy by the fixup.
         outcome(unsafe { gnomon_copy(buf.as_mut_ptr(), from, buf.len()) })
+    }
+
+    /// The 16 bytes at the guest's linear address `gva`, the first one lowest: what [`read_linear`](Self::read_linear) does, for the
+    /// instruction at EIP. `None` if one of them faults.
+    #[must_use]
+    #[inline]
+    pub fn fetch(&self, gva: u32) -> Option<u128> {
+        if !cpu::is_active(self.state.as_ptr()) || gva > u32::MAX - 15 {
+            return self.fetch_otherwise(gva);
+        }
+        let (low, high): (u64, u64);
+        let faulted: u32;
+        // SAFETY: the address is below 4 GiB, where only guest memory is mapped; a byte that cannot be read ends it by the fixup.
+        // gnomon_fetch uses no stack but for its return address.
+        unsafe {
+            asm!(
+                "call {fetch}",
+                fetch = sym gnomon_fetch,
+                in("rdi") u64::from(gva),
+                out("rax") low, out("rdx") high, out("ecx") faulted,
+                options(readonly),
+            );
+        }
+        (faulted == 0).then_some(u128::from(high) << 64 | u128::from(low))
+    }
+
+    #[cold]
+    fn fetch_otherwise(&self, gva: u32) -> Option<u128> {
+        let mut bytes = [0; 16];
+        self.read_linear(gva, &mut bytes).ok()?;
+        Some(u128::from_le_bytes(bytes))
     }
 
     /// Copies `bytes` to the guest's linear address `gva` on, with the rights of a supervisor: a read-only page refuses

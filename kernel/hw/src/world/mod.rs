@@ -141,6 +141,13 @@ impl World {
         Ok(index)
     }
 
+    /// The index of the segment-cache slot of a segment register, if it holds this already.
+    #[must_use]
+    pub fn cache_slot_with(&self, reg: SegReg, raw: u64) -> Option<u16> {
+        let index = CACHE + reg as u16;
+        (self.descriptor(Table::Gdt, index) == raw).then_some(index)
+    }
+
     /// The live entry, with the accessed bit as the CPU left it; 0 beyond the guest's part.
     #[must_use]
     pub fn descriptor(&self, table: Table, index: u16) -> u64 {

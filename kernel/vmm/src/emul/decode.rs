@@ -9,27 +9,28 @@ use crate::trap::{Emulated, Exception};
 use crate::vcpu::Descriptor;
 use crate::vm::Vm;
 
-/// Bytes read at EIP: two quadwords, which is cheaper than the 15 that an instruction can have.
-const FETCHED: usize = 16;
 /// Longest instruction (SDM 2A 2.3.11).
 const MAX_LENGTH: usize = 15;
 
 impl Vm {
+    /// Base of the code segment, and whether it is a 32-bit one.
+    fn code_segment(&self) -> (u32, bool) {
+        let code = self.loaded_descriptor(SegReg::Cs);
+        (code.map_or(0, Descriptor::base), code.is_none_or(Descriptor::is_big))
+    }
+
     /// Decodes the instruction at EIP.
     ///
     /// # Errors
     /// The page fault of its first byte; #UD if it is no instruction.
     pub(crate) fn decode(&mut self) -> Emulated<Instruction> {
-        let code = self.loaded_descriptor(SegReg::Cs);
-        let big = code.is_none_or(Descriptor::is_big);
-        let base = code.map_or(0, Descriptor::base);
+        let (base, big) = if self.runs_flat_code() { (0, true) } else { self.code_segment() };
         let eip = self.eip();
-        let mut bytes = [0; FETCHED];
-        let fetched = self.fetch(base.wrapping_add(eip), &mut bytes)?;
-        let key = u128::from_le_bytes(bytes);
+        let (key, fetched) = self.fetch(base.wrapping_add(eip))?;
         let insn = match self.decoded.find(eip, key, big) {
             Some(insn) => insn,
             None => {
+                let bytes = key.to_le_bytes();
                 let bytes = bytes.get(..fetched.min(MAX_LENGTH)).unwrap_or(&[]);
                 let bits = if big { 32 } else { 16 };
                 let mut decoder = Decoder::with_ip(bits, bytes, eip.into(), DecoderOptions::NONE);
@@ -46,16 +47,13 @@ impl Vm {
             }
         };
         self.tracer.record(|| {
-            let mut first = [0; 8];
             let length = insn.len().min(8);
-            for (place, byte) in first.iter_mut().zip(bytes.iter().take(length)) {
-                *place = *byte;
-            }
+            let first = key as u64 & u64::MAX >> (64 - 8 * length.max(1));
             Record {
                 code: insn.len() as u8,
                 flags: length as u8,
                 a: eip.into(),
-                b: u64::from_le_bytes(first),
+                b: first,
                 ..Record::new(Kind::Emulate)
             }
         });

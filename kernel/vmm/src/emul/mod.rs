@@ -20,7 +20,7 @@ pub(crate) use cache::DecodeCache;
 use gnomon_hw::SegReg;
 use gnomon_trace::Reason;
 use iced_x86::{Code, Instruction, Mnemonic, OpKind, Register};
-pub(crate) use recipe::{Control, Recipe};
+pub(crate) use recipe::{Control, Port, Recipe};
 
 use crate::event::{Event, Source};
 use crate::segments::Sync;

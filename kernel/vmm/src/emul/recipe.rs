@@ -2,6 +2,8 @@
 
 use iced_x86::{Instruction, Mnemonic, OpKind, Register};
 
+use super::register_size;
+
 /// A general register of 32 bits, other than ESP, by its number in x86 order.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct Gpr(u8);
@@ -32,6 +34,15 @@ pub(crate) enum Control {
     Cr4,
 }
 
+/// What names a port.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Port {
+    /// The instruction.
+    Fixed(u8),
+    /// DX.
+    Dx,
+}
+
 /// The short way of an instruction.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Recipe {
@@ -47,6 +58,10 @@ pub(crate) enum Recipe {
     LoadCr3(Gpr),
     /// INVLPG of [register + displacement] in DS.
     Invalidate(Gpr, u32),
+    /// IN into the accumulator, of so many bytes.
+    Input(Port, u8),
+    /// OUT from the accumulator, of so many bytes.
+    Output(Port, u8),
     /// IRET with 32-bit operands.
     Return,
     /// CPUID.
@@ -60,6 +75,8 @@ impl Recipe {
             Mnemonic::Cli => Self::Cli,
             Mnemonic::Sti => Self::Sti,
             Mnemonic::Mov => Self::of_move(insn).unwrap_or(Self::Long),
+            Mnemonic::In => Self::Input(port(insn, 1), register_size(insn.op0_register()) as u8),
+            Mnemonic::Out => Self::Output(port(insn, 0), register_size(insn.op1_register()) as u8),
             Mnemonic::Iretd => Self::Return,
             Mnemonic::Cpuid => Self::Identify,
             Mnemonic::Invlpg => Self::of_invalidate(insn).unwrap_or(Self::Long),
@@ -88,6 +105,10 @@ impl Recipe {
     }
 }
 
+fn port(insn: &Instruction, operand: u32) -> Port {
+    if insn.op_kind(operand) == OpKind::Register { Port::Dx } else { Port::Fixed(insn.immediate8()) }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -103,6 +124,10 @@ mod tests {
         assert_eq!(recipe(&[0xfb]), Recipe::Sti);
         assert_eq!(recipe(&[0xcf]), Recipe::Return);
         assert_eq!(recipe(&[0x0f, 0xa2]), Recipe::Identify);
+        assert_eq!(recipe(&[0xec]), Recipe::Input(Port::Dx, 1));
+        assert_eq!(recipe(&[0x66, 0xed]), Recipe::Input(Port::Dx, 2));
+        assert_eq!(recipe(&[0xe7, 0x80]), Recipe::Output(Port::Fixed(0x80), 4));
+        assert_eq!(recipe(&[0xee]), Recipe::Output(Port::Dx, 1));
         assert_eq!(recipe(&[0x0f, 0x20, 0xd1]), Recipe::ReadControl(Control::Cr2, Gpr(1)));
         assert_eq!(recipe(&[0x0f, 0x22, 0xdf]), Recipe::LoadCr3(Gpr(7)));
         assert_eq!(recipe(&[0x0f, 0x01, 0x3b]), Recipe::Invalidate(Gpr(3), 0));

@@ -77,7 +77,8 @@ impl Vm {
     }
 
     /// IN or OUT between the accumulator and a port.
-    fn transfer(&mut self, port: u16, size: u8, output: bool) -> Emulated<()> {
+    #[inline]
+    pub(super) fn transfer(&mut self, port: u16, size: u8, output: bool) -> Emulated<()> {
         let mask = match size {
             1 => 0xff,
             2 => 0xffff,

@@ -36,16 +36,18 @@ impl Vm {
     /// Nothing unusual goes on.
     #[inline]
     fn on_plain_exit(&mut self, number: u8) -> Result<(), StopReason> {
-        let done = match number {
-            vector::GP => self.world.context().error == 0 && self.refused_shortly(),
-            vector::BP => self.code.is_on() && self.trapped_shortly(),
-            _ => false,
-        };
-        if done {
-            return Ok(());
-        }
         self.retired = false;
-        match self.on_vector(number, false) {
+        let done = match number {
+            vector::GP if self.world.context().error == 0 => self.refused_shortly(),
+            vector::BP if self.code.is_on() => Ok(self.trapped_shortly()),
+            _ => Ok(false),
+        };
+        let outcome = match done {
+            Ok(true) => return Ok(()),
+            Ok(false) => self.on_vector(number, false),
+            Err(trap) => Err(trap),
+        };
+        match outcome {
             Ok(()) => Ok(()),
             Err(Trap::Exception(exception)) => self.deliver(exception.into()),
             Err(Trap::Stop(reason)) => Err(reason),

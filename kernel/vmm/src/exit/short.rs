@@ -5,7 +5,8 @@
 
 use gnomon_trace::Reason;
 
-use crate::emul::{Control, Recipe};
+use crate::emul::{Control, Port, Recipe};
+use crate::trap::Emulated;
 use crate::vcpu::flags;
 use crate::vm::Vm;
 
@@ -24,18 +25,19 @@ impl Vm {
     /// The recipe for the instruction at `eip` in flat code, and the address behind it.
     #[inline]
     fn recipe_at(&self, eip: u32) -> Option<(Recipe, u32)> {
-        let mut bytes = [0; 16];
-        self.world.read_linear(eip, &mut bytes).ok()?;
-        self.decoded.recipe(eip, u128::from_le_bytes(bytes))
+        self.decoded.recipe(eip, self.world.fetch(eip)?)
     }
 
     /// After #GP(0): does the instruction at EIP if it has a recipe. False: nothing was done.
+    ///
+    /// # Errors
+    /// A stop that a port write asked for.
     #[inline]
-    pub(super) fn refused_shortly(&mut self) -> bool {
+    pub(super) fn refused_shortly(&mut self) -> Emulated<bool> {
         if !self.runs_flat_kernel() {
-            return false;
+            return Ok(false);
         }
-        let Some((recipe, next)) = self.recipe_at(self.eip()) else { return false };
+        let Some((recipe, next)) = self.recipe_at(self.eip()) else { return Ok(false) };
         let reason = match recipe {
             Recipe::Cli => {
                 self.vcpu.set_interrupts(false);
@@ -57,23 +59,30 @@ impl Vm {
                 }
                 Reason::ReadCr
             }
-            Recipe::LoadCr3(from) => {
-                if self.write_cr3(self.gpr(from.index())).is_err() {
-                    return false;
-                }
-                Reason::WriteCr3
-            }
-            Recipe::Invalidate(base, offset) => {
-                if !self.has_flat_data() {
-                    return false;
-                }
+            Recipe::LoadCr3(from) if self.write_cr3(self.gpr(from.index())).is_ok() => Reason::WriteCr3,
+            Recipe::Invalidate(base, offset) if self.has_flat_data() => {
                 self.invalidate(self.gpr(base.index()).wrapping_add(offset));
                 Reason::Invlpg
             }
-            Recipe::Return | Recipe::Identify | Recipe::Long => return false,
+            Recipe::Input(port, size) => {
+                self.transfer(self.port(port), size, false)?;
+                Reason::Io
+            }
+            Recipe::Output(port, size) => {
+                self.transfer(self.port(port), size, true)?;
+                Reason::Io
+            }
+            _ => return Ok(false),
         };
         self.go_on(next, reason);
-        true
+        Ok(true)
+    }
+
+    fn port(&self, port: Port) -> u16 {
+        match port {
+            Port::Fixed(number) => number.into(),
+            Port::Dx => self.gpr(2) as u16,
+        }
     }
 
     /// After INT3 in shadow code, when EIP is behind it: does the sensitive instruction there if it has a recipe and is known to be

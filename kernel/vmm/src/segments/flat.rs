@@ -13,8 +13,8 @@ use crate::vm::Vm;
 /// Good selectors by role; 0, which is never good, where none is known.
 #[derive(Clone, Copy, Default)]
 pub(super) struct Flat {
-    /// In CS: the kernel's, 32-bit, base 0.
-    code: u16,
+    /// In CS: 32-bit, base 0; the kernel's and the user's.
+    code: [u16; 2],
     /// In SS: the kernel's, 32-bit, base 0.
     stack: u16,
     /// In DS: base 0.
@@ -43,11 +43,19 @@ const fn role(cpl: u8) -> usize {
 }
 
 impl Vm {
-    /// Whether the code that runs is the guest kernel's, 32-bit, in a segment of base 0: EIP is a linear address.
+    /// Whether the code that runs is 32-bit, in a segment of base 0: EIP is a linear address. Not told of hardware guests.
+    #[inline]
+    pub(crate) fn runs_flat_code(&mut self) -> bool {
+        let selector = self.world.context().cs as u16;
+        selector != 0 && self.live.flat.code.contains(&selector) || self.learn_code(selector)
+    }
+
+    /// The same of the guest kernel's code.
     #[inline]
     pub(crate) fn runs_flat_kernel(&mut self) -> bool {
         let selector = self.world.context().cs as u16;
-        selector == self.live.flat.code || self.learn_code(selector)
+        let [kernel, _] = self.live.flat.code;
+        selector != 0 && selector == kernel || self.cpl() == 0 && self.learn_code(selector)
     }
 
     /// Whether the kernel's stack is flat: ESP is a linear address.
@@ -80,10 +88,14 @@ impl Vm {
 
     #[cold]
     fn learn_code(&mut self, selector: u16) -> bool {
+        if self.world.is_hardware() {
+            return false;
+        }
         let code = self.loaded_descriptor(SegReg::Cs);
-        let flat = self.cpl() == 0 && code.is_some_and(|code| code.is_code() && code.is_big() && code.base() == 0);
-        if flat {
-            self.live.flat.code = selector;
+        let flat = code.is_some_and(|code| code.is_code() && code.is_big() && code.base() == 0);
+        let role = role(self.cpl());
+        if flat && let Some(known) = self.live.flat.code.get_mut(role) {
+            *known = selector;
         }
         flat
     }

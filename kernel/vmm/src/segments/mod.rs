@@ -242,6 +242,9 @@ impl Vm {
 
     /// Fills a register's cache slot. The gate refuses nothing that `to_live` makes; the null selector stands for a refusal.
     fn cache_slot(&mut self, reg: SegReg, live: Descriptor) -> Selector {
+        if let Some(slot) = self.world.cache_slot_with(reg, live.0) {
+            return Selector(slot << 3);
+        }
         self.forget_flat();
         Selector(self.world.set_cache_slot(reg, live.0).map_or(0, |index| index << 3))
     }
