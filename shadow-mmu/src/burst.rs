@@ -10,6 +10,7 @@ use crate::mmu::ShadowMmu;
 use crate::policy::Policy;
 use crate::pool::PageId;
 use crate::stop::Trouble;
+use crate::view::View;
 
 impl<G: GuestMem, T: TableMem, O: Observer> ShadowMmu<G, T, O> {
     /// Counts a write to a followed table, and gives up its shadow if a burst of them says that following does not pay.
@@ -30,32 +31,43 @@ impl<G: GuestMem, T: TableMem, O: Observer> ShadowMmu<G, T, O> {
         self.give_up_tables(gfn)
     }
 
-    /// A root was loaded: notes that, and gives up those that were not for longest. Cost does not grow with the number of roots,
-    /// unless one is new.
+    /// The current roots were loaded: notes that, and gives up those that were not for longest. Cost does not grow with the number of
+    /// roots, unless one is new.
     #[inline]
-    pub(crate) fn bound_roots(&mut self, current: PageId) -> Result<(), Trouble> {
-        if self.policy.root_cache == Policy::ALL_ROOTS { Ok(()) } else { self.drop_old_roots(current) }
+    pub(crate) fn bound_roots(&mut self) -> Result<(), Trouble> {
+        if self.policy.root_cache == Policy::ALL_ROOTS { Ok(()) } else { self.drop_old_roots() }
     }
 
     #[cold]
-    fn drop_old_roots(&mut self, current: PageId) -> Result<(), Trouble> {
+    fn drop_old_roots(&mut self) -> Result<(), Trouble> {
         self.loads = self.loads.wrapping_add(1);
-        let page = self.pool.get_mut(current.index)?;
-        let is_known = page.stamp != 0;
-        page.stamp = self.loads.max(1);
-        if !is_known {
-            let pool = &self.pool;
-            self.roots.retain(|&id| pool.checked(id).is_some());
-            self.roots.push(current);
+        for index in self.pinned() {
+            if index != NIL {
+                self.note_load(index)?;
+            }
         }
-        while self.roots.len() > usize::from(self.policy.root_cache).saturating_add(1) {
+        // What is pinned was loaded last, so it is never among those that go: the bound is exact.
+        while self.roots.len() > self.policy.most_roots(View::all(&self.ctx).len()) {
             let age = |id: &PageId| self.pool.checked(*id).map_or(u32::MAX, |page| self.loads.wrapping_sub(page.stamp));
             let oldest = self.roots.iter().enumerate().max_by_key(|(_, id)| age(id)).map(|(place, _)| place);
             let Some(id) = oldest.map(|place| self.roots.swap_remove(place)) else { break };
-            if id != current && !self.is_pinned(id.index) && self.pool.checked(id).is_some() {
+            if self.pool.checked(id).is_some() {
                 self.counters.add(Counter::RootDropped);
                 self.drop_root(id.index)?;
             }
+        }
+        Ok(())
+    }
+
+    /// Stamps a root with the present load. One that is new enters the list, and those that were evicted leave it.
+    fn note_load(&mut self, index: u32) -> Result<(), Trouble> {
+        let id = self.pool.id(index)?;
+        let page = self.pool.get_mut(index)?;
+        let is_known = core::mem::replace(&mut page.stamp, self.loads.max(1)) != 0;
+        if !is_known {
+            let pool = &self.pool;
+            self.roots.retain(|&id| pool.checked(id).is_some());
+            self.roots.push(id);
         }
         Ok(())
     }

@@ -116,7 +116,7 @@ impl<G: GuestMem, T: TableMem, O: Observer> ShadowMmu<G, T, O> {
             opened: [None; MAX_OPEN],
             unsync: UnsyncSet::new(config.policy.sync.unsync_limit()),
             took_right: false,
-            roots: Vec::with_capacity(config.policy.root_limit()),
+            roots: Vec::with_capacity(config.policy.root_places()),
             loads: 0,
             large: 0,
             window: Window::new(),

@@ -3,6 +3,8 @@
 use core::fmt;
 use core::str::FromStr;
 
+use crate::view::MAX_VIEWS;
+
 /// What happens when the guest writes an entry of a tracked leaf table whose shadow entry is absent.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum EagerFill {
@@ -65,9 +67,10 @@ pub struct Policy {
     /// A fault fills the entries above its own as well, as long as their guest entries have A set, within an aligned block of this
     /// many entries; a power of two up to [`MAX_PREFETCH`](Self::MAX_PREFETCH), 1 for the one entry only.
     pub prefetch: u16,
-    /// How many roots are kept beside the current one, the last used; 0 drops each root when another is loaded. A root goes with
-    /// its upper tables; leaf tables stay for who links them next. [`ALL_ROOTS`](Self::ALL_ROOTS) keeps what fits into the pool.
-    /// In long mode, where a guest root has several, all are kept.
+    /// How many of the guest's roots are kept beside the current one, the last used; 0 drops each root when another is loaded. A root
+    /// goes with its upper tables; leaf tables stay for who links them next. [`ALL_ROOTS`](Self::ALL_ROOTS) keeps what fits into the
+    /// pool. The bound is exact: there are never more roots in the pool than this and the current one, each for as many views as the
+    /// guest has now.
     pub root_cache: u16,
     /// This many writes to a table above the leaves, without a new link below it in between, give up its shadow: the guest fills or
     /// clears it as a whole. 0 for never.
@@ -100,9 +103,17 @@ impl Policy {
 }
 
 impl Policy {
-    /// Places for bounded roots: the cached ones, the current, and one more while a new one is made.
-    pub(crate) fn root_limit(&self) -> usize {
-        if self.root_cache == Self::ALL_ROOTS { 0 } else { usize::from(self.root_cache).saturating_add(2) }
+    /// Most roots that there may be while the guest has `views` views: the current ones and the cached ones.
+    pub(crate) fn most_roots(&self, views: usize) -> usize {
+        if self.root_cache == Self::ALL_ROOTS {
+            return usize::MAX;
+        }
+        usize::from(self.root_cache).saturating_add(1).saturating_mul(views)
+    }
+
+    /// Places for bounded roots: those of a guest with all views, and as many more while new ones are made.
+    pub(crate) fn root_places(&self) -> usize {
+        if self.root_cache == Self::ALL_ROOTS { 0 } else { self.most_roots(MAX_VIEWS).saturating_add(MAX_VIEWS) }
     }
 }
 

@@ -184,7 +184,6 @@ impl Pool {
         page.key = key;
         page.live = true;
         page.stamp = 0;
-        page.stamp = 0;
         page.generation = page.generation.wrapping_add(1);
         page.parents = NIL;
         page.next_same = NIL;

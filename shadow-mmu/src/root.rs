@@ -73,6 +73,9 @@ impl<G: GuestMem, T: TableMem, O: Observer> ShadowMmu<G, T, O> {
         }
         self.ctx = ctx;
         self.controls = controls;
+        if changed && let Err(trouble) = self.bound_roots() {
+            return Err(ControlFault::Stop(self.stop(trouble)));
+        }
         if let Err(trouble) = self.check_code_links() {
             self.remember(trouble);
         }
@@ -113,7 +116,7 @@ impl<G: GuestMem, T: TableMem, O: Observer> ShadowMmu<G, T, O> {
             match self.switch(self.root_key(&self.ctx)) {
                 Ok(id) => {
                     self.root = Some(id);
-                    if let Err(trouble) = self.bound_roots(id) {
+                    if let Err(trouble) = self.bound_roots() {
                         return Err(ControlFault::Stop(self.stop(trouble)));
                     }
                 }
@@ -158,6 +161,9 @@ impl<G: GuestMem, T: TableMem, O: Observer> ShadowMmu<G, T, O> {
                 return Err(ControlFault::Stop(self.stop(trouble)));
             }
             self.ctx.root = ctx.root;
+            if let Err(trouble) = self.bound_roots() {
+                return Err(ControlFault::Stop(self.stop(trouble)));
+            }
         }
         self.controls.cr3 = cr3;
         self.sync_and_flush()?;
@@ -254,7 +260,6 @@ impl<G: GuestMem, T: TableMem, O: Observer> ShadowMmu<G, T, O> {
         }
         let root = self.switch(self.root_key(ctx))?;
         (self.root, self.side_roots) = (Some(root), [None; 2]);
-        self.bound_roots(root)?;
         let follows = ctx.mode == PagingMode::Pae && !self.policy.sync.is_vtlb();
         if follows { self.follow_pdptes(ctx, root.index) } else { Ok(()) }
     }

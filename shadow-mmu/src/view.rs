@@ -21,6 +21,9 @@ pub enum View {
     User,
 }
 
+/// Most views that a guest can have.
+pub(crate) const MAX_VIEWS: usize = 3;
+
 impl View {
     /// The view that an access of this privilege uses in `ctx`.
     #[inline]

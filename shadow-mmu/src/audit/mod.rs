@@ -303,6 +303,8 @@ impl<G: GuestMem, T: TableMem, O: Observer> ShadowMmu<G, T, O> {
             let wanted = self.root_key(&crate::PagingCtx { view, ..self.ctx });
             check(page.key == wanted, 8, "a current root is not that of the control registers")?;
         }
+        let most = self.policy.most_roots(View::all(&self.ctx).len());
+        check(roots().count() <= most, 12, "there are more roots than the policy allows")?;
         let Some((_, first)) = roots().next() else { return Ok(()) };
         for (index, page) in roots() {
             let same = WINDOW.into_iter().all(|s| self.tables.load(page.pfn, s) == self.tables.load(first.pfn, s));

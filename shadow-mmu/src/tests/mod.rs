@@ -10,6 +10,7 @@ mod pae;
 mod permissions;
 mod reference;
 mod scenarios;
+mod spaces;
 mod switches;
 mod tables;
 mod unsync;
