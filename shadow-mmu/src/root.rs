@@ -40,7 +40,7 @@ impl<G: GuestMem, T: TableMem, O: Observer> ShadowMmu<G, T, O> {
     /// [`ControlFault`] if the CPU would refuse, or if this build cannot shadow the mode; nothing is changed then.
     pub fn load_controls(&mut self, controls: Controls, why: ControlWrite) -> Result<FlushPlan, ControlFault> {
         let fast = why == ControlWrite::Cr3 && self.root.is_some() && self.only_cr3_differs(&controls);
-        if fast && self.ctx.mode == PagingMode::Legacy32 {
+        if fast && self.ctx.mode == PagingMode::Legacy32 && controls.cr3 >> 32 == 0 {
             self.load_cr3(controls.cr3)
         } else if fast && self.ctx.mode.is_long() {
             self.load_cr3_long(controls.cr3)

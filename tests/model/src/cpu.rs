@@ -28,8 +28,13 @@ pub struct Cpu {
     pub smap: bool,
     root: Option<Root>,
     tlb: HashMap<u64, Entry>,
-    l1: HashMap<u64, Pfn>,
+    /// The paging-structure caches: tables below the root, by level and by the addresses that they are for.
+    tables: HashMap<(Level, u64), Pfn>,
+    walks: usize,
 }
+
+/// The levels below the root's, with the first bit of an address that chooses the table.
+const TABLES: [(Level, u32); 3] = [(Level::L1, 21), (Level::L2, 30), (Level::L3, 39)];
 
 impl Cpu {
     /// With or without caches.
@@ -41,12 +46,22 @@ impl Cpu {
     /// Does what a plan says.
     pub fn execute(&mut self, plan: FlushPlan) {
         if plan.is_all() {
-            self.tlb.clear();
-            self.l1.clear();
+            self.forget();
         }
         for page in plan.pages() {
             self.tlb.remove(&page.raw());
-            self.l1.clear();
+            self.tables.clear();
+        }
+    }
+
+    fn forget(&mut self) {
+        self.tlb.clear();
+        self.tables.clear();
+    }
+
+    fn load(&mut self, root: Root) {
+        if self.root.replace(root) != Some(root) {
+            self.forget();
         }
     }
 
@@ -63,10 +78,7 @@ impl Cpu {
 
     /// The host frame that an access goes to, or `None` for a page fault. CR3 is loaded if `root` is another one than before.
     pub fn access(&mut self, tables: &Tables, root: Root, va: u64, (what, who): (What, Who)) -> Option<Pfn> {
-        if self.root.replace(root) != Some(root) {
-            self.tlb.clear();
-            self.l1.clear();
-        }
+        self.load(root);
         let page = va & !0xfff;
         let entry = match self.tlb.get(&page) {
             Some(&entry) => Some(entry),
@@ -82,31 +94,43 @@ impl Cpu {
             None => {
                 // A page fault drops what was used for that address.
                 self.tlb.remove(&page);
-                self.l1.remove(&(va >> 21));
+                for (level, shift) in TABLES {
+                    self.tables.remove(&(level, va >> shift));
+                }
                 None
             }
         }
     }
 
+    /// Fills the TLB ahead of any access, as a CPU may at any time.
+    pub fn speculate(&mut self, tables: &Tables, root: Root, va: u64) {
+        self.load(root);
+        if self.caching
+            && !self.tlb.contains_key(&(va & !0xfff))
+            && let Some(entry) = self.walk(tables, va)
+        {
+            self.tlb.insert(va & !0xfff, entry);
+        }
+    }
+
+    /// Walks from a table in the caches, mostly from the lowest, or from the root.
     fn walk(&mut self, tables: &Tables, va: u64) -> Option<Entry> {
         let gva = Gva::new(va);
-        let table = match self.l1.get(&(va >> 21)) {
-            Some(&table) => table,
-            None => {
-                let mut table = self.root.expect("a root was loaded").table;
-                for level in [Level::L4, Level::L3, Level::L2] {
-                    let spte = tables.load(table, gva.slot(level));
-                    if !spte.present() {
-                        return None;
-                    }
-                    assert!(spte.raw() & 0xe6 == 0x26, "a table entry that grants everything: {spte}");
-                    table = spte.pfn();
-                }
-                table
+        self.walks += 1;
+        let known = TABLES.iter().skip(self.walks % 8 / 5);
+        let known = known.filter_map(|&(level, shift)| Some((level, *self.tables.get(&(level, va >> shift))?))).next();
+        let (mut level, mut table) = known.unwrap_or((Level::L4, self.root?.table));
+        while level > Level::L1 {
+            let spte = tables.load(table, gva.slot(level));
+            if !spte.present() {
+                return None;
             }
-        };
-        if self.caching {
-            self.l1.insert(va >> 21, table);
+            assert!(spte.raw() & 0xe6 == 0x26, "a table entry that grants everything: {spte}");
+            table = spte.pfn();
+            level = level.down()?;
+            if self.caching {
+                self.tables.insert((level, va >> (level.shift() + 9)), table);
+            }
         }
         let spte = tables.load(table, gva.slot(Level::L1));
         if spte.present() {

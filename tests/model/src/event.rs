@@ -3,7 +3,7 @@
 //! An event is 12 bytes, so that leaving out events is leaving out pieces of equal size.
 
 use crate::ram::FRAMES;
-use crate::reference::{CD, Mode, NXE, PGE, PKE, PSE, SMAP, SMEP, WP, What, Who};
+use crate::reference::{CD, LA57, LME, Mode, NXE, PAE, PG, PGE, PKE, PSE, SMAP, SMEP, WP, What, Who};
 
 /// Bytes of an event.
 pub const SIZE: usize = 12;
@@ -13,6 +13,10 @@ pub const SIZE: usize = 12;
 pub enum Event {
     /// An access. The bytes are stored if it is a write; their number is its width.
     Access(u64, What, Who, Vec<u8>),
+    /// The emulator walks the guest's tables as for an access.
+    Translate(u64, What, Who),
+    /// The virtual CPU is reset.
+    Reset,
     /// A device writes to memory at this address.
     Device(u64, Vec<u8>),
     /// INVLPG.
@@ -94,6 +98,16 @@ pub fn pages(mode: Mode) -> Vec<u64> {
     }
 }
 
+/// All pages that an access can reach: those, and their neighbours, into which a write can reach across the border.
+#[must_use]
+pub fn reach(mode: Mode) -> Vec<u64> {
+    let narrow = matches!(mode, Mode::Off | Mode::Legacy | Mode::Pae);
+    let near = |page: u64| [page.wrapping_sub(0x1000), page, page.wrapping_add(0x1000)];
+    let all = pages(mode).into_iter().flat_map(near).map(|page| if narrow { page & 0xffff_ffff } else { page });
+    let all: std::collections::BTreeSet<u64> = all.collect();
+    all.into_iter().collect()
+}
+
 /// The low half of an entry, mostly one that leads somewhere.
 fn entry(bytes: &mut Bytes<'_>) -> u32 {
     let place = bytes.byte();
@@ -136,6 +150,12 @@ fn address(bytes: &mut Bytes<'_>, mode: Mode) -> u64 {
     page + index * size
 }
 
+fn access(bytes: &mut Bytes<'_>, mode: Mode) -> (u64, What, Who) {
+    let gva = address(bytes, mode);
+    let what = bytes.pick(&[What::Read, What::Write, What::Read, What::Write, What::Fetch]);
+    (gva, what, who(bytes, 8))
+}
+
 /// A write of entries, by an access: mostly whole, aligned and by the supervisor.
 fn write(bytes: &mut Bytes<'_>, mode: Mode) -> Event {
     let gva = address(bytes, mode);
@@ -151,8 +171,15 @@ fn write(bytes: &mut Bytes<'_>, mode: Mode) -> Event {
         (14, _) => (u64::from(shape >> 4) & 7, &wide[..2]),
         _ => (u64::from(shape >> 4) & 7, &wide[4..]),
     };
-    let last = gva & !0xfff | (0x1000 - data.len() as u64);
-    Event::Access((gva + skew).min(last), What::Write, who, data.to_vec())
+    // Now and then across the border to the page before, or to the one behind.
+    let gva = match shape >> 5 {
+        6 => (gva & !0xfff).wrapping_sub(skew),
+        7 => (gva & !0xfff).wrapping_add(0x1000 - skew),
+        _ => gva + skew,
+    };
+    let narrow = matches!(mode, Mode::Off | Mode::Legacy | Mode::Pae);
+    let gva = if narrow { gva & 0xffff_ffff } else { gva };
+    Event::Access(gva, What::Write, who, data.to_vec())
 }
 
 /// The event that bytes stand for, in a guest that pages in `mode` now.
@@ -161,28 +188,31 @@ pub fn decode(bytes: &[u8], mode: Mode) -> Event {
     let mut bytes = Bytes(bytes.iter());
     let frame = |bytes: &mut Bytes<'_>| u64::from(bytes.byte()) % FRAMES;
     match bytes.byte() {
-        0..80 => {
-            let gva = address(&mut bytes, mode);
-            let what = bytes.pick(&[What::Read, What::Write, What::Read, What::Write, What::Fetch]);
-            let who = who(&mut bytes, 8);
+        0..78 => {
+            let (gva, what, who) = access(&mut bytes, mode);
             Event::Access(gva, what, who, vec![0x67, 0x10, 0, 0])
+        }
+        78..80 => {
+            let (gva, what, who) = access(&mut bytes, mode);
+            Event::Translate(gva, what, who)
         }
         80..170 => write(&mut bytes, mode),
         170..186 => Event::Invlpg(address(&mut bytes, mode)),
         186..198 => Event::Space(u64::from(bytes.byte()) & 3),
-        198..200 => Event::Cr3(frame(&mut bytes) << 12 | u64::from(bytes.byte() & 3) << 5),
+        198 => Event::Cr3(frame(&mut bytes) << 12 | u64::from(bytes.byte() & 3) << 5),
+        199 => Event::Cr3(1 << (bytes.byte() & 63) | frame(&mut bytes) << 12),
         200..204 => Event::FlipCr0(WP),
-        204 => Event::FlipCr0(CD),
-        205..207 => Event::FlipCr4(PSE),
-        207..209 => Event::FlipCr4(PGE),
+        204 => Event::FlipCr0(bytes.pick(&[CD, CD, PG])),
+        205..207 => Event::FlipCr4(bytes.pick(&[PSE, PSE, PSE, PAE])),
+        207..209 => Event::FlipCr4(bytes.pick(&[PGE, PGE, PGE, LA57])),
         209 => Event::FlipCr4(SMEP),
         210 => Event::FlipCr4(bytes.pick(&[SMAP, SMAP, PKE])),
-        211..213 => Event::FlipEfer(NXE),
+        211..213 => Event::FlipEfer(bytes.pick(&[NXE, NXE, NXE, LME])),
         213 => Event::Pkru(bytes.number() & bytes.number()),
-        214..219 => {
-            let mode = bytes.pick(&MODES);
-            Event::Rebuild(mode, bytes.number())
-        }
+        214..219 => match bytes.byte() {
+            255 => Event::Reset,
+            mode => Event::Rebuild(MODES[usize::from(mode) % MODES.len()], bytes.number()),
+        },
         219..222 => Event::Watch(frame(&mut bytes) % 12, bytes.byte() & 1 != 0),
         222..230 => Event::PageOut(frame(&mut bytes)),
         230..232 => Event::PageIn(frame(&mut bytes)),

@@ -4,17 +4,19 @@ use crate::event::{NARROW, WIDE};
 use crate::machine::Machine;
 use crate::reference::{LA57, LME, Mode, PAE, PG, Who};
 
+/// Frames of the roots, but in PAE paging.
+const ROOTS: [u64; 4] = [1, 3, 11, 13];
 /// Frames of the PDPTs of PAE paging.
 const PDPTS: u64 = 7;
 /// Tables between the root's and the one above the leaf tables, from the top.
 const MIDDLE: [u64; 3] = [10, 8, 9];
 
-/// CR3 of one of the guest's four address spaces, of which some may be the same.
+/// CR3 of one of the guest's four address spaces.
 #[must_use]
 pub fn space(mode: Mode, number: u64) -> u64 {
     match mode {
-        Mode::Pae => PDPTS << 12 | (number & 1) << 5,
-        Mode::Off | Mode::Legacy | Mode::Long4 | Mode::Long5 => ((number & 1) << 1 | 1) << 12,
+        Mode::Pae => PDPTS << 12 | (number & 3) << 5,
+        Mode::Off | Mode::Legacy | Mode::Long4 | Mode::Long5 => ROOTS[number as usize & 3] << 12,
     }
 }
 
@@ -45,9 +47,9 @@ fn either(variant: u32, bit: u32, yes: u64, no: u64) -> u64 {
     if variant >> bit & 1 != 0 { yes } else { no }
 }
 
-/// Frames 1 and 3: directories that map themselves at the top. Frame 2: the table at 0, identity. Frame 4: the table at 2 GiB.
+/// The roots are directories that map themselves at the top. Frame 2: the table at 0, identity. Frame 4: the table at 2 GiB.
 fn narrow(machine: &mut Machine, variant: u32) {
-    for directory in [1, 3] {
+    for directory in ROOTS {
         put(machine, 4, (directory, 0), 0x2000 | either(variant, 0, 0x67, 0x07));
         put(machine, 4, (directory, 0x200), 0x4000 | either(variant, 1, 0x67, 0x03));
         put(machine, 4, (directory, 0x201), either(variant, 2, 0x4065, 0x2067));
@@ -67,8 +69,8 @@ fn leaves(machine: &mut Machine, size: u64, indices: &[u64], variant: u32) {
     }
 }
 
-/// The same with entries of 8 bytes. Of PAE paging, frame 7 holds two PDPTs that name directories 1, 3 and 6. In long mode frames 1
-/// and 3 are the roots, map themselves in entry 3, and lead to the directory in frame 9.
+/// The same with entries of 8 bytes. Of PAE paging, frame 7 holds four PDPTs that name directories 1, 3 and 6. In long mode the
+/// roots map themselves in entry 3, and lead to the directory in frame 9.
 fn wide(machine: &mut Machine, mode: Mode, variant: u32) {
     let directories: &[u64] = if mode == Mode::Pae { &[1, 3, 6] } else { &[9] };
     for &directory in directories {
@@ -81,14 +83,14 @@ fn wide(machine: &mut Machine, mode: Mode, variant: u32) {
     }
     leaves(machine, 8, &WIDE, variant);
     if mode == Mode::Pae {
-        for (n, top) in [1, 0, 3, 6, 3, 1, 1, 6].into_iter().enumerate() {
+        for (n, top) in [1, 0, 3, 6, 3, 1, 1, 6, 0, 0, 1, 1, 6, 3, 0, 1].into_iter().enumerate() {
             put(machine, 8, (PDPTS, n as u64), if top == 0 { 0 } else { top << 12 | 0x19 });
         }
         return;
     }
     let middle = if mode == Mode::Long5 { &MIDDLE[..] } else { &MIDDLE[1..] };
     let named = |index: usize| middle[index] << 12;
-    for root in [1, 3] {
+    for root in ROOTS {
         put(machine, 8, (root, 0), named(0) | either(variant, 7, 0x67, 0x07));
         put(machine, 8, (root, 3), root << 12 | either(variant, 8, 0x67, 0x03));
         put(machine, 8, (root, 0x1ff), named(0) | 0x67);

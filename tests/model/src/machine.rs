@@ -3,24 +3,27 @@
 //!
 //! It uses the library through its public interface only, as its documentation says.
 
+mod access;
+mod hosting;
+
 use shadow_mmu::{
-    Access, AccessKind, Config, ControlFault, ControlWrite, Controls, Fault, FlushPlan, Gfn, Gpa, Gva, Outcome, Pfn,
-    Policy, Privilege, ShadowMmu, SyncPolicy, TranslateError, VmStop,
+    Access, AccessKind, Config, ControlFault, ControlWrite, Controls, FlushPlan, Gfn, Gva, Pfn, Policy, Privilege,
+    Root, ShadowMmu, SyncPolicy,
 };
 
 use crate::caches::Caches;
 use crate::cpu::Cpu;
-use crate::event::{Event, pages};
+use crate::event::{Event, reach};
 use crate::guest;
 use crate::host::{Memory, Tables};
-use crate::ram::{FRAMES, MMIO, ROM, Ram};
-use crate::reference::{Load, Mode, Regs, SMAP, SMEP, Verdict, WP, Walk, What, Who};
+use crate::ram::{FRAMES, Ram};
+use crate::reference::{Features, Load, Mode, Regs, SMAP, SMEP, WP, What, Who};
 
 /// The library under test.
 pub type Mmu = ShadowMmu<Memory, Tables>;
 
 /// How a machine is built.
-#[derive(Clone, Copy, Debug)]
+#[derive(Clone, Copy, Debug, Default)]
 pub struct Setup {
     /// Frames for shadow tables.
     pub pool: u64,
@@ -28,8 +31,12 @@ pub struct Setup {
     pub policy: Policy,
     /// The real CPU has a TLB.
     pub caching: bool,
+    /// It also fills that with whatever it may, whenever it may.
+    pub speculating: bool,
     /// The emulator knows nothing: each caught write is stepped over an opened frame.
     pub stepping: bool,
+    /// What the virtual CPU's CPUID says.
+    pub features: Features,
 }
 
 /// What the host would know of a frame if nothing escaped it.
@@ -52,6 +59,10 @@ pub struct Machine {
     caches: Caches,
     uses: Vec<Use>,
     setup: Setup,
+    /// The pages that it can reach in its mode.
+    reach: (Mode, Vec<u64>),
+    /// With whose privilege the guest runs.
+    who: Who,
     /// Compare and audit after each event.
     pub checking: bool,
 }
@@ -78,7 +89,9 @@ impl Machine {
     /// A machine with paging off.
     #[must_use]
     pub fn new(setup: Setup) -> Self {
-        let config = Config { policy: setup.policy, ..Config::new(Tables::frames(setup.pool), FRAMES) };
+        let Features { width, gib_pages } = setup.features;
+        let config = Config::new(Tables::frames(setup.pool), FRAMES);
+        let config = Config { policy: setup.policy, maxphyaddr: width as u8, gib_pages, ..config };
         let mmu = ShadowMmu::new(Memory::default(), Tables::new(setup.pool), (), config).expect("a good configuration");
         let cpu = Cpu::new(setup.caching);
         let uses = vec![Use { accessed: true, written: true, logged: true }; FRAMES as usize];
@@ -90,13 +103,22 @@ impl Machine {
             caches: Caches::default(),
             uses,
             setup,
+            reach: (Mode::Off, reach(Mode::Off)),
+            who: Who::Supervisor,
             checking: true,
         };
-        let first = Regs { cr0: 1 | WP, ..Regs::default() };
-        let plan = machine.mmu.load_controls(controls_of(&first), ControlWrite::Reset).expect("paging off");
-        machine.regs = first;
-        machine.execute(plan);
+        machine.reset();
         machine
+    }
+
+    /// The virtual CPU begins, or begins again, with paging off.
+    fn reset(&mut self) {
+        let first = Regs { cr0: 1 | WP, features: self.setup.features, ..Regs::default() };
+        let plan = self.mmu.load_controls(controls_of(&first), ControlWrite::Reset).expect("paging off");
+        self.execute(plan);
+        self.caches.clear();
+        (self.cpu.smep, self.cpu.smap) = (false, false);
+        self.regs = first;
     }
 
     /// The registers.
@@ -109,9 +131,15 @@ impl Machine {
         self.cpu.execute(plan);
     }
 
+    /// What the real CR3 is while the guest runs with a privilege.
+    fn root(&self, who: Who) -> Root {
+        self.mmu.root_for(access_of(What::Read, who).privilege).expect("control registers were loaded")
+    }
+
     /// The real CPU makes an access, on the root for its privilege. A 64-bit guest's kernel runs in ring 3, too.
     fn try_cpu(&mut self, gva: u64, what: What, who: Who) -> Option<Pfn> {
-        let root = self.mmu.root_for(access_of(what, who).privilege).expect("control registers were loaded");
+        self.who = who;
+        let root = self.root(who);
         let ring = if self.regs.is_long() { Who::User } else { who };
         self.cpu.access(self.mmu.tables(), root, gva, (what, ring))
     }
@@ -122,7 +150,9 @@ impl Machine {
             Event::Access(gva, what, who, bytes) => {
                 self.access(gva, what, who, &bytes);
             }
+            Event::Translate(gva, what, who) => self.translate(gva, what, who),
             Event::Device(at, bytes) => self.device(at, &bytes),
+            Event::Reset => self.reset(),
             Event::Invlpg(gva) => self.invlpg(gva),
             Event::Space(number) => drop(self.set_cr3(guest::space(self.regs.mode(), number))),
             Event::Cr3(cr3) => drop(self.set_cr3(cr3)),
@@ -223,51 +253,6 @@ impl Machine {
         self.caches.invlpg(gva);
     }
 
-    fn watch(&mut self, frame: u64, on: bool) {
-        if on {
-            let plan = self.mmu.watch(Gfn::new(frame));
-            self.execute(plan);
-        } else {
-            self.mmu.unwatch(Gfn::new(frame));
-        }
-    }
-
-    /// The host takes a frame to disk.
-    pub fn page_out(&mut self, frame: u64) {
-        if Ram::is_memory(frame) && self.mmu.mem().is_resident(frame) {
-            let plan = self.mmu.take_frame(Gfn::new(frame));
-            self.execute(plan);
-            self.mmu.mem().page_out(frame);
-        }
-    }
-
-    fn bring_back(&mut self, gfn: Gfn) {
-        assert!(!self.mmu.mem().is_resident(gfn.raw()), "a resident frame was asked for: {gfn}");
-        self.mmu.mem().page_in(gfn.raw());
-    }
-
-    /// The host asks for the use of a frame.
-    pub fn look(&mut self, frame: u64) {
-        let (found, plan) = self.mmu.frame_use(Gfn::new(frame));
-        self.execute(plan);
-        let known = &mut self.uses[frame as usize];
-        assert_eq!((found.accessed, found.written), (known.accessed, known.written), "use of frame {frame:#x}");
-        *known = Use { accessed: false, written: false, ..*known };
-        // A table out of sync is a table, though writes to it are not caught.
-        assert!(found.page_table || !self.mmu.write_kind(Gfn::new(frame)).page_table);
-    }
-
-    /// The host collects the dirty log: the frames that were written.
-    pub fn collect(&mut self, from: u64, to: u64) -> Vec<u64> {
-        let mut found = Vec::new();
-        let plan = self.mmu.collect_dirty(Gfn::new(from)..Gfn::new(to), |gfn| found.push(gfn.raw()));
-        self.execute(plan);
-        let expected: Vec<u64> = (from..to).filter(|&frame| self.uses[frame as usize].logged).collect();
-        assert_eq!(found, expected, "dirty frames");
-        (from..to).for_each(|frame| self.uses[frame as usize].logged = false);
-        found
-    }
-
     fn note(&mut self, frame: u64, write: bool) {
         if let Some(known) = self.uses.get_mut(frame as usize) {
             known.accessed = true;
@@ -288,13 +273,21 @@ impl Machine {
         if let Err(error) = self.mmu.audit() {
             panic!("audit: {error}");
         }
-        self.observe(&pages(self.regs.mode()));
+        self.observe();
+        if self.setup.speculating {
+            let root = self.root(self.who);
+            self.reach.1.iter().for_each(|&page| self.cpu.speculate(self.mmu.tables(), root, page));
+        }
     }
 
-    /// Remembers what a guest's CPU might cache of these pages now.
-    fn observe(&mut self, pages: &[u64]) {
-        if self.checking && self.lags() && self.regs.mode() != Mode::Off {
-            self.caches.observe(&self.twin, &self.regs, pages);
+    /// Remembers what a guest's CPU might cache now of the pages that it can reach.
+    fn observe(&mut self) {
+        let mode = self.regs.mode();
+        if self.reach.0 != mode {
+            self.reach = (mode, reach(mode));
+        }
+        if self.checking && self.lags() && mode != Mode::Off {
+            self.caches.observe(&self.twin, &self.regs, &self.reach.1);
         }
     }
 
@@ -303,152 +296,11 @@ impl Machine {
         self.setup.caching || self.setup.policy.sync != SyncPolicy::WriteProtect
     }
 
-    /// A device writes to memory.
-    pub fn device(&mut self, at: u64, bytes: &[u8]) {
-        if at >> 12 <= ROM {
-            self.mmu.mem().page_in(at >> 12);
-            self.store(at, bytes);
-            let plan = self.mmu.on_write(Gpa::new(at), bytes.len());
-            self.execute(plan);
-        }
-    }
-
     /// Both memories change.
     fn store(&mut self, at: u64, bytes: &[u8]) {
         self.mmu.mem().ram.write(at, bytes);
         self.twin.write(at, bytes);
         self.note(at >> 12, true);
-    }
-
-    /// A write.
-    pub fn write(&mut self, gva: u64, who: Who, bytes: &[u8]) -> Verdict {
-        self.access(gva, What::Write, who, bytes)
-    }
-
-    /// A read.
-    pub fn read(&mut self, gva: u64, who: Who) -> Verdict {
-        self.access(gva, What::Read, who, &[])
-    }
-
-    /// One access of the guest; `bytes` are stored if it is a write. Says how it ended.
-    pub fn access(&mut self, gva: u64, what: What, who: Who, bytes: &[u8]) -> Verdict {
-        // Each round brings a frame back: no walk needs more than a table for each level, and the page.
-        for _ in 0..8 {
-            if let Some(verdict) = self.try_access(gva, what, who, bytes) {
-                self.settle();
-                return verdict;
-            }
-        }
-        panic!("no end of missing frames");
-    }
-
-    /// `None` if a frame had to be brought back first.
-    fn try_access(&mut self, gva: u64, what: What, who: Who, bytes: &[u8]) -> Option<Verdict> {
-        if let Some(pfn) = self.try_cpu(gva, what, who) {
-            let frame = self.mmu.mem().gfn_at(pfn).expect("a mapping of a host frame that was taken away");
-            let target = frame << 12 | gva & 0xfff;
-            let walk = self.regs.access(&self.twin, gva, what, who, false);
-            let fresh = walk.verdict == Verdict::At(target) && walk.was_marked();
-            let stale = self.lags() && self.caches.permit(&self.regs, gva, what, who, frame);
-            assert!(fresh || stale, "{what:?} by {who:?} of {gva:#x} went to {target:#x}, expected {walk:x?}");
-            self.perform(target, what, bytes);
-            return Some(Verdict::At(target));
-        }
-        let walk = self.regs.access(&self.twin, gva, what, who, true);
-        let (outcome, plan) = self.mmu.on_fault(Fault { gva: Gva::new(gva), access: access_of(what, who) });
-        self.execute(plan);
-        if let Outcome::NotResident(gfn) = outcome {
-            assert!(walk.needs(gfn.raw()), "frame {gfn} for {gva:#x}: {walk:x?}");
-            self.bring_back(gfn);
-            return None;
-        }
-        // The CPU may have what the walk has just marked before the write changes what it came from: the translation of this page, and
-        // of pages that share its table, which a real CPU may read ahead (SDM 3A 4.10.2.3).
-        self.observe(&pages(self.regs.mode()));
-        for used in &walk.used {
-            self.note(used.at >> 12, used.marked);
-        }
-        self.compare(gva, (what, who), bytes, (outcome, &walk));
-        Some(walk.verdict)
-    }
-
-    /// The library's answer to a fault against the reference's.
-    fn compare(&mut self, gva: u64, (what, who): (What, Who), bytes: &[u8], (outcome, walk): (Outcome, &Walk)) {
-        match (outcome, walk.verdict) {
-            (Outcome::Resume, Verdict::At(target)) => {
-                let pfn = self.try_cpu(gva, what, who).expect("no second fault");
-                assert_eq!(self.mmu.mem().gfn_at(pfn), Some(target >> 12));
-                self.perform(target, what, bytes);
-            }
-            (Outcome::Inject(fault), Verdict::Fault(error)) => {
-                assert_eq!((fault.gva, fault.error.bits()), (Gva::new(gva), error), "{what:?} by {who:?}");
-            }
-            (Outcome::EmulateWrite(gpa), Verdict::At(target)) => {
-                assert!(gpa.raw() == target && what == What::Write && target >> 12 < ROM);
-                // In ring 1 no entry lets the supervisor, and under SMAP nobody else, write a read-only user page.
-                let torn = self.regs.cr0 & WP == 0 && self.regs.cr4 & SMAP != 0 && !self.regs.is_long();
-                assert!(torn || !self.mmu.write_kind(gpa.gfn()).is_plain());
-                if self.setup.stepping { self.step_over(gva, who, bytes) } else { self.emulate(gva, who, bytes) }
-            }
-            (Outcome::EmulateFetch(gpa), Verdict::At(target)) => {
-                assert!(gpa.raw() == target && what == What::Fetch && self.regs.is_long());
-                assert!(self.regs.access(&self.twin, gva, What::Read, who, false).verdict != walk.verdict);
-                self.note(target >> 12, false);
-            }
-            (Outcome::Mmio(gpa), Verdict::At(target)) => {
-                assert_eq!(gpa.raw(), target);
-                let frame = target >> 12;
-                assert!(!Ram::is_memory(frame) || frame == MMIO || frame == ROM && what == What::Write);
-            }
-            (Outcome::Stop(VmStop::TableOutsideMemory { entry, .. }), Verdict::Lost(at)) => assert_eq!(entry.raw(), at),
-            other => panic!("{what:?} by {who:?} of {gva:#x}: {other:x?}"),
-        }
-    }
-
-    /// The CPU does the access itself.
-    fn perform(&mut self, target: u64, what: What, bytes: &[u8]) {
-        self.note(target >> 12, false);
-        if what == What::Write {
-            let kind = self.mmu.write_kind(Gpa::new(target).gfn());
-            assert!(kind.is_plain(), "a write to tracked frame {target:#x} went unseen");
-            self.store(target, bytes);
-        }
-    }
-
-    /// The emulator does it.
-    fn emulate(&mut self, gva: u64, who: Who, bytes: &[u8]) {
-        let (gva, access) = (Gva::new(gva), access_of(What::Write, who));
-        let gpa = self.mmu.translate(gva, access).expect("it was allowed");
-        assert_eq!(self.mmu.probe(gva, access), Ok(gpa));
-        self.store(gpa.raw(), bytes);
-        let plan = self.mmu.on_write(gpa, bytes.len());
-        self.execute(plan);
-    }
-
-    /// The CPU does it while the frame is open.
-    fn step_over(&mut self, gva: u64, who: Who, bytes: &[u8]) {
-        let (outcome, plan) = self.mmu.open(Fault { gva: Gva::new(gva), access: access_of(What::Write, who) });
-        assert_eq!(outcome, Outcome::Resume);
-        self.execute(plan);
-        let pfn = self.try_cpu(gva, What::Write, who).expect("it is open");
-        let frame = self.mmu.mem().gfn_at(pfn).expect("a frame of the guest");
-        self.store(frame << 12 | gva & 0xfff, bytes);
-        let mut written = Vec::new();
-        let plan = self.mmu.close(|gfn| written.push(gfn.raw()));
-        assert_eq!(written, [frame]);
-        self.execute(plan);
-    }
-
-    /// What the library says that an access would do, without doing it, against the reference.
-    pub fn probe(&self, gva: u64, what: What, who: Who) {
-        let walk = self.regs.access(&self.twin, gva, what, who, false);
-        match (self.mmu.probe(Gva::new(gva), access_of(what, who)), walk.verdict) {
-            (Ok(gpa), Verdict::At(target)) => assert_eq!(gpa.raw(), target),
-            (Err(TranslateError::Fault(fault)), Verdict::Fault(error)) => assert_eq!(fault.error.bits(), error),
-            (Err(TranslateError::NotResident(gfn)), _) => assert!(walk.needs(gfn.raw())),
-            (Err(TranslateError::Stop(_)), Verdict::Lost(_)) => {}
-            other => panic!("{what:?} by {who:?} of {gva:#x}: {other:x?}"),
-        }
     }
 
     /// The entry of this size at an address.
@@ -461,17 +313,5 @@ impl Machine {
     pub fn compare_at(&self, at: u64) {
         let ours = self.mmu.mem().ram.read(at, 8);
         assert_eq!(ours, self.twin.read(at, 8), "memory at {at:#x}");
-    }
-
-    /// Whatever the shadow lets the CPU do now with an address, the guest's tables allow without another mark.
-    pub fn permits_only_what_is_right(&mut self, gva: u64) {
-        for what in [What::Read, What::Write, What::Fetch] {
-            for who in [Who::Supervisor, Who::SupervisorAc, Who::User] {
-                let Some(pfn) = self.try_cpu(gva, what, who) else { continue };
-                let target = self.mmu.mem().gfn_at(pfn).expect("a frame of the guest") << 12 | gva & 0xfff;
-                let walk = self.regs.access(&self.twin, gva, what, who, false);
-                assert!(walk.verdict == Verdict::At(target) && walk.was_marked(), "{what:?} by {who:?}: {walk:x?}");
-            }
-        }
     }
 }

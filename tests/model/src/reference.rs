@@ -1,36 +1,11 @@
 //! What an x86 CPU without any cache does with the guest's own tables. Written from the Intel SDM, volume 3A, chapter 4 ("SDM"
 //! below), to be obviously right and nothing else. It knows nothing of the library, and shares no code with it.
 
+mod registers;
+
 use crate::ram::Ram;
 
-/// CR0.WP, CR0.PG.
-pub const WP: u64 = 1 << 16;
-/// CR0.PG.
-pub const PG: u64 = 1 << 31;
-/// CR0.NW and CR0.CD.
-pub const NW: u64 = 1 << 29;
-/// CR0.CD.
-pub const CD: u64 = 1 << 30;
-/// CR4.PSE.
-pub const PSE: u64 = 1 << 4;
-/// CR4.PAE.
-pub const PAE: u64 = 1 << 5;
-/// CR4.PGE.
-pub const PGE: u64 = 1 << 7;
-/// CR4.LA57.
-pub const LA57: u64 = 1 << 12;
-/// CR4.SMEP.
-pub const SMEP: u64 = 1 << 20;
-/// CR4.SMAP.
-pub const SMAP: u64 = 1 << 21;
-/// CR4.PKE.
-pub const PKE: u64 = 1 << 22;
-/// EFER.LME.
-pub const LME: u64 = 1 << 8;
-/// EFER.NXE.
-pub const NXE: u64 = 1 << 11;
-/// Physical address bits of the CPU.
-pub const MAXPHYADDR: u32 = 36;
+pub use registers::*;
 
 const PRESENT: u64 = 1;
 const WRITABLE: u64 = 2;
@@ -61,53 +36,6 @@ pub enum Who {
     SupervisorAc,
     /// CPL 3.
     User,
-}
-
-/// The paging modes.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Mode {
-    /// CR0.PG = 0.
-    Off,
-    /// 32-bit paging.
-    Legacy,
-    /// PAE paging.
-    Pae,
-    /// 4-level paging.
-    Long4,
-    /// 5-level paging.
-    Long5,
-}
-
-/// The registers that decide about translation.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub struct Regs {
-    /// CR0.
-    pub cr0: u64,
-    /// CR3.
-    pub cr3: u64,
-    /// CR4.
-    pub cr4: u64,
-    /// EFER.
-    pub efer: u64,
-    /// PKRU.
-    pub pkru: u32,
-    /// What PAE paging has latched.
-    pub pdptes: [u64; 4],
-}
-
-/// Which instruction changes them.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Load {
-    /// MOV to CR0.
-    Cr0,
-    /// MOV to CR3.
-    Cr3,
-    /// MOV to CR4.
-    Cr4,
-    /// WRMSR of EFER.
-    Efer,
-    /// WRPKRU.
-    Pkru,
 }
 
 /// Rights of one entry, or of a whole walk.
@@ -212,72 +140,6 @@ impl Walk {
 }
 
 impl Regs {
-    /// The paging mode (SDM 4.1.1).
-    #[must_use]
-    pub fn mode(&self) -> Mode {
-        if self.cr0 & PG == 0 {
-            Mode::Off
-        } else if self.cr4 & PAE == 0 {
-            Mode::Legacy
-        } else if self.efer & LME == 0 {
-            Mode::Pae
-        } else if self.cr4 & LA57 == 0 {
-            Mode::Long4
-        } else {
-            Mode::Long5
-        }
-    }
-
-    /// Is NX a bit of entries?
-    #[must_use]
-    pub fn nxe(&self) -> bool {
-        !matches!(self.mode(), Mode::Off | Mode::Legacy) && self.efer & NXE != 0
-    }
-
-    /// Is it a 64-bit guest?
-    #[must_use]
-    pub fn is_long(&self) -> bool {
-        matches!(self.mode(), Mode::Long4 | Mode::Long5)
-    }
-
-    /// Bytes of an entry.
-    #[must_use]
-    pub fn entry_size(&self) -> u64 {
-        if self.mode() == Mode::Legacy { 4 } else { 8 }
-    }
-
-    /// For each level of a walk from the top down: log2 of the bytes that an entry maps.
-    #[must_use]
-    pub fn levels(&self) -> &'static [u32] {
-        match self.mode() {
-            Mode::Off => &[],
-            Mode::Legacy => &[22, 12],
-            Mode::Pae => &[21, 12],
-            Mode::Long4 => &[39, 30, 21, 12],
-            Mode::Long5 => &[48, 39, 30, 21, 12],
-        }
-    }
-
-    /// The table in which a walk begins; `None` if PAE paging has no directory there.
-    #[must_use]
-    pub fn top(&self, va: u64) -> Option<u64> {
-        match self.mode() {
-            Mode::Pae => {
-                let pdpte = self.pdptes[(va >> 30 & 3) as usize];
-                (pdpte & PRESENT != 0).then_some(pdpte & address_bits())
-            }
-            Mode::Off | Mode::Legacy => Some(self.cr3 & 0xffff_f000),
-            Mode::Long4 | Mode::Long5 => Some(self.cr3 & address_bits()),
-        }
-    }
-
-    /// Where the entry for `va` lies in a table.
-    #[must_use]
-    pub fn entry_at(&self, table: u64, va: u64, shift: u32) -> u64 {
-        let index = va >> shift & if self.mode() == Mode::Legacy { 1023 } else { 511 };
-        table + index * self.entry_size()
-    }
-
     /// Reads an entry; `None` if no memory is there.
     #[must_use]
     pub fn read(&self, ram: &Ram, at: u64) -> Option<u64> {
@@ -305,21 +167,21 @@ impl Regs {
         if self.mode() == Mode::Legacy {
             return match (shift, raw & LARGE != 0 && self.cr4 & PSE != 0) {
                 (12, _) => page(raw & 0xffff_f000, 12),
-                // PSE-36: bits 16:13 are address bits 35:32; 21:17 are reserved on a CPU with 36 of them.
-                (_, true) if raw >> 17 & 0x1f != 0 => Entry::Reserved,
-                (_, true) => page(raw & 0xffc0_0000 | (raw >> 13 & 0xf) << 32, 22),
+                // PSE-36: of bits 20:13, those that the CPU has are address bits 39:32. The others and bit 21 are reserved.
+                (_, true) if raw >> 13 & 0x1ff & !(self.address_bits() >> 32 & 0xff) != 0 => Entry::Reserved,
+                (_, true) => page(raw & 0xffc0_0000 | (raw >> 13 & 0xff) << 32, 22),
                 (_, false) => Entry::Table(raw & 0xffff_f000, rights),
             };
         }
-        // Bits 51:36 are reserved; in PAE paging so are 62:52. NX is while EFER.NXE = 0.
-        let mut reserved = 0x000f_ffff_ffff_ffff & !((1 << MAXPHYADDR) - 1);
+        // Bits 51:MAXPHYADDR are reserved; in PAE paging so are 62:52. NX is while EFER.NXE = 0.
+        let mut reserved = 0x000f_ffff_ffff_f000 & !self.address_bits();
         if self.mode() == Mode::Pae {
             reserved |= 0x7ff0_0000_0000_0000;
         }
         if !self.nxe() {
             reserved |= NX;
         }
-        let address = raw & address_bits();
+        let address = raw & self.address_bits();
         if raw & reserved != 0 {
             return Entry::Reserved;
         }
@@ -327,6 +189,7 @@ impl Regs {
             (12, _) => page(address, 12),
             (_, false) => Entry::Table(address, rights),
             // Bits 20:13 of a 2 MiB page and 29:13 of a 1 GiB page are reserved; bit 12 is PAT. No larger page exists.
+            (30, true) if !self.features.gib_pages => Entry::Reserved,
             (21 | 30, true) if address & ((1 << shift) - 1) & !0x1000 != 0 => Entry::Reserved,
             (21 | 30, true) => page(address >> shift << shift, shift),
             (_, true) => Entry::Reserved,
@@ -427,53 +290,4 @@ impl Regs {
             walk.used.push(Used { at, marked });
         }
     }
-
-    /// Does a load latch the PDPTEs (SDM 4.4.1)?
-    #[must_use]
-    pub fn latches(&self, new: &Self, load: Load) -> bool {
-        let named = match load {
-            Load::Cr3 => true,
-            Load::Cr0 => (self.cr0 ^ new.cr0) & (PG | CD | NW) != 0,
-            Load::Cr4 => (self.cr4 ^ new.cr4) & (PAE | PGE | PSE | SMEP) != 0,
-            Load::Efer | Load::Pkru => false,
-        };
-        new.mode() == Mode::Pae && (named || self.mode() != Mode::Pae)
-    }
-
-    /// The registers after a load of `new`, or `None` for #GP(0). Of `new`, the latched PDPTEs do not count.
-    #[must_use]
-    pub fn load(&self, ram: &Ram, new: Self, load: Load) -> Option<Self> {
-        let (was, is) = (self.mode(), new.mode());
-        let long = |mode| matches!(mode, Mode::Long4 | Mode::Long5);
-        // SDM 2.5, 4.1.2: no way between modes of PAE, LME and LA57 while paging.
-        let refused = new.cr0 & PG != 0 && new.cr0 & 1 == 0
-            || new.cr0 & PG != 0 && new.efer & LME != 0 && new.cr4 & PAE == 0
-            || was != Mode::Off && is != Mode::Off && (self.efer ^ new.efer) & LME != 0
-            || long(was) && long(is) && was != is
-            || new.cr3 >> MAXPHYADDR != 0;
-        if refused {
-            return None;
-        }
-        if is != Mode::Pae {
-            return Some(Self { pdptes: [0; 4], ..new });
-        }
-        if !self.latches(&new, load) {
-            return Some(Self { pdptes: self.pdptes, ..new });
-        }
-        let mut pdptes = [0; 4];
-        for (n, pdpte) in pdptes.iter_mut().enumerate() {
-            // An empty bus reads as ones.
-            *pdpte = ram.read((new.cr3 & 0xffff_ffe0) + 8 * n as u64, 8).unwrap_or(u64::MAX);
-            let reserved = !(address_bits() | 0xfff) | 0x1e6;
-            if *pdpte & PRESENT != 0 && *pdpte & reserved != 0 {
-                return None;
-            }
-        }
-        Some(Self { pdptes, ..new })
-    }
-}
-
-/// Where entries of 8 bytes have their address.
-fn address_bits() -> u64 {
-    ((1 << MAXPHYADDR) - 1) & !0xfff
 }

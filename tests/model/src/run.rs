@@ -4,7 +4,7 @@ use shadow_mmu::{EagerFill, Policy, SyncPolicy};
 
 use crate::event::{self, Event, MODES};
 use crate::machine::{Machine, Setup};
-use crate::reference::PSE;
+use crate::reference::{Features, PSE};
 
 /// Bytes that say how the machine is built.
 pub const SETUP: usize = 8;
@@ -28,8 +28,17 @@ pub fn setup(bytes: [u8; SETUP]) -> Setup {
         flood: flood & 7,
         teardown: teardown & 7,
     };
-    let pool = [16, 24, 48, 200][usize::from(pool) % 4];
-    Setup { pool, policy, caching: on(2), stepping: on(3) && on(4) }
+    let (pool, shape) = ([16, 24, 48, 200][usize::from(pool & 3)], pool >> 2);
+    let width = [36, 36, 32, 40, 46, 52, 33, 38][usize::from(shape & 7)];
+    let features = Features { width, gib_pages: shape >> 3 & 3 != 0 };
+    Setup {
+        pool,
+        policy,
+        caching: on(2),
+        speculating: on(2) && shape >> 5 & 1 != 0,
+        stepping: on(3) && on(4),
+        features,
+    }
 }
 
 /// Runs a guest. Panics where the library and the reference differ. What happened goes to `tell`, before it happens.

@@ -31,7 +31,7 @@ struct Bench {
 impl Bench {
     fn new(mode: Mode, controls: u32) -> Self {
         let policy = Policy { reuse_detection: false, ..Policy::DEFAULT };
-        let mut machine = Machine::new(Setup { pool: 48, policy, caching: false, stepping: false });
+        let mut machine = Machine::new(Setup { pool: 48, policy, caching: false, stepping: false, ..Setup::default() });
         machine.checking = false;
         let bit = |n: u32| controls >> n & 1 != 0;
         let long = matches!(mode, Mode::Long4 | Mode::Long5);

@@ -16,7 +16,8 @@ const USER: Who = Who::User;
 const EVERYTHING_SET: u32 = 0x3f;
 
 fn machine() -> Machine {
-    let mut machine = Machine::new(Setup { pool: 48, policy: Policy::default(), caching: true, stepping: false });
+    let mut machine =
+        Machine::new(Setup { pool: 48, policy: Policy::default(), caching: true, stepping: false, ..Setup::default() });
     machine.set_cr4(PSE, true);
     guest::rebuild(&mut machine, Mode::Legacy, EVERYTHING_SET);
     // Page 5 gets a frame that is no table.

@@ -11,7 +11,7 @@ const PTE: u64 = 0x2014;
 
 fn machine(sync: SyncPolicy) -> Machine {
     let policy = Policy { sync, ..Policy::default() };
-    let mut machine = Machine::new(Setup { pool: 48, policy, caching: true, stepping: false });
+    let mut machine = Machine::new(Setup { pool: 48, policy, caching: true, stepping: false, ..Setup::default() });
     machine.set_cr4(PSE, true);
     guest::rebuild(&mut machine, Mode::Legacy, 0x3f);
     machine.write(PTE, SUPERVISOR, &0x1_4067u32.to_le_bytes());
