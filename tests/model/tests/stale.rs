@@ -92,3 +92,34 @@ fn a_part_of_a_large_page_goes_with_all_of_it() {
         assert_eq!(machine.read(0x40_5000, SUPERVISOR), Verdict::Fault(0));
     });
 }
+
+/// Rule 7 of `sync`: a page that was out of sync, or that leads to one, shows itself at addresses at which no TLB ever knew it.
+#[test]
+fn a_new_link_leads_to_nothing_stale() {
+    // Which entry of which table comes to name the table below it once more, and what addresses that makes.
+    let links = [
+        (Mode::Long4, (9, 2, 0x2067), 2 << 21),
+        (Mode::Long4, (8, 2, 0x9067), 2 << 30),
+        (Mode::Long4, (1, 1, 0x8067), 1 << 39),
+        (Mode::Long5, (9, 2, 0x2067), 2 << 21),
+        (Mode::Long5, (8, 2, 0x9067), 2 << 30),
+        (Mode::Long5, (10, 2, 0x8067), 2 << 39),
+    ];
+    for (mode, (table, index, entry), base) in links {
+        let policy = Policy { sync: SyncPolicy::UNSYNC, patience: 0, ..Policy::default() };
+        let mut machine = Machine::new(Setup { pool: 48, policy, caching: true, ..Setup::default() });
+        guest::rebuild(&mut machine, mode, 0x3ff);
+        machine.set_cr3(0x1000);
+        machine.device(0x2028, &0x1_4067u64.to_le_bytes());
+        machine.device(table * 0x1000 + index * 8, &0u64.to_le_bytes());
+        machine.invlpg(PAGE);
+        machine.write(PAGE, SUPERVISOR, b"x");
+        // The page becomes read-only. Its table goes out of sync, and the CPU may go on to write.
+        machine.write(0x2028, SUPERVISOR, &0x1_4065u64.to_le_bytes());
+        machine.write(PAGE, SUPERVISOR, b"y");
+        // By another access in its neighbourhood the link comes into the shadow.
+        machine.device(table * 0x1000 + index * 8, &u64::to_le_bytes(entry));
+        assert_eq!(machine.read(base | 0x3000, SUPERVISOR), Verdict::At(0x3000));
+        assert_eq!(machine.write(base | PAGE, SUPERVISOR, b"z"), Verdict::Fault(3), "{mode:?} {base:#x}");
+    }
+}
