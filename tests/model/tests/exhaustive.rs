@@ -2,12 +2,13 @@
 //! The idea is that of the access test of kvm-unit-tests.
 
 use gnomon_model::machine::{Machine, Setup};
-use gnomon_model::reference::{LA57, LME, Mode, NXE, PAE, PG, PKE, PSE, SMAP, SMEP, Verdict, WP, What, Who};
+use gnomon_model::reference::{Features, LA57, LME, Mode, NXE, PAE, PG, PKE, PSE, SMAP, SMEP, Verdict, WP, What, Who};
 use shadow_mmu::Policy;
 
 /// P, R/W, U/S, A, D, PS (PAT in the last level), NX.
-const BITS: [u64; 7] = [1, 2, 4, 0x20, 0x40, 0x80, 1 << 63];
+const BITS: [u64; 7] = [1, 2, 4, 0x20, 0x40, 0x80, NX];
 const ALL: u64 = 0x67;
+const NX: u64 = 1 << 63;
 /// Frames of the tables, the root's last; frame 0 is the table of the last level, so that a large page there is memory.
 const TABLES: [u64; 5] = [0, 4, 5, 6, 7];
 /// The frame of the PDPT of PAE paging.
@@ -29,9 +30,9 @@ struct Bench {
 }
 
 impl Bench {
-    fn new(mode: Mode, controls: u32) -> Self {
+    fn new(mode: Mode, controls: u32, features: Features) -> Self {
         let policy = Policy { reuse_detection: false, ..Policy::DEFAULT };
-        let mut machine = Machine::new(Setup { pool: 48, policy, caching: false, stepping: false, ..Setup::default() });
+        let mut machine = Machine::new(Setup { pool: 48, policy, features, ..Setup::default() });
         machine.checking = false;
         let bit = |n: u32| controls >> n & 1 != 0;
         let long = matches!(mode, Mode::Long4 | Mode::Long5);
@@ -88,17 +89,55 @@ impl Bench {
 
     /// Each access, on entries that `put` writes anew for it; then whatever the shadow allows must be right.
     fn check(&mut self, put: impl Fn(&mut Self)) {
-        for what in ACCESSES {
-            for who in PRIVILEGES {
-                put(self);
-                self.machine.probe(self.gva, what, who);
-                self.machine.access(self.gva, what, who, &[]);
-                for level in 0..self.levels {
-                    self.machine.compare_at(self.place(level));
-                }
-                self.machine.permits_only_what_is_right(self.gva);
+        for (what, who) in accesses() {
+            put(self);
+            self.access(what, who);
+        }
+    }
+
+    fn access(&mut self, what: What, who: Who) {
+        self.machine.probe(self.gva, what, who);
+        self.machine.access(self.gva, what, who, &[]);
+        for level in 0..self.levels {
+            self.machine.compare_at(self.place(level));
+        }
+        self.machine.permits_only_what_is_right(self.gva);
+    }
+}
+
+fn accesses() -> impl Iterator<Item = (What, Who)> {
+    ACCESSES.into_iter().flat_map(|what| PRIVILEGES.map(|who| (what, who)))
+}
+
+/// R/W, U/S and NX in every combination at all levels at once; every mark is set.
+fn rights_of_all_levels(bench: &mut Bench) {
+    let nx = bench.machine.regs().nxe();
+    let values = if nx { 8 } else { 4 };
+    let mut last = vec![usize::MAX; bench.levels];
+    for combination in 0..usize::pow(values, bench.levels as u32) {
+        let mut rest = combination;
+        for (level, last) in last.iter_mut().enumerate() {
+            let value = rest % values;
+            rest /= values;
+            if std::mem::replace(last, value) != value {
+                let rights = bits(value << 1 & 6) | if value & 4 != 0 { NX } else { 0 };
+                bench.put(level, rights | 0x61);
             }
         }
+        accesses().for_each(|(what, who)| bench.access(what, who));
+    }
+}
+
+/// A in every combination at all levels at once, with D and R/W of the last.
+fn marks_of_all_levels(bench: &mut Bench) {
+    for combination in 0..4usize << bench.levels {
+        bench.check(|bench| {
+            for level in 0..bench.levels {
+                let accessed = combination >> (2 + level) & 1 != 0;
+                let last = if level == 0 { bits(combination << 1 & 2) | bits(combination << 3 & 0x10) } else { 2 };
+                bench.put(level, 5 | last | if accessed { 0x20 } else { 0 });
+            }
+        });
     }
 }
 
@@ -159,13 +198,18 @@ fn keys(bench: &mut Bench) {
 
 fn every_combination(mode: Mode, controls: u32) {
     for controls in 0..controls {
-        let mut bench = Bench::new(mode, controls);
+        let mut bench = Bench::new(mode, controls, Features::default());
         for level in 0..bench.levels {
             bench.put(level, ALL);
         }
         assert_eq!(bench.machine.read(bench.gva, Who::SupervisorAc), Verdict::At(TARGET), "{mode:?} pages");
         single_bits(&mut bench);
         if controls < 16 {
+            marks_of_all_levels(&mut bench);
+            // With five levels it would take a minute for each.
+            if bench.levels < 5 || controls == 9 {
+                rights_of_all_levels(&mut bench);
+            }
             for upper in 1..bench.levels {
                 two_levels(&mut bench, upper);
             }
@@ -193,4 +237,19 @@ fn of_four_levels() {
 #[test]
 fn of_five_levels() {
     every_combination(Mode::Long5, 32);
+}
+
+#[test]
+fn reserved_bits_of_other_cpus() {
+    for (mode, width, gib_pages) in [Mode::Legacy, Mode::Pae, Mode::Long4, Mode::Long5]
+        .into_iter()
+        .flat_map(|mode| [32, 33, 39, 40, 41, 46, 52].map(|width| (mode, width, width % 2 == 0)))
+    {
+        // PSE, or NXE, off and on.
+        for controls in [1, 9] {
+            let mut bench = Bench::new(mode, controls, Features { width, gib_pages });
+            (0..bench.levels).for_each(|level| bench.put(level, ALL));
+            single_bits(&mut bench);
+        }
+    }
 }
