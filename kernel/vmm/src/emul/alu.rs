@@ -34,11 +34,15 @@ const fn bits(size: usize) -> u32 {
     (size as u32) * 8
 }
 
-const fn mask(size: usize) -> u32 {
+/// All bits of an operand.
+#[must_use]
+pub(super) const fn mask(size: usize) -> u32 {
     if size >= 4 { u32::MAX } else { (1 << bits(size)) - 1 }
 }
 
-const fn sign(size: usize) -> u32 {
+/// The sign bit of an operand.
+#[must_use]
+pub(super) const fn sign(size: usize) -> u32 {
     1 << (bits(size) - 1)
 }
 

@@ -3,22 +3,22 @@
 //! Everything reads, computes and writes through the guest's own walk, so that a page fault in the middle leaves the registers as
 //! they were. What is not here is [`StopReason::Unemulated`]; the caller then steps over it (`step.rs`).
 
-use gnomon_hw::SegReg;
 use iced_x86::{Instruction, Mnemonic, OpKind, Register};
 
 use super::Next;
 use super::alu::{self, Binary};
 use super::operand::segment_register;
-use crate::trap::{Emulated, StopReason};
+use super::string::StringOp;
+use crate::trap::Emulated;
 use crate::vcpu::{Selector, flags};
 use crate::vm::Vm;
-
-/// Elements of a repeated string instruction done in one exit.
-const STRING_BATCH: u32 = 1024;
 
 impl Vm {
     /// Executes an instruction with a memory operand.
     pub(crate) fn execute_memory(&mut self, insn: &Instruction) -> Emulated<Next> {
+        if let Some(op) = StringOp::of(insn) {
+            return self.string_op(insn, op);
+        }
         match insn.mnemonic() {
             Mnemonic::Mov => self.move_value(insn),
             Mnemonic::Movzx | Mnemonic::Movsx => self.move_extended(insn),
@@ -42,21 +42,14 @@ impl Vm {
             Mnemonic::Pop => self.pop_op(insn),
             Mnemonic::Call if !super::is_far_memory(insn) => self.call_near(insn),
             Mnemonic::Jmp if insn.op0_kind() == OpKind::Memory && !super::is_far_memory(insn) => self.jump_near(insn),
-            Mnemonic::Stosb | Mnemonic::Movsb | Mnemonic::Lodsb => return self.string_op(insn, 1),
-            Mnemonic::Stosw | Mnemonic::Movsw | Mnemonic::Lodsw => return self.string_op(insn, 2),
-            Mnemonic::Stosd | Mnemonic::Movsd | Mnemonic::Lodsd
-                if insn.op0_kind() != OpKind::Register || insn.op0_register() == Register::EAX =>
-            {
-                return self.string_op(insn, 4);
-            }
-            _ => Err(StopReason::Unemulated.into()),
+            _ => self.execute_integer(insn),
         }?;
         let jumped = matches!(insn.mnemonic(), Mnemonic::Call | Mnemonic::Jmp);
         Ok(if jumped { Next::Stay } else { Next::Advance })
     }
 
     /// Size of the destination operand.
-    fn operand_size(&self, insn: &Instruction) -> usize {
+    pub(super) fn operand_size(&self, insn: &Instruction) -> usize {
         if insn.op0_kind() == OpKind::Register {
             super::register_size(insn.op0_register())
         } else {
@@ -64,11 +57,11 @@ impl Vm {
         }
     }
 
-    fn set_status(&mut self, set: u32, mask: u32) {
+    pub(super) fn set_status(&mut self, set: u32, mask: u32) {
         self.load_flags(set, mask & flags::STATUS);
     }
 
-    fn carry(&self) -> bool {
+    pub(super) fn carry(&self) -> bool {
         self.world.context().rflags as u32 & flags::CF != 0
     }
 
@@ -247,46 +240,5 @@ impl Vm {
         self.push(insn.next_ip32(), size)?;
         self.set_eip(target);
         Ok(())
-    }
-
-    /// STOS, MOVS and LODS, with REP a batch in one exit.
-    fn string_op(&mut self, insn: &Instruction, size: usize) -> Emulated<Next> {
-        let narrow = (0..2).any(|n| matches!(insn.op_kind(n), OpKind::MemorySegSI | OpKind::MemoryESDI));
-        let mask = if narrow { 0xffff } else { u32::MAX };
-        let merge = |old: u32, new: u32| (old & !mask) | (new & mask);
-        let reads = !matches!(insn.mnemonic(), Mnemonic::Stosb | Mnemonic::Stosw | Mnemonic::Stosd);
-        let writes = !matches!(insn.mnemonic(), Mnemonic::Lodsb | Mnemonic::Lodsw | Mnemonic::Lodsd);
-        let source = segment_register(insn.memory_segment()).unwrap_or(SegReg::Ds);
-        let backwards = self.world.context().rflags as u32 & flags::DF != 0;
-        let step = if backwards { (size as u32).wrapping_neg() } else { size as u32 };
-        let repeated = insn.has_rep_prefix() || insn.has_repne_prefix();
-        for _ in 0..STRING_BATCH {
-            if repeated && self.gpr(1) & mask == 0 {
-                return Ok(Next::Advance);
-            }
-            let value = if reads {
-                let address = self.linear(source, self.gpr(6) & mask)?;
-                self.read_sized(address, size)?
-            } else {
-                self.gpr(0)
-            };
-            if writes {
-                let address = self.linear(SegReg::Es, self.gpr(7) & mask)?;
-                self.write_sized(address, size, value)?;
-                self.set_gpr(7, merge(self.gpr(7), self.gpr(7).wrapping_add(step)));
-            } else {
-                let accumulator = [Register::AL, Register::AX, Register::EAX];
-                let register = accumulator.get(size / 2).copied().unwrap_or(Register::EAX);
-                self.set_register(register, value)?;
-            }
-            if reads {
-                self.set_gpr(6, merge(self.gpr(6), self.gpr(6).wrapping_add(step)));
-            }
-            if !repeated {
-                return Ok(Next::Advance);
-            }
-            self.set_gpr(1, merge(self.gpr(1), self.gpr(1).wrapping_sub(1)));
-        }
-        Ok(Next::Stay)
     }
 }

@@ -1,19 +1,23 @@
 //! Emulation of the instructions that trapped.
 //!
 //! `decode.rs` fetches and decodes, this file looks at the mnemonic and picks who does it: `control.rs` (CRs, DRs, MSRs, TLB),
-//! `tables.rs` (descriptor tables, segment loads), `far.rs` (everything that changes CS), `io.rs` (ports), `memory.rs` (memory
-//! forms that write tracked frames or reach holes).
+//! `tables.rs` (descriptor tables, segment loads), `far.rs` (everything that changes CS), `io.rs` (ports), `memory.rs`, `string.rs`
+//! and `integer.rs` (memory forms that write tracked frames or reach devices; `alu.rs`, `shift.rs` and `multiply.rs` compute).
 
 mod alu;
 mod cache;
 mod control;
 mod decode;
 mod far;
+mod integer;
 mod io;
 mod memory;
+mod multiply;
 mod operand;
 mod recipe;
 mod sensitive;
+mod shift;
+mod string;
 mod tables;
 
 pub(crate) use cache::DecodeCache;
