@@ -114,6 +114,7 @@ pub const GUESTS: &[Guest] = &[
     tap("pae", "PAE paging: halves of entries, 2 MiB pages, NX, PDPTEs"),
     tap("self-map", "a page directory that maps itself"),
     tap("aliases", "page tables written through aliases, by many instructions and widths"),
+    tap("memory-ops", "integer instructions on memory where they are emulated, and where they are not"),
     tap("stress", "random page-table changes against a model"),
     Guest { kind: Kind::Resets, ..tap("triple-fault", "ends by a triple fault") },
     Guest { kind: Kind::Echo, ..tap("echo", "sends back what is typed, until a byte 4 comes") },
