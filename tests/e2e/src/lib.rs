@@ -3,13 +3,14 @@
 //! Tests are made at run time, from the list of guests: `bare::qemu::timer` runs one guest bare and wants every TAP line to be
 //! `ok`; `gnomon::qemu::timer` runs the same file under Gnomon and wants the same bytes. [`guests`] has those, [`policies`]
 //! some of them under each policy, [`backends`] the same under VT-x and AMD-V, [`hostile`] what a hypervisor must survive,
-//! [`console`] what is typed, [`linux`] Debian's kernels, [`tool`] messages and exit codes, [`story`] the demo.
+//! [`console`] what is typed, [`linux`] Debian's kernels, [`foreign`] other kernels from its packages, [`tool`] messages and exit codes, [`story`] the demo.
 #![forbid(unsafe_code)]
 
 pub mod backends;
 pub mod compare;
 pub mod console;
 mod devices;
+pub mod foreign;
 pub mod guests;
 pub mod hostile;
 pub mod linux;
@@ -34,6 +35,7 @@ pub fn trials() -> Vec<Trial> {
     trials.extend(console::trials());
     trials.extend(devices::trials());
     trials.extend(linux::trials());
+    trials.extend(foreign::trials());
     trials.extend(story::trials());
     trials
 }

@@ -162,6 +162,32 @@ pub fn gnomon_until(host: Host, guests: &[Guest], text: &str) -> anyhow::Result<
     boot(&host.machine(run::host_memory(guests)), &payload, false, Some(text))
 }
 
+/// Runs a machine until the guest has printed `text`.
+///
+/// # Errors
+/// If the machine cannot be started, or the text never came.
+pub fn guest_until(machine: &Machine, payload: &Payload, bare: bool, text: &str) -> anyhow::Result<Report> {
+    let folder = RunFolder::new()?;
+    let (mut output, mut hypervisor, mut seen) = (Vec::<u8>::new(), Vec::new(), false);
+    let outcome = run::execute(machine, payload, bare, &folder, &mut |piece| {
+        match piece {
+            Piece::Guest(bytes) => {
+                let from = output.len().saturating_sub(text.len());
+                output.extend_from_slice(bytes);
+                seen |= output[from..].windows(text.len()).any(|window| window == text.as_bytes());
+            }
+            Piece::Line(line) => hypervisor.push(format!("[{}] {}", line.level, line.text)),
+        }
+        if seen { Err(std::io::Error::other("seen enough")) } else { Ok(()) }
+    });
+    if !seen {
+        let outcome = outcome?;
+        let report = Report { status: outcome.status, ending: outcome.ending, output, hypervisor };
+        return Err(anyhow!("the guest has not printed `{text}`\n{}", report.tail()));
+    }
+    Ok(Report { status: Status::Interrupted, ending: Ending::Interrupted, output, hypervisor })
+}
+
 /// What to type when: after each text that the guest prints, the bytes that answer it.
 pub type Script<'a> = &'a [(&'a str, &'a [u8])];
 

@@ -9,7 +9,7 @@
 //! ```
 
 use std::fs;
-use std::io;
+use std::io::{self, Read as _};
 use std::path::{Path, PathBuf};
 
 use anyhow::Context as _;
@@ -46,7 +46,7 @@ enum Package {
 const ARCHITECTURE: &str = "i386";
 
 /// All ready guests.
-pub(super) const GUESTS: [Ready; 3] = [
+pub(super) const GUESTS: [Ready; 5] = [
     Ready {
         name: "debian-686",
         description: "Debian's kernel for the 686 (2-level paging), with a busybox shell on the console",
@@ -70,6 +70,22 @@ pub(super) const GUESTS: [Ready; 3] = [
         arguments: "console=ttyS0,115200",
         ready: None,
         package: Package::File("memtest86+", "./boot/memtest86+ia32.bin"),
+    },
+    Ready {
+        name: "gnumach",
+        description: "GNU Mach, the Hurd's microkernel, up to the point where it wants a Hurd",
+        memory: 64 << 20,
+        arguments: "console=com0",
+        ready: None,
+        package: Package::File("gnumach-image-1.8-486", "./boot/gnumach-1.8-486.gz"),
+    },
+    Ready {
+        name: "grub-invaders",
+        description: "a game for the bare machine, on the text screen: run it with --console screen",
+        memory: 32 << 20,
+        arguments: "",
+        ready: None,
+        package: Package::File("grub-invaders", "./boot/invaders.exec"),
     },
 ];
 
@@ -154,6 +170,9 @@ impl Ready {
             Package::File(name, file) => {
                 let package = apt.fetch(name)?;
                 package.extract(file, &new.path().join("kernel"))?;
+                if file.ends_with(".gz") {
+                    gunzip(&new.path().join("kernel"))?;
+                }
                 package
             }
         };
@@ -161,6 +180,16 @@ impl Ready {
         let _ = fs::remove_dir_all(folder);
         fs::rename(new.keep(), folder).with_context(|| format!("cannot make {}", folder.display()))
     }
+}
+
+/// Unpacks a file in its place. GRUB does that when it loads a kernel; QEMU and Gnomon want it done.
+fn gunzip(file: &Path) -> anyhow::Result<()> {
+    let packed = fs::read(file)?;
+    let mut unpacked = Vec::new();
+    flate2::read::GzDecoder::new(&packed[..])
+        .read_to_end(&mut unpacked)
+        .with_context(|| format!("cannot unpack {}", file.display()))?;
+    fs::write(file, unpacked).with_context(|| format!("cannot write {}", file.display()))
 }
 
 /// Waits until no other run fetches anything.
