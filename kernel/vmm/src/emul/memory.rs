@@ -1,7 +1,7 @@
 //! Instructions that write a tracked frame or reach a hole: the memory forms that kernels use on page tables and device memory.
 //!
 //! Everything reads, computes and writes through the guest's own walk, so that a page fault in the middle leaves the registers as
-//! they were. What is not here is [`StopReason::Unemulated`]; the caller then steps over it (`step.rs`).
+//! they were. What is not here is [`StopReason::Unemulated`](crate::trap::StopReason::Unemulated); the caller then steps over it (`step.rs`).
 
 use iced_x86::{Instruction, Mnemonic, OpKind, Register};
 
