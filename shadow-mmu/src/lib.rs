@@ -266,6 +266,7 @@ mod role;
 mod root;
 pub mod second;
 mod stop;
+mod straight;
 mod sync;
 mod table;
 #[cfg(test)]

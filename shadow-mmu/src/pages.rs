@@ -94,7 +94,9 @@ impl<G: GuestMem, T: TableMem, O: Observer> ShadowMmu<G, T, O> {
         self.observer.event(Event::Table { level, came: false, guest: key.gfn.base(), table: table.base() });
         if key.role.is_table() {
             // What the window's links depend on must be tracked.
-            self.window.dirty |= key.role.level() == Level::L2;
+            if key.role.level() == Level::L2 {
+                self.window.note_change();
+            }
             let frame = self.frames.get_mut(key.gfn)?;
             let was = frame.tracked();
             frame.tables = frame.tables.checked_sub(1).ok_or(Broken(4))?;

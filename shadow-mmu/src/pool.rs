@@ -35,6 +35,8 @@ pub(crate) struct Page {
     pub(crate) freed_epoch: u32,
     /// Of a root: the number of its last load.
     pub(crate) stamp: u32,
+    /// Of a root: the window's epoch in which its links to code were last looked at.
+    pub(crate) code_epoch: u64,
     /// It was used since it was last considered for eviction. One store, where a touch would be a dozen.
     pub(crate) used: bool,
     /// Which entries are present.
@@ -119,6 +121,7 @@ impl Pool {
                 next_same: NIL,
                 freed_epoch: 0,
                 stamp: 0,
+                code_epoch: 0,
                 used: false,
                 present: [0; SLOTS / 64],
                 prev: NIL,
@@ -184,6 +187,7 @@ impl Pool {
         page.key = key;
         page.live = true;
         page.stamp = 0;
+        page.code_epoch = 0;
         page.generation = page.generation.wrapping_add(1);
         page.parents = NIL;
         page.next_same = NIL;

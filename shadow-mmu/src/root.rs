@@ -127,7 +127,7 @@ impl<G: GuestMem, T: TableMem, O: Observer> ShadowMmu<G, T, O> {
             }
         }
         self.controls.cr3 = cr3;
-        if let Err(trouble) = self.check_code_links() {
+        if let Err(trouble) = self.recheck_code_links() {
             self.remember(trouble);
         }
         self.sync_and_flush()?;

@@ -10,6 +10,7 @@ use crate::event::{Event, Observer};
 use crate::mem::{CmpxchgError, GfnKind, GuestMem};
 use crate::pte::{GuestFormat, GuestPte, entry_gpa, is_address, span_shift};
 use crate::stop::VmStop;
+use crate::straight::walk_straight;
 
 /// Deepest guest format there will be.
 pub(crate) const MAX_GUEST_LEVELS: usize = 5;
@@ -111,6 +112,25 @@ impl Walk {
 /// Walks the guest's tables for `access` to `gva`.
 #[inline]
 pub(crate) fn walk<F: GuestFormat, G: GuestMem, O: Observer>(
+    mem: &G,
+    ctx: &PagingCtx,
+    (gva, access): (Gva, Access),
+    mark: Mark,
+    observer: &mut O,
+) -> Result<Walk, WalkError> {
+    // The one format of two levels with entries of 4 bytes.
+    if F::LEVELS == 2
+        && F::ENTRY_SHIFT == 2
+        && let Some(done) = walk_straight(mem, ctx, (gva, access), mark, observer)
+    {
+        return done;
+    }
+    walk_levels::<F, G, O>(mem, ctx, (gva, access), mark, observer)
+}
+
+/// The same, level by level: for every format, and for what [`walk_straight`] leaves.
+#[inline(never)]
+pub(crate) fn walk_levels<F: GuestFormat, G: GuestMem, O: Observer>(
     mem: &G,
     ctx: &PagingCtx,
     (gva, access): (Gva, Access),
@@ -236,7 +256,12 @@ fn set_marks<F: GuestFormat, G: GuestMem, O: Observer>(
 /// Sets the marks of `wanted` in an entry that was read as `raw`. That the entry has got other marks meanwhile is no change: a
 /// table that maps itself may be used at two levels of one walk.
 #[inline]
-fn mark_entry<F: GuestFormat, G: GuestMem>(mem: &G, entry: Gpa, raw: u64, wanted: u64) -> Result<u64, CmpxchgError> {
+pub(crate) fn mark_entry<F: GuestFormat, G: GuestMem>(
+    mem: &G,
+    entry: Gpa,
+    raw: u64,
+    wanted: u64,
+) -> Result<u64, CmpxchgError> {
     match F::cmpxchg(mem, entry, raw, wanted) {
         Ok(()) => Ok(wanted),
         Err(CmpxchgError::NoMemory) => Err(CmpxchgError::NoMemory),

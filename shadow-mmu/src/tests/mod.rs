@@ -11,6 +11,7 @@ mod permissions;
 mod reference;
 mod scenarios;
 mod spaces;
+mod straight;
 mod switches;
 mod tables;
 mod unsync;

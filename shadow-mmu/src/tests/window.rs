@@ -107,6 +107,22 @@ fn a_directory_that_changes_for_the_code_takes_the_link() {
 }
 
 #[test]
+fn a_directory_that_changes_while_another_is_loaded_takes_the_link_at_its_next_load() {
+    let mut machine = windowed();
+    let _ = fetch(&mut machine, 0x5000);
+    map(&mut machine, 0x5000, 5);
+    machine.set_cr3(3);
+    let _ = fetch(&mut machine, 0x5000);
+    machine.write(0x1000, SUPERVISOR, 0);
+    machine.set_cr3(1);
+    machine.mmu.audit().unwrap();
+    let absent = GuestFault { gva: Gva::new(0x5000), error: PfErr::empty() };
+    assert_eq!(fetch(&mut machine, 0x5000), CodeOutcome::Inject(absent));
+    machine.set_cr3(3);
+    assert_eq!(fetch(&mut machine, 0x5000), CodeOutcome::Resume, "its own directory did not change");
+}
+
+#[test]
 fn unmapping_the_code_of_a_frame_leaves_the_others() {
     let mut machine = windowed();
     for page in [5, 6] {

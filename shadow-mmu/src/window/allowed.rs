@@ -10,7 +10,7 @@ use crate::mmu::ShadowMmu;
 use crate::pool::Page;
 use crate::pte::{Flat, GuestFormat, GuestPte, Legacy32, Pae, entry_gpa};
 use crate::role::Key;
-use crate::stop::Trouble;
+use crate::stop::{Broken, Trouble};
 use crate::walk::{Step, Walk, frame_in_leaf};
 
 /// Frames that one L1 page maps, less one.
@@ -56,8 +56,27 @@ impl<G: GuestMem, T: TableMem, O: Observer> ShadowMmu<G, T, O> {
         [first, last].iter().all(|&gfn| self.frames.find(gfn).is_none() && self.mem.kind(gfn) == GfnKind::Hole)
     }
 
+    /// What [`check_code_links`](Self::check_code_links) does, after a load of CR3 alone: nothing to do if no directory changed since the root was last looked at.
+    #[inline]
+    pub(crate) fn recheck_code_links(&mut self) -> Result<(), Trouble> {
+        let root = self.root.ok_or(Broken(8))?.index;
+        if self.window.dirty || self.pool.get(root)?.code_epoch != self.window.epoch {
+            return self.check_code_links();
+        }
+        Ok(())
+    }
+
     /// Takes out the links that the guest's directories, as they are now, do not allow.
     pub(crate) fn check_code_links(&mut self) -> Result<(), Trouble> {
+        let epoch = self.window.epoch;
+        self.take_out_code_links()?;
+        if let Some(root) = self.root {
+            self.pool.get_mut(root.index)?.code_epoch = epoch;
+        }
+        Ok(())
+    }
+
+    fn take_out_code_links(&mut self) -> Result<(), Trouble> {
         self.window.dirty = false;
         if self.policy.sync.is_vtlb() {
             // What the guest may know stands in a TLB, so does this: until its next flush.

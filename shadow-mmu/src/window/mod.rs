@@ -87,13 +87,22 @@ pub(crate) struct Window {
     count: usize,
     /// A directory was written: the links must be looked at.
     pub(crate) dirty: bool,
+    /// Counts those writes, so that the links of other roots are looked at when they are loaded, and only then. Never 0.
+    epoch: u64,
     /// No guest page is executable with supervisor rights.
     pub(crate) guard: bool,
 }
 
 impl Window {
     pub(crate) const fn new() -> Self {
-        Self { shift: 0, regions: [0; MAX_REGIONS], count: 0, dirty: false, guard: false }
+        Self { shift: 0, regions: [0; MAX_REGIONS], count: 0, dirty: false, epoch: 1, guard: false }
+    }
+
+    /// What the links depend on changed.
+    #[inline]
+    pub(crate) fn note_change(&mut self) {
+        self.dirty = true;
+        self.epoch = self.epoch.saturating_add(1);
     }
 
     fn regions(&self) -> &[u16] {

@@ -63,8 +63,8 @@ impl World {
         self.state().hidden.of(reg, selector, now).unwrap_or(now)
     }
 
-    /// The selector in a data segment register, if what the register holds is what the live table has for it; 0 if it is not, or if
-    /// the world is not in the CPU.
+    /// The selector in a data segment register, if what the register holds cannot change while the selector and the live tables stay; 0 if
+    /// it can, or if the world is not in the CPU.
     #[must_use]
     #[inline]
     pub fn settled_segment(&self, reg: SegReg) -> u16 {
@@ -72,13 +72,14 @@ impl World {
             return 0;
         }
         let selector = read_all()[reg as usize];
-        if self.state().hidden.is_empty(reg) || !self.is_hidden(reg, selector) { selector } else { 0 }
+        if self.state().hidden.is_empty(reg) || self.is_settled(reg, selector) { selector } else { 0 }
     }
 
-    #[cold]
-    fn is_hidden(&self, reg: SegReg, selector: u16) -> bool {
+    /// A register that keeps what the table has lost gets something else by a load without an exit only if the table has an entry again.
+    fn is_settled(&self, reg: SegReg, selector: u16) -> bool {
         let (table, index) = place(selector);
-        self.state().hidden.of(reg, selector, self.descriptor(table, index)).is_some()
+        let now = self.descriptor(table, index);
+        now == 0 || self.state().hidden.of(reg, selector, now).is_none()
     }
 
     /// The selectors in ES, DS, FS and GS.

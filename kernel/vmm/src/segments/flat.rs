@@ -1,8 +1,8 @@
 //! Segments known to be flat, so that the short ways need not look at descriptors.
 //!
 //! A selector is remembered with the role it was found good in. Whatever changes a live entry, or opens a page of descriptors to the
-//! guest's writes, forgets all of them, and a register that keeps a descriptor which the table has lost is never remembered; so the
-//! comparison of a selector decides.
+//! guest's writes, forgets all of them, and a register that may get another descriptor unseen is never remembered; so the comparison of a
+//! selector decides.
 
 use gnomon_hw::SegReg;
 
