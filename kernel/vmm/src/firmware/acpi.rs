@@ -4,8 +4,8 @@
 use alloc::vec;
 use alloc::vec::Vec;
 
-use super::seal;
-use crate::dev::power::{CONTROL, EVENTS, SCI, SLEEP_OFF, TIMER};
+use super::{dsdt, seal};
+use crate::dev::power::{CONTROL, EVENTS, SCI, TIMER};
 use crate::dev::{IO_APIC, IO_APIC_ID};
 use crate::memory_map::{EBDA, ROM};
 
@@ -35,7 +35,7 @@ pub(super) fn tables(apic: bool) -> Vec<(u64, Vec<u8>)> {
         placed.push((at, table));
         at as u32
     };
-    let dsdt = place(dsdt());
+    let dsdt = place(table(*b"DSDT", 1, &dsdt::code()));
     let mut listed = vec![place(fadt(dsdt))];
     if apic {
         listed.push(place(madt()));
@@ -72,19 +72,6 @@ fn facs() -> Vec<u8> {
     bytes.extend(FACS_BYTES.to_le_bytes());
     bytes.resize(FACS_BYTES as usize, 0);
     bytes
-}
-
-/// `Name (_S5_, Package () { SLEEP_OFF, SLEEP_OFF, Zero, Zero })` in AML (chapter 15).
-fn dsdt() -> Vec<u8> {
-    const NAME: u8 = 0x08;
-    const PACKAGE: u8 = 0x12;
-    const BYTE: u8 = 0x0A;
-    let elements = [BYTE, SLEEP_OFF, BYTE, SLEEP_OFF, 0, 0];
-    let mut code = vec![NAME];
-    code.extend(*b"_S5_");
-    code.extend([PACKAGE, 2 + elements.len() as u8, 4]); // the length counts itself and the number of elements
-    code.extend(elements);
-    table(*b"DSDT", 1, &code)
 }
 
 fn fadt(dsdt: u32) -> Vec<u8> {

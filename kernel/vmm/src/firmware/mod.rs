@@ -2,6 +2,7 @@
 
 mod acpi;
 mod bios_data;
+mod dsdt;
 mod mp_table;
 
 use alloc::vec::Vec;
