@@ -36,13 +36,13 @@ fn gnomon_kernel_main(info: Result<BootInfo, BootError>) -> ! {
             selftest::run(how);
         }
     }
-    let (code, reason) = gnomon_vmm::run(&info);
-    power::exit(code, reason)
+    let gnomon_vmm::Ending { code, status, reason } = gnomon_vmm::run(&info);
+    power::exit(code, status, reason)
 }
 
 fn config_error(what: core::fmt::Arguments<'_>) -> ! {
     log::error!("{what}");
-    power::exit(ExitCode::Config, "the machine or its boot loader")
+    power::exit(ExitCode::Config, None, "the machine or its boot loader")
 }
 
 #[panic_handler]

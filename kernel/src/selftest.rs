@@ -48,7 +48,7 @@ pub(crate) fn run(how: &str) -> ! {
         _ => results.check("build two guests", false),
     }
     let code = if results.failed == 0 { ExitCode::Ok } else { ExitCode::Guest };
-    power::exit(code, "selftest")
+    power::exit(code, None, "selftest")
 }
 
 /// Recurses into the page below the stack.

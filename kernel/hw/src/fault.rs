@@ -76,7 +76,7 @@ fn die(frame: &GuestContext) -> ! {
     }
     report::registers(frame);
     report::backtrace(frame.rip, frame.gpr[5]);
-    power::exit(ExitCode::Host, "host fault")
+    power::exit(ExitCode::Host, None, "host fault")
 }
 
 /// What the kernel binary's panic handler does: the message, a backtrace, exit code 0x13.
@@ -84,5 +84,5 @@ pub fn panic(info: &core::panic::PanicInfo<'_>) -> ! {
     report::begin();
     log::error!("{info}");
     report::backtrace(0, report::frame_pointer());
-    power::exit(ExitCode::Host, "panic")
+    power::exit(ExitCode::Host, None, "panic")
 }

@@ -23,10 +23,14 @@ const QEMU_EXIT: u16 = 0xf4;
 /// Bochs's unmapped device: the bytes of "Shutdown" end it.
 const BOCHS_EXIT: u16 = 0x8900;
 
-/// Prints the last line, `[gnomon exit] code=0x10 reason=...`, waits until it is out, and ends the machine. On a machine
-/// without such a device the CPU stops.
-pub fn exit(code: ExitCode, reason: &str) -> ! {
-    console::line("exit", format_args!("code={:#x} reason={reason}", code as u8));
+/// Prints the last line, `[gnomon exit] code=0x10 status=0 reason=...`, waits until it is out, and ends the machine. `status` is the
+/// one that the first guest ended itself with, if it did. On a machine without such a device the CPU stops.
+pub fn exit(code: ExitCode, status: Option<u32>, reason: &str) -> ! {
+    let code_number = code as u8;
+    match status {
+        Some(status) => console::line("exit", format_args!("code={code_number:#x} status={status} reason={reason}")),
+        None => console::line("exit", format_args!("code={code_number:#x} reason={reason}")),
+    }
     console::flush();
     trace_port::flush();
     // SAFETY: these ports belong to the emulators' exit devices, or to nothing.

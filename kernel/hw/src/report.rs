@@ -43,7 +43,7 @@ pub(crate) fn in_guard(address: u64) -> bool {
 /// Begins a report. A fault within a report ends at once: it would repeat itself.
 pub(crate) fn begin() {
     if REPORTS.fetch_add(1, Ordering::Relaxed) > 0 {
-        power::exit(power::ExitCode::Host, "fault within a fault report");
+        power::exit(power::ExitCode::Host, None, "fault within a fault report");
     }
 }
 

@@ -48,4 +48,4 @@ mod task;
 mod tracer;
 mod vm;
 
-pub use run::run;
+pub use run::{Ending, run};

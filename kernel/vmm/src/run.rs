@@ -37,10 +37,25 @@ enum TurnEnd {
     Stopped(StopReason),
 }
 
+/// How everything ended.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Ending {
+    /// The code for the machine's debug port.
+    pub code: ExitCode,
+    /// The status that the first guest ended itself with, if it did.
+    pub status: Option<u32>,
+    /// The same for people.
+    pub reason: &'static str,
+}
+
+impl Ending {
+    const fn refused(reason: &'static str) -> Self {
+        Self { code: ExitCode::Config, status: None, reason }
+    }
+}
+
 /// Runs all guests that the boot information describes until each has ended.
-///
-/// Returns the code for the machine's debug port and one word for people.
-pub fn run(boot: &BootInfo) -> (ExitCode, &'static str) {
+pub fn run(boot: &BootInfo) -> Ending {
     let config = match parse_kernel(boot.command_line) {
         Ok(config) => config,
         Err(error) => return refuse(&error),
@@ -54,13 +69,13 @@ pub fn run(boot: &BootInfo) -> (ExitCode, &'static str) {
     finish(&mut guests, &config)
 }
 
-fn refuse(error: &dyn core::fmt::Display) -> (ExitCode, &'static str) {
+fn refuse(error: &dyn core::fmt::Display) -> Ending {
     log::error!("{error}");
-    (ExitCode::Config, "configuration")
+    Ending::refused("configuration")
 }
 
 #[inline(never)] // what it takes to build a VM must not lie on the stack while guests run
-fn make_guests(boot: &BootInfo, config: &KernelConfig) -> Result<Vec<Guest>, (ExitCode, &'static str)> {
+fn make_guests(boot: &BootInfo, config: &KernelConfig) -> Result<Vec<Guest>, Ending> {
     let tracer = Tracer::new(config.trace.is_on());
     let lines = boot.modules.iter().map(|module| module.command_line);
     let descriptions = parse_guests(lines).map_err(|error| refuse(&error))?;
@@ -70,7 +85,7 @@ fn make_guests(boot: &BootInfo, config: &KernelConfig) -> Result<Vec<Guest>, (Ex
         let bytes = |index: usize| boot.modules.get(index).map_or(&[][..], phys::module_bytes);
         let vm = build(description, (index, config.backend), bytes, &tracer, config.marks).map_err(|error| {
             log::error!("guest {}: {error}", description.name);
-            (ExitCode::Config, "guest")
+            Ending::refused("guest")
         })?;
         log::info!(
             "guest {}: {} KiB of memory, entry {:#x}, scattered over host frames",
@@ -217,7 +232,7 @@ impl Guest {
 }
 
 /// Prints the counters and says how it went.
-fn finish(guests: &mut [Guest], config: &KernelConfig) -> (ExitCode, &'static str) {
+fn finish(guests: &mut [Guest], config: &KernelConfig) -> Ending {
     let mut good = true;
     for guest in guests.iter() {
         report::counters_to_trace(&guest.vm);
@@ -229,5 +244,13 @@ fn finish(guests: &mut [Guest], config: &KernelConfig) -> (ExitCode, &'static st
     if let Some(guest) = guests.first() {
         guest.vm.tracer.drain();
     }
-    if good { (ExitCode::Ok, "all guests ended with status 0") } else { (ExitCode::Guest, "a guest failed") }
+    let status = match guests.first().and_then(|guest| guest.ended) {
+        Some(StopReason::Exit(status)) => Some(status),
+        _ => None,
+    };
+    let (code, reason) = match good {
+        true => (ExitCode::Ok, "all guests ended with status 0"),
+        false => (ExitCode::Guest, "a guest failed"),
+    };
+    Ending { code, status, reason }
 }

@@ -175,7 +175,7 @@ pub struct RunArgs {
     /// The same as KERNEL
     #[arg(long, value_name = "KERNEL")]
     pub kernel: Option<String>,
-    /// Memory of the guest (suffixes K, M, G) [default: 32M, for Linux 128M]
+    /// Memory of the guest (suffixes K, M, G) [default: 128M, as QEMU's; guests that come with Gnomon and ready guests have their own]
     #[arg(short, long, value_name = "SIZE", value_parser = parse_size)]
     pub memory: Option<u64>,
     /// Name of the guest [default: the image's name]
@@ -188,11 +188,23 @@ pub struct RunArgs {
     /// An initial RAM disk; several are joined. Replaces the one that a ready guest brings
     #[arg(long, value_name = "FILE")]
     pub initrd: Vec<String>,
-    /// An IDE disk: primary master, primary slave, and so on
-    #[arg(long, visible_alias = "hda", value_name = "FILE")]
+    /// An IDE disk, in the first free place: primary master, primary slave, and so on
+    #[arg(long, value_name = "FILE")]
     pub disk: Vec<String>,
+    /// The primary master
+    #[arg(long, value_name = "FILE")]
+    pub hda: Option<String>,
+    /// The primary slave
+    #[arg(long, value_name = "FILE")]
+    pub hdb: Option<String>,
+    /// The secondary master
+    #[arg(long, value_name = "FILE")]
+    pub hdc: Option<String>,
+    /// The secondary slave
+    #[arg(long, value_name = "FILE")]
+    pub hdd: Option<String>,
     /// Keep what the guest writes to its disks [default: it is forgotten]
-    #[arg(long, requires = "disk")]
+    #[arg(long)]
     pub keep_writes: bool,
     /// A module for the guest, with its arguments
     #[arg(long, value_name = "FILE[ ARGS]")]
@@ -204,7 +216,7 @@ pub struct RunArgs {
     #[arg(last = true, value_name = "ARGS")]
     pub arguments: Vec<String>,
     /// A guest in Gnomon's own words, several times for several guests: `name=a mem=16M kernel=FILE module=FILE -- ARGS`
-    #[arg(long, value_name = "DESCRIPTION", conflicts_with_all = ["image", "kernel", "memory", "name", "policy", "initrd", "disk", "module", "append", "arguments"])]
+    #[arg(long, value_name = "DESCRIPTION", conflicts_with_all = ["image", "kernel", "memory", "name", "policy", "initrd", "disk", "hda", "hdb", "hdc", "hdd", "keep_writes", "module", "append", "arguments"])]
     pub guest: Vec<String>,
     /// Hold piped input back until the guest has printed this (a terminal's is never held back)
     #[arg(long, value_name = "TEXT")]
@@ -212,6 +224,9 @@ pub struct RunArgs {
     /// Run the guest without Gnomon on the same emulator
     #[arg(long, conflicts_with_all = ["guest", "policy", "trace", "set"])]
     pub bare: bool,
+    /// When the (first) guest ends itself by a write to port 0xF4, end as QEMU's isa-debug-exit does: with twice the value, plus 1
+    #[arg(long)]
+    pub qemu_exit: bool,
     /// Save a trace of every exit; `-` is stderr
     #[arg(long, value_name = "FILE")]
     pub trace: Option<PathBuf>,

@@ -34,12 +34,21 @@ impl HypervisorLine {
         Self { level: level.to_owned(), text: text.strip_prefix(' ').unwrap_or(text).to_owned() }
     }
 
-    /// The code of the last line, `[gnomon exit] code=0x10 reason=...`.
+    /// The code of the last line, `[gnomon exit] code=0x10 status=0 reason=...`.
     #[must_use]
     pub fn exit_code(&self) -> Option<u32> {
-        let code = self.text.split_ascii_whitespace().find_map(|word| word.strip_prefix("code="))?;
-        let hex = code.strip_prefix("0x")?;
-        (self.level == "exit").then(|| u32::from_str_radix(hex, 16).ok()).flatten()
+        u32::from_str_radix(self.of_the_end("code=0x")?, 16).ok()
+    }
+
+    /// The status with which the first guest ended itself, in the last line.
+    #[must_use]
+    pub fn guest_status(&self) -> Option<u32> {
+        self.of_the_end("status=")?.parse().ok()
+    }
+
+    fn of_the_end(&self, key: &str) -> Option<&str> {
+        let value = self.text.split_ascii_whitespace().find_map(|word| word.strip_prefix(key));
+        value.filter(|_| self.level == "exit")
     }
 }
 

@@ -27,9 +27,9 @@ pub fn save(raw: &Path, guests: &[Guest]) -> anyhow::Result<()> {
     }
     let records = trace::read(&fs::read(raw).context("the machine has sent nothing about its disks")?)?.records;
     for (vm, guest) in (1..).zip(guests) {
-        for (place, disk) in (0..).zip(&guest.disks).filter(|(_, disk)| disk.keep) {
+        for disk in guest.disks.iter().filter(|disk| disk.keep) {
             let name = disk.file.display();
-            match blocks(&records, vm, place) {
+            match blocks(&records, vm, disk.place as u8) {
                 Some(blocks) => write(&disk.file, &blocks).with_context(|| format!("cannot write {name}"))?,
                 None => progress::note(&format!("{name} stays as it was: the guest's run had no orderly end")),
             }

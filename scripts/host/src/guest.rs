@@ -5,13 +5,12 @@ use std::path::{Path, PathBuf};
 use anyhow::Context as _;
 
 use crate::cli::{RunArgs, parse_size};
-use crate::image::{Protocol, protocol_of};
 use crate::status::Failed;
 
-/// Memory of a guest that does not say, in bytes; the hypervisor has the same default.
-const DEFAULT_MEMORY: u64 = 32 << 20;
-/// The same for Linux, which needs more than that to unpack itself; QEMU's own default.
-const LINUX_MEMORY: u64 = 128 << 20;
+/// Memory of a guest that does not say, in bytes: what QEMU gives, because kernels are made for that.
+const DEFAULT_MEMORY: u64 = 128 << 20;
+/// Places for disks: master and slave of two channels.
+const DISKS: usize = 4;
 
 /// One guest of a run.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -28,7 +27,7 @@ pub struct Guest {
     pub arguments: String,
     /// Modules for the guest, with their arguments; for Linux each is an initrd.
     pub modules: Vec<(PathBuf, String)>,
-    /// Its IDE disks, in order.
+    /// Its IDE disks.
     pub disks: Vec<Disk>,
     /// What it prints when it is ready for input that does not come from a terminal.
     pub ready: Option<String>,
@@ -37,6 +36,8 @@ pub struct Guest {
 /// The image of an IDE disk.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Disk {
+    /// Where it is: 0 and 1 are master and slave of the primary channel, 2 and 3 of the secondary.
+    pub place: usize,
     /// The file.
     pub file: PathBuf,
     /// Whether what the guest writes goes to the file. Otherwise it is forgotten.
@@ -50,6 +51,8 @@ pub struct Found {
     pub kernel: PathBuf,
     /// Modules that come first.
     pub modules: Vec<PathBuf>,
+    /// A module that is added where there is a disk.
+    pub drivers: Option<PathBuf>,
     /// Arguments for the kernel.
     pub arguments: String,
     /// Memory in bytes.
@@ -62,9 +65,8 @@ impl Found {
     /// A kernel image that brings nothing with it.
     #[must_use]
     pub fn kernel(kernel: PathBuf) -> Self {
-        let linux = protocol_of(&kernel).is_ok_and(|protocol| protocol == Protocol::Linux);
-        let memory = if linux { LINUX_MEMORY } else { DEFAULT_MEMORY };
-        Self { kernel, modules: Vec::new(), arguments: String::new(), memory, ready: None }
+        let (modules, arguments) = (Vec::new(), String::new());
+        Self { kernel, modules, drivers: None, arguments, memory: DEFAULT_MEMORY, ready: None }
     }
 }
 
@@ -108,13 +110,15 @@ impl Guest {
     /// The guest that `gnomon run KERNEL ...` asks for. `find` turns the name of an image into its file.
     ///
     /// # Errors
-    /// If a file is missing.
+    /// If a file is missing, or there are too many disks.
     pub fn from_args(args: &RunArgs, find: &mut Finder<'_>) -> anyhow::Result<Self> {
         let image = args.image.as_ref().or(args.kernel.as_ref());
         let image =
             image.ok_or_else(|| Failed::usage("expected a guest: gnomon run KERNEL (see gnomon run --help)"))?;
         let name = args.name.clone().unwrap_or_else(|| name_of(image));
-        let mut guest = Self::of(&name, find(image)?);
+        let found = find(image)?;
+        let drivers = found.drivers.clone().filter(|_| args.initrd.is_empty());
+        let mut guest = Self::of(&name, found);
         if let Some(arguments) = &args.append {
             guest.arguments = one_space(arguments);
         }
@@ -131,11 +135,31 @@ impl Guest {
         for text in &args.module {
             guest.modules.push(module(text)?);
         }
-        for file in &args.disk {
-            guest.disks.push(Disk { file: existing(file)?, keep: args.keep_writes });
+        for (place, file) in [&args.hda, &args.hdb, &args.hdc, &args.hdd].into_iter().enumerate() {
+            if let Some(file) = file {
+                guest.disks.push(Disk { place, file: existing(file)?, keep: args.keep_writes });
+            }
         }
+        for file in &args.disk {
+            guest.add_disk(file, args.keep_writes)?;
+        }
+        guest.add_drivers(drivers);
         guest.ready = args.input_after.clone().or(guest.ready);
         Ok(guest)
+    }
+
+    /// A disk in the first place that is free.
+    fn add_disk(&mut self, file: &str, keep: bool) -> anyhow::Result<()> {
+        let free = (0..DISKS).find(|&place| self.disks.iter().all(|disk| disk.place != place));
+        let place = free.ok_or_else(|| Failed::usage(format!("{file}: a guest has room for {DISKS} disks")))?;
+        self.disks.push(Disk { place, file: existing(file)?, keep });
+        Ok(())
+    }
+
+    fn add_drivers(&mut self, drivers: Option<PathBuf>) {
+        if !self.disks.is_empty() {
+            self.modules.extend(drivers.map(|file| (file, String::new())));
+        }
     }
 
     fn add_arguments(&mut self, words: &[impl AsRef<str>]) {
@@ -154,17 +178,20 @@ impl Guest {
         let described = &words[..end];
         let value = |key: &str| described.iter().find_map(|word| word.strip_prefix(key)?.strip_prefix('='));
         let image = value("kernel").ok_or_else(|| Failed::usage(format!("--guest '{text}': expected kernel=FILE")))?;
-        let mut guest = Self::of(&name_of(image), find(image)?);
+        let found = find(image)?;
+        let drivers = found.drivers.clone();
+        let mut guest = Self::of(&name_of(image), found);
         for word in described {
             match word.split_once('=') {
                 Some(("kernel", _)) => {}
                 Some(("name", value)) => guest.name = value.to_owned(),
                 Some(("module" | "initrd", value)) => guest.modules.push(module(value)?),
-                Some(("disk", value)) => guest.disks.push(Disk { file: existing(value)?, keep: false }),
+                Some(("disk", value)) => guest.add_disk(value, false)?,
                 Some(("mem", value)) => guest.memory = parse_size(value).map_err(Failed::usage)?,
                 _ => guest.words.push((*word).to_owned()),
             }
         }
+        guest.add_drivers(drivers);
         guest.add_arguments(words.get(end + 1..).unwrap_or(&[]));
         Ok(guest)
     }
@@ -183,9 +210,9 @@ impl Guest {
             file: file.clone(),
             command_line: with_arguments(format!("of={}", self.name), arguments),
         }));
-        modules.extend(self.disks.iter().enumerate().map(|(place, disk)| BootModule {
+        modules.extend(self.disks.iter().map(|disk| BootModule {
             file: disk.file.clone(),
-            command_line: format!("of={} disk={place}{}", self.name, if disk.keep { " save=on" } else { "" }),
+            command_line: format!("of={} disk={}{}", self.name, disk.place, if disk.keep { " save=on" } else { "" }),
         }));
         modules
     }
@@ -257,7 +284,7 @@ mod tests {
             lines("name=a mem=16M kernel=x.elf time=virtual -- one  two"),
             ["name=a mem=16M time=virtual -- one two"]
         );
-        assert_eq!(lines("kernel=dir/my_kernel.elf"), ["name=my_kernel mem=32M"]);
+        assert_eq!(lines("kernel=dir/my_kernel.elf"), ["name=my_kernel mem=128M"]);
         assert_eq!(
             lines("mem=1536K kernel=a,b.elf nonsense"),
             ["name=a-b mem=1536K nonsense"],
@@ -269,7 +296,7 @@ mod tests {
     fn modules_belong_to_their_guest() {
         let file = tempfile::NamedTempFile::new().unwrap();
         let text = format!("name=a kernel=k module={}", file.path().display());
-        assert_eq!(lines(&text), ["name=a mem=32M", "of=a"]);
+        assert_eq!(lines(&text), ["name=a mem=128M", "of=a"]);
     }
 
     #[test]

@@ -201,7 +201,16 @@ pub fn run(args: &RunArgs) -> anyhow::Result<Status> {
         let format = args.trace_format.unwrap_or_else(|| Format::of_file(file));
         save_trace(&folder.com2(), file, format, &mut names(&guests))?;
     }
-    Ok(outcome.status)
+    let debug_exit = debug_exit(&outcome, args.bare).filter(|_| args.qemu_exit);
+    Ok(debug_exit.map_or(outcome.status, Status::of_debug_exit))
+}
+
+/// What the first guest wrote to its debug exit port.
+fn debug_exit(outcome: &Outcome, bare: bool) -> Option<u32> {
+    match outcome.ending {
+        Ending::DebugExit(value) if bare => Some(value),
+        _ => outcome.last_line.as_ref().and_then(HypervisorLine::guest_status),
+    }
 }
 
 /// Says on stderr why a run did not end well, where the console has not said it.
@@ -322,6 +331,18 @@ mod tests {
         assert_eq!(status(true, &Ending::DebugExit(0x10), None), Status::Guest);
         assert_eq!(status(true, &Ending::Shutdown, None), Status::Ok);
         assert_eq!(status(true, &Ending::Reset, None), Status::Guest);
+    }
+
+    #[test]
+    fn statuses_of_debug_exits() {
+        let of = |line: HypervisorLine, ending| {
+            debug_exit(&Outcome { status: Status::Guest, ending, last_line: Some(line) }, false)
+        };
+        assert_eq!(of(last("0x11 status=3"), Ending::DebugExit(0x11)), Some(3));
+        assert_eq!(of(last("0x11"), Ending::DebugExit(0x11)), None);
+        let bare = Outcome { status: Status::Guest, ending: Ending::DebugExit(1), last_line: None };
+        assert_eq!(debug_exit(&bare, true), Some(1));
+        assert_eq!([0, 1, 0x80].map(Status::of_debug_exit), [1, 3, 1].map(Status::Qemu));
     }
 
     #[test]

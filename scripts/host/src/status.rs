@@ -5,22 +5,44 @@ use std::process::ExitCode;
 
 /// What a command's end means to a script.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-#[repr(u8)]
 pub enum Status {
     /// Every guest ended with status 0; the test or check passed.
-    Ok = 0,
+    Ok,
     /// A guest ended with another status or was stopped; a test failed.
-    Guest = 1,
+    Guest,
     /// Wrong arguments, guest description, command line or image.
-    Usage = 2,
+    Usage,
     /// The hypervisor itself faulted or panicked.
-    Host = 3,
+    Host,
     /// The time limit passed.
-    Timeout = 4,
+    Timeout,
     /// An emulator or another tool is missing or failed, or the build failed.
-    Tool = 5,
+    Tool,
     /// Interrupted by a signal.
-    Interrupted = 130,
+    Interrupted,
+    /// What QEMU's isa-debug-exit makes of a guest's status (`run --qemu-exit`).
+    Qemu(u8),
+}
+
+impl Status {
+    /// What QEMU ends with when a guest writes `value` to its isa-debug-exit device.
+    #[must_use]
+    pub const fn of_debug_exit(value: u32) -> Self {
+        Self::Qemu((value << 1 | 1) as u8)
+    }
+
+    const fn code(self) -> u8 {
+        match self {
+            Self::Ok => 0,
+            Self::Guest => 1,
+            Self::Usage => 2,
+            Self::Host => 3,
+            Self::Timeout => 4,
+            Self::Tool => 5,
+            Self::Interrupted => 130,
+            Self::Qemu(code) => code,
+        }
+    }
 }
 
 /// The table of exit codes shown by `--help`.
@@ -31,11 +53,12 @@ pub const EXIT_CODES: &str = "Exit codes:
   3    the hypervisor faulted
   4    the time limit passed
   5    an emulator or tool is missing or failed, or the build failed
-  130  interrupted (no emulator is left behind)";
+  130  interrupted (no emulator is left behind)
+With `run --qemu-exit` a guest that ends itself by port 0xF4 ends the tool as it would end QEMU: with twice its status, plus 1.";
 
 impl From<Status> for ExitCode {
     fn from(status: Status) -> Self {
-        Self::from(status as u8)
+        Self::from(status.code())
     }
 }
 

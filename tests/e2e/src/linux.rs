@@ -12,6 +12,7 @@ use gnomon_host::status::Status;
 use libtest_mimic::Trial;
 
 use crate::machine::{self, Host};
+use crate::tool::Place;
 use crate::trial;
 
 const GUESTS: [&str; 2] = ["debian-686", "debian-686-pae"];
@@ -45,30 +46,55 @@ pub(crate) fn trials() -> Vec<Trial> {
         let under = if bare { "bare" } else { "gnomon" };
         trial(format!("linux::{under}::qemu::{name}"), move || commands(name, bare))
     };
-    pairs.map(test).collect()
+    let mut trials: Vec<Trial> = pairs.map(test).collect();
+    trials.push(trial("linux::gnomon::qemu::disk", disk));
+    trials
 }
 
 fn commands(name: &str, bare: bool) -> anyhow::Result<()> {
     let guest = Guest::of(name, catalog::find(name)?);
+    let lines: Vec<(&str, &[&str])> = COMMANDS.to_vec();
+    boot(&guest, bare, &lines)
+}
+
+/// The kernel finds the disk by PCI, its drivers come with it, and what is written reads back from the disk itself.
+fn disk() -> anyhow::Result<()> {
+    const LINES: usize = 4096;
+    let place = Place::new()?;
+    let text: String = (0..LINES).map(|n| format!("this is line {n:>10}\n")).collect();
+    let image = place.file("disk.img", text.as_bytes())?;
+    let guest = Guest::parse(&format!("kernel=debian-686 disk={image}"), &mut catalog::find)?;
+    let (all, fewer) = (LINES.to_string(), (LINES - 512 / 24 - 1).to_string());
+    let lines: [(&str, &[&str]); 4] = [
+        ("grep -c 'this is line' /dev/sda", &[&all]),
+        ("echo this was written > /tmp/a; dd if=/tmp/a of=/dev/sda seek=6 conv=sync,fsync", &["1+0 records out"]),
+        ("echo 3 > /proc/sys/vm/drop_caches; dd if=/dev/sda skip=6 count=1", &["this was written"]),
+        ("grep -c 'this is line' /dev/sda", &[&fewer]),
+    ];
+    boot(&guest, false, &lines)
+}
+
+/// Boots a guest, types commands, and looks for what must be among the lines that each prints.
+fn boot(guest: &Guest, bare: bool, commands: &[(&str, &[&str])]) -> anyhow::Result<()> {
     let payload = if bare {
-        Payload::bare(&guest)?
+        Payload::bare(guest)?
     } else {
-        Payload::gnomon(machine::kernel()?, "log=info".into(), std::slice::from_ref(&guest))
+        Payload::gnomon(machine::kernel()?, "log=info".into(), std::slice::from_ref(guest))
     };
-    let memory = if bare { guest.memory } else { gnomon_host::run::host_memory(std::slice::from_ref(&guest)) };
+    let memory = if bare { guest.memory } else { gnomon_host::run::host_memory(std::slice::from_ref(guest)) };
     // Its clock is the real one: a sleeping guest would count no instructions.
     let machine = Machine { icount: false, timeout: Some(LIMIT), ..Host::Qemu.machine(memory) };
-    let lines: Vec<Vec<u8>> = COMMANDS.iter().map(|(line, _)| format!("{line}\n").into_bytes()).collect();
+    let lines: Vec<Vec<u8>> = commands.iter().map(|(line, _)| format!("{line}\n").into_bytes()).collect();
     let typed = lines.iter().map(Vec::as_slice).chain([&b"poweroff\n"[..]]);
     let script: Vec<(&str, &[u8])> = typed.map(|line| (PROMPT, line)).collect();
     let report = machine::converse(&machine, &payload, bare, &script)?;
     let output = String::from_utf8_lossy(&report.output).into_owned();
     let judge = || {
         let mut answers = output.split(PROMPT).skip(1);
-        for (line, wanted) in COMMANDS {
+        for (line, wanted) in commands {
             let answer = answers.next().with_context(|| format!("no answer to `{line}`"))?;
             let printed = answer.split_once('\n').map_or("", |(_echo, printed)| printed);
-            for text in wanted {
+            for text in *wanted {
                 ensure!(printed.contains(text), "`{line}`: expected `{text}`, got:\n{printed}");
             }
         }

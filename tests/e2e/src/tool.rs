@@ -156,6 +156,10 @@ fn refused_images() -> anyhow::Result<()> {
     for image in [&text, &empty, &elf] {
         place.expect(&["run", image, "--timeout", "60"], 2, &["[gnomon error]", "expected", "code=0x12"])?;
     }
+    let mut sector = [0; 512];
+    sector[510..].copy_from_slice(&[0x55, 0xaa]);
+    let disk = place.file("disk.img", &sector)?;
+    place.expect(&["run", &disk, "--timeout", "60"], 2, &["boot sector", "--disk"])?;
     place.expect(&["run", "timer", "-m", "64K", "--timeout", "60"], 2, &["[gnomon error]", "expected", "code=0x12"])
 }
 
@@ -185,6 +189,7 @@ fn guest_status() -> anyhow::Result<()> {
     let place = Place::new()?;
     let guest = place.flat("status", &STATUS_1)?;
     place.expect(&["run", "--guest", &guest, "--timeout", "60"], 1, &["ended with status 1", "code=0x11"])?;
+    place.expect(&["run", "--guest", &guest, "--timeout", "60", "--qemu-exit"], 3, &["status=1"])?;
     place.expect(&["run", "--guest", &guest, "--timeout", "60", "--machine", "bochs"], 1, &["code=0x11"])
 }
 

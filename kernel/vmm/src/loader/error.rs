@@ -12,6 +12,8 @@ const HOLE: &str = "0xa0000-0xfffff";
 pub enum LoadError {
     /// No multiboot header in the first 8192 bytes.
     NotMultiboot,
+    /// A boot sector instead of a kernel.
+    BootSector,
     /// No multiboot2 header in the first 32768 bytes.
     NotMultiboot2,
     /// No ELF note that names a PVH entry point.
@@ -109,6 +111,10 @@ impl fmt::Display for LoadError {
                     "no kernel of a known protocol: expected a Linux bzImage, or a multiboot header, or a PVH note"
                 )
             }
+            Self::BootSector => write!(
+                f,
+                "a disk image with a boot sector, whose real-mode code is not run: expected the kernel itself, and this image as a disk (--disk)"
+            ),
             Self::NotMultiboot2 => {
                 write!(f, "not a multiboot2 image: expected its header (0xe85250d6) in the first 32768 bytes")
             }

@@ -89,7 +89,7 @@ pub fn load(
         return Err(LoadError::Empty);
     }
     let plan = match guest.format {
-        ImageFormat::Auto => detect(image)(image, modules, guest),
+        ImageFormat::Auto => detect(image)?(image, modules, guest),
         ImageFormat::Linux => linux::plan(image, modules, guest),
         ImageFormat::Multiboot => multiboot1::plan(image, modules, guest),
         ImageFormat::Multiboot2 => multiboot2::plan(image, modules, guest),
@@ -104,12 +104,16 @@ pub fn load(
     Ok(plan.entry)
 }
 
+/// Where a boot sector ends, with 0x55 0xAA.
+const BOOT_SECTOR_MARK: core::ops::Range<usize> = 510..512;
+
 type Loader = for<'a> fn(&'a [u8], &[Module<'a>], &GuestConfig) -> Result<Plan<'a>, LoadError>;
 
 /// The protocol an image asks for. Where it offers several: Linux, multiboot1, multiboot2, PVH, as QEMU has it. An image
 /// that shows none of them goes to multiboot1, which says why not.
-fn detect(image: &[u8]) -> Loader {
-    if linux::is_image(image) {
+fn detect(image: &[u8]) -> Result<Loader, LoadError> {
+    let is_elf = image.starts_with(b"\x7fELF");
+    Ok(if linux::is_image(image) {
         linux::plan
     } else if multiboot1::is_image(image) {
         multiboot1::plan
@@ -117,9 +121,11 @@ fn detect(image: &[u8]) -> Loader {
         multiboot2::plan
     } else if pvh::is_image(image) {
         pvh::plan
+    } else if image.get(BOOT_SECTOR_MARK) == Some(&[0x55, 0xAA]) && !is_elf {
+        return Err(LoadError::BootSector);
     } else {
         multiboot1::plan
-    }
+    })
 }
 
 fn plan_flat<'a>(image: &'a [u8], address: u32, guest: &GuestConfig) -> Result<Plan<'a>, LoadError> {

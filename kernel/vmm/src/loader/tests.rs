@@ -131,7 +131,7 @@ fn the_information_tells_memory_command_line_and_modules() {
     let field = |offset: u32| memory.word(info + offset);
     assert_eq!(field(0), 0x24D); // no section headers in this image
     assert_eq!((field(4), field(8)), (639, 15 * 1024));
-    assert_eq!(memory.string(field(16)), "root=none quiet");
+    assert_eq!(memory.string(field(16)), "demo root=none quiet");
     assert_eq!(memory.string(field(64)), "Gnomon");
 
     let map = field(48);
@@ -288,6 +288,14 @@ fn too_little_memory_says_how_much_is_needed() {
     let expected = "too little memory: expected mem=16M or more, the guest has 8192K";
     assert_eq!(refusal(&simple_elf(), &modules, &guest(8)), expected);
     assert!(run(&simple_elf(), &modules, &guest(16)).0.is_ok());
+}
+
+#[test]
+fn a_boot_sector_is_no_kernel() {
+    let mut disk = vec![0; 2048];
+    disk[510..512].copy_from_slice(&[0x55, 0xAA]);
+    assert!(refusal(&disk, &[], &guest(8)).contains("expected the kernel itself, and this image as a disk"));
+    assert!(refusal(&[0; 2048], &[], &guest(8)).contains("no kernel of a known protocol"));
 }
 
 #[test]

@@ -129,7 +129,7 @@ impl Job {
             Status::Interrupted => return Err(Failed::interrupted()),
             Status::Tool => return Err(Failed::tool(format!("{}: {}", self.describe(), words()))),
             Status::Timeout => Boot::Not(State::Failed { why: format!("not done after {} s", self.timeout) }),
-            Status::Guest | Status::Host => Boot::Not(State::Failed { why: words() }),
+            Status::Guest | Status::Host | Status::Qemu(_) => Boot::Not(State::Failed { why: words() }),
         })
     }
 

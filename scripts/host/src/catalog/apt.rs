@@ -121,23 +121,40 @@ impl Package {
     /// # Errors
     /// If it is not in the package.
     pub(super) fn extract(&self, file: &str, to: &Path) -> anyhow::Result<()> {
+        self.pick(Command::new("tar").arg("--to-stdout").stdout(fs::File::create(to)?), &[file])?;
+        if fs::metadata(to)?.len() == 0 {
+            return Err(Failed::tool(format!("{file} of {} is empty", self.name)));
+        }
+        Ok(())
+    }
+
+    /// Writes files of the package below the folder `to`, with their folders.
+    ///
+    /// # Errors
+    /// If one is not in the package.
+    pub(super) fn unpack(&self, files: &[String], to: &Path) -> anyhow::Result<()> {
+        let files: Vec<&str> = files.iter().map(String::as_str).collect();
+        self.pick(Command::new("tar").arg("--directory").arg(to), &files)
+    }
+
+    /// Lets `tar` take files out of the package.
+    fn pick(&self, tar: &mut Command, files: &[&str]) -> anyhow::Result<()> {
         let tool =
             |program: &str, error: &dyn std::fmt::Display| Failed::tool(format!("cannot run {program}: {error}"));
         let mut unpack = Command::new("dpkg-deb");
         unpack.arg("--fsys-tarfile").arg(&self.file).stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::null());
         let mut unpack = unpack.spawn().map_err(|error| tool("dpkg-deb", &error))?;
-        let mut pick = Command::new("tar");
-        pick.args(["--extract", "--to-stdout", "--file", "-", file]).stdout(fs::File::create(to)?);
+        tar.args(["--extract", "--file", "-"]).args(files);
         if let Some(archive) = unpack.stdout.take() {
-            pick.stdin(archive);
+            tar.stdin(archive);
         }
-        let picked = pick.output().map_err(|error| tool("tar", &error))?;
+        let picked = tar.output().map_err(|error| tool("tar", &error))?;
         let unpacked = unpack.wait()?;
-        if unpacked.success() && picked.status.success() && fs::metadata(to)?.len() > 0 {
+        if unpacked.success() && picked.status.success() {
             return Ok(());
         }
         let said = String::from_utf8_lossy(&picked.stderr);
-        Err(Failed::tool(format!("cannot take {file} out of {}: {}", self.name, said.trim())))
+        Err(Failed::tool(format!("cannot take {} out of {}: {}", files.join(", "), self.name, said.trim())))
     }
 }
 

@@ -10,9 +10,9 @@ use cpio::newc;
 /// What the shell prints when it waits for a command.
 pub(super) const PROMPT: &str = "debian# ";
 
-const DIRECTORY: u32 = 0o040_755;
+pub(super) const DIRECTORY: u32 = 0o040_755;
 const PROGRAM: u32 = 0o100_755;
-const TEXT: u32 = 0o100_644;
+pub(super) const TEXT: u32 = 0o100_644;
 const LINK: u32 = 0o120_777;
 const CHARACTER_DEVICE: u32 = 0o020_600;
 /// Major and minor number of /dev/console.
@@ -41,6 +41,11 @@ hostname debian
 ifconfig lo 127.0.0.1
 echo
 echo 'The kernel is as Debian ships it, the shell is busybox. poweroff ends the machine.'
+# With a disk there are drivers; it takes a moment until it is there.
+if modprobe ata_piix 2>/dev/null && modprobe sd_mod; then
+  tries=100
+  while [ ! -e /dev/sda ] && [ $tries -gt 0 ]; do tries=$((tries - 1)); sleep 0.1; done
+fi
 ";
 
 fn profile() -> String {
@@ -56,39 +61,54 @@ pub(super) fn make(folder: &Path) -> anyhow::Result<PathBuf> {
     let busybox = fs::read(folder.join("busybox")).context("busybox: fetch the guest again")?;
     let mut archive = Vec::new();
     write(&mut archive, &busybox)?;
-    let path = folder.join("initramfs.cpio");
-    if fs::read(&path).is_ok_and(|there| there == archive) {
-        return Ok(path);
+    keep(&folder.join("initramfs.cpio"), &archive)
+}
+
+/// Writes an archive to its file, if it is not there already.
+pub(super) fn keep(path: &Path, archive: &[u8]) -> anyhow::Result<PathBuf> {
+    if fs::read(path).is_ok_and(|there| there == archive) {
+        return Ok(path.to_owned());
     }
     // Other runs may be reading the one that is there.
+    let folder = path.parent().context("an archive has a folder")?;
     let mut new = tempfile::NamedTempFile::new_in(folder)?;
-    new.write_all(&archive)?;
-    new.persist(&path)?;
-    Ok(path)
+    new.write_all(archive)?;
+    new.persist(path)?;
+    Ok(path.to_owned())
 }
 
 /// Not compressed: the guest need not unpack it, and the host has it in its cache anyway.
 fn write(archive: &mut Vec<u8>, busybox: &[u8]) -> io::Result<()> {
     for name in FOLDERS {
-        add(archive, newc::Builder::new(name).mode(DIRECTORY), b"")?;
+        add(archive, name, DIRECTORY, b"")?;
     }
     let console = newc::Builder::new("dev/console").mode(CHARACTER_DEVICE);
-    add(archive, console.rdev_major(CONSOLE.0).rdev_minor(CONSOLE.1), b"")?;
-    add(archive, newc::Builder::new("bin/busybox").mode(PROGRAM), busybox)?;
+    append(archive, console.rdev_major(CONSOLE.0).rdev_minor(CONSOLE.1), b"")?;
+    add(archive, "bin/busybox", PROGRAM, busybox)?;
     for (name, target) in LINKS {
-        add(archive, newc::Builder::new(name).mode(LINK), target.as_bytes())?;
+        add(archive, name, LINK, target.as_bytes())?;
     }
-    add(archive, newc::Builder::new("etc/inittab").mode(TEXT), INITTAB.as_bytes())?;
-    add(archive, newc::Builder::new("etc/rc").mode(PROGRAM), RC.as_bytes())?;
-    add(archive, newc::Builder::new("etc/profile").mode(TEXT), profile().as_bytes())?;
-    newc::trailer(&mut *archive).map(drop)
+    add(archive, "etc/inittab", TEXT, INITTAB.as_bytes())?;
+    add(archive, "etc/rc", PROGRAM, RC.as_bytes())?;
+    add(archive, "etc/profile", TEXT, profile().as_bytes())?;
+    end(archive)
 }
 
-fn add(archive: &mut Vec<u8>, entry: newc::Builder, content: &[u8]) -> io::Result<()> {
+/// Adds a file, a folder or a link.
+pub(super) fn add(archive: &mut Vec<u8>, name: &str, mode: u32, content: &[u8]) -> io::Result<()> {
+    append(archive, newc::Builder::new(name).mode(mode), content)
+}
+
+fn append(archive: &mut Vec<u8>, entry: newc::Builder, content: &[u8]) -> io::Result<()> {
     let size = u32::try_from(content.len()).map_err(|_| io::ErrorKind::FileTooLarge)?;
     let mut writer = entry.write(archive, size);
     writer.write_all(content)?;
     writer.finish().map(drop)
+}
+
+/// Ends the archive.
+pub(super) fn end(archive: &mut Vec<u8>) -> io::Result<()> {
+    newc::trailer(archive).map(drop)
 }
 
 #[cfg(test)]

@@ -1,6 +1,7 @@
 //! What a guest's name means: a file, a guest that comes with Gnomon, or a ready guest that is fetched from Debian's packages.
 
 mod apt;
+mod drivers;
 mod initramfs;
 mod ready;
 
@@ -25,8 +26,8 @@ pub fn find(name: &str) -> anyhow::Result<Found> {
         }
         if gnomon_guests::GUESTS.iter().any(|guest| guest.name == name) {
             let built = build::guests()?.into_iter().find(|(guest, _)| guest.name == name);
-            let (_, path) = built.ok_or_else(|| Failed::tool(format!("guest {name} was not built")))?;
-            return Ok(Found::kernel(path));
+            let (guest, path) = built.ok_or_else(|| Failed::tool(format!("guest {name} was not built")))?;
+            return Ok(Found { memory: u64::from(guest.memory) << 20, ..Found::kernel(path) });
         }
     }
     let unknown = "no such guest (`gnomon guests` lists those that come with Gnomon or can be fetched)";

@@ -5,6 +5,7 @@
 //!     apt/                      apt's own state, apart from the system's
 //!     guests/NAME/kernel        the kernel image
 //!     guests/NAME/busybox       the only program of a Linux guest
+//!     guests/NAME/lib/modules   its drivers for disks
 //!     guests/NAME/package       name and version of what it came from
 //! ```
 
@@ -14,7 +15,7 @@ use std::path::{Path, PathBuf};
 
 use anyhow::Context as _;
 
-use super::{apt, initramfs};
+use super::{apt, drivers, initramfs};
 use crate::guest::Found;
 use crate::progress;
 use crate::status::Failed;
@@ -129,24 +130,31 @@ impl Ready {
     /// The guest's files, fetched if they are not there.
     pub(super) fn find(&self) -> anyhow::Result<Found> {
         let folder = self.folder()?;
-        if !folder.join("kernel").is_file() {
+        if !self.is_whole(&folder) {
             let _alone = lock(&cache()?)?;
             // Somebody else may have fetched it in the meantime.
-            if !folder.join("kernel").is_file() {
+            if !self.is_whole(&folder) {
                 self.fetch(&folder)?;
             }
         }
-        let modules = match self.package {
-            Package::Linux(_) => vec![initramfs::make(&folder)?],
-            Package::File(..) => Vec::new(),
+        let (modules, drivers) = match self.package {
+            Package::Linux(_) => (vec![initramfs::make(&folder)?], Some(drivers::make(&folder)?)),
+            Package::File(..) => (Vec::new(), None),
         };
         Ok(Found {
             kernel: folder.join("kernel"),
             modules,
+            drivers,
             arguments: self.arguments.to_owned(),
             memory: self.memory,
             ready: self.ready.map(str::to_owned),
         })
+    }
+
+    /// Whether everything is there; a folder that an older version of this tool made may lack something.
+    fn is_whole(&self, folder: &Path) -> bool {
+        let drivers = matches!(self.package, Package::File(..)) || folder.join(drivers::FOLDER).is_dir();
+        drivers && folder.join("kernel").is_file()
     }
 
     /// Fetches into a folder beside, and moves it to its place when it is whole.
@@ -160,10 +168,9 @@ impl Ready {
             Package::Linux(name) => {
                 let kernel = apt.dependency(name, "linux-image-")?;
                 let package = apt.fetch(&kernel)?;
-                package.extract(
-                    &format!("./boot/vmlinuz-{}", kernel.trim_start_matches("linux-image-")),
-                    &new.path().join("kernel"),
-                )?;
+                let release = kernel.trim_start_matches("linux-image-");
+                package.extract(&format!("./boot/vmlinuz-{release}"), &new.path().join("kernel"))?;
+                package.unpack(&drivers::files(release), new.path())?;
                 apt.fetch("busybox-static")?.extract("./bin/busybox", &new.path().join("busybox"))?;
                 package
             }

@@ -79,10 +79,13 @@ fn connect(listener: &TcpListener, child: &mut Child, folder: &RunFolder) -> any
 /// The lines of `bochsrc` for the guest's disks. GRUB's image is the second channel's first drive.
 fn disks(payload: &Payload, folder: &Path) -> anyhow::Result<String> {
     let mut lines = String::new();
-    for ((index, disk), place) in payload.disks.iter().enumerate().zip(["ata0-master", "ata0-slave", "ata1-slave"]) {
-        symlink(&disk.file, folder.join(format!("d{index}")))?;
+    for disk in &payload.disks {
+        let name = format!("d{}", disk.place);
+        let place = ["ata0-master", "ata0-slave", "", "ata1-slave"].get(disk.place).filter(|place| !place.is_empty());
+        let place = place.ok_or_else(|| Failed::usage("Bochs' secondary master is the drive that it boots from"))?;
+        symlink(&disk.file, folder.join(&name))?;
         let mode = if disk.keep { "flat" } else { "volatile" };
-        writeln!(lines, "{place}: type=disk, mode={mode}, path=d{index}")?;
+        writeln!(lines, "{place}: type=disk, mode={mode}, path={name}")?;
     }
     Ok(lines)
 }

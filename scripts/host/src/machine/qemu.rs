@@ -95,12 +95,12 @@ fn kernel_arguments(payload: &Payload, folder: &Path) -> anyhow::Result<Vec<Stri
 /// The guest's disks, on the two IDE channels. What a guest writes is forgotten unless it is asked for.
 fn disks(payload: &Payload, folder: &Path) -> anyhow::Result<Vec<String>> {
     let mut arguments = Vec::new();
-    // GRUB's image is the second channel's first drive (`-cdrom`).
-    for ((index, disk), place) in payload.disks.iter().enumerate().zip([0, 1, 3]) {
-        symlink(&disk.file, folder.join(format!("d{index}")))?;
+    for disk in &payload.disks {
+        let place = disk.place;
+        symlink(&disk.file, folder.join(format!("d{place}")))?;
         let snapshot = if disk.keep { "off" } else { "on" };
         arguments.push("-drive".to_owned());
-        arguments.push(format!("file=d{index},format=raw,if=ide,index={place},snapshot={snapshot}"));
+        arguments.push(format!("file=d{place},format=raw,if=ide,index={place},snapshot={snapshot}"));
     }
     Ok(arguments)
 }

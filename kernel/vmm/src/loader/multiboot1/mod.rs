@@ -3,6 +3,9 @@
 mod header;
 mod info;
 
+use alloc::format;
+use alloc::string::String;
+
 use super::error::LoadError;
 use super::{Entry, Module, Plan, elf};
 use crate::config::GuestConfig;
@@ -17,6 +20,11 @@ pub(super) fn is_image(image: &[u8]) -> bool {
     !matches!(Header::find(image), Err(LoadError::NotMultiboot))
 }
 
+/// The kernel's name comes first, as QEMU and GRUB 1 have it: kernels that split the line into an `argv` skip it.
+fn command_line(guest: &GuestConfig) -> String {
+    format!("{} {}", guest.name, guest.arguments)
+}
+
 pub(super) fn plan<'a>(image: &'a [u8], modules: &[Module<'a>], guest: &GuestConfig) -> Result<Plan<'a>, LoadError> {
     let header = Header::find(image)?;
     let by_addresses = header.by_addresses().transpose()?;
@@ -28,7 +36,7 @@ pub(super) fn plan<'a>(image: &'a [u8], modules: &[Module<'a>], guest: &GuestCon
     let info = Info {
         ram: layout.ram(),
         map: &layout.map(),
-        command_line: &guest.arguments,
+        command_line: &command_line(guest),
         modules: &placed,
         text_mode: header.wants_text_mode(),
         sections: sections.as_ref(),
