@@ -41,8 +41,35 @@ pub(crate) const RFLAGS: usize = offset_of!(GuestContext, rflags);
 const GUEST_FLAGS: u64 = 0x25_0dd5;
 /// Bit 1 is always set; IF is on, so that the host's interrupts end the run.
 const FORCED_FLAGS: u64 = 0x202;
+/// Flags of arithmetic results.
+const STATUS_FLAGS: u64 = 0x8d5;
+/// Flag bits that read 0 on any CPU (SDM 1, 3.4.3), and VM.
+const NO_FLAGS: u64 = !0x3d_7fd7;
 
 impl GuestContext {
+    /// Repairs flags that QEMU's translator has spoilt, given those of the entry; says whether they were.
+    ///
+    /// Before QEMU 8.0 CMPXCHG8B takes an operand of an earlier instruction for the flags, if that one began the block that is entered.
+    /// All its bits are then read as set flags: a pointer of Linux' allocator as TF and DF, among others that no CPU has, or as VM. The
+    /// bits of results are gone, but ZF is right, and no code looks at the others after CMPXCHG8B.
+    #[inline]
+    pub(crate) fn repair_flags(&mut self, entered: u64) -> bool {
+        if self.rflags & NO_FLAGS == 0 {
+            return false;
+        }
+        self.repair_spoilt(entered)
+    }
+
+    #[cold]
+    fn repair_spoilt(&mut self, entered: u64) -> bool {
+        // VM alone is what a guest can reach by IRET under TCG.
+        let spoilt = self.rflags & NO_FLAGS != 1 << 17;
+        if spoilt {
+            self.rflags = self.rflags & STATUS_FLAGS | entered & !STATUS_FLAGS;
+        }
+        spoilt
+    }
+
     /// What the real flags are for the flags in the context.
     #[inline]
     pub(crate) const fn real_flags(rflags: u64) -> u64 {
@@ -69,5 +96,17 @@ mod tests {
             real & (1 << 8 | 1 << 10 | 1 << 16 | 1 << 18 | 1 << 21),
             1 << 8 | 1 << 10 | 1 << 16 | 1 << 18 | 1 << 21
         );
+    }
+    #[test]
+    fn flags_that_no_cpu_has_come_from_the_translator() {
+        let repaired = |entered, rflags| {
+            let mut context = GuestContext { rflags, ..GuestContext::default() };
+            (context.repair_flags(entered), context.rflags)
+        };
+        assert_eq!(repaired(0x202, 0x246), (false, 0x246));
+        assert_eq!(repaired(0x202, 0x3d_7fd7), (false, 0x3d_7fd7), "all flags that there are");
+        assert_eq!(repaired(0x202, 0x2_0202), (false, 0x2_0202), "virtual-8086 mode");
+        assert_eq!(repaired(0x202, 0xc100_07e0 | 0x242), (true, 0x2c2), "TF and DF are not the guest's");
+        assert_eq!(repaired(0x4_0302, 0xc106_0242), (true, 0x4_0342), "what was set stays");
     }
 }

@@ -228,6 +228,7 @@ impl World {
         // A 32-bit guest has no upper half. TCG would fetch from a RIP above 4 GiB even in compatibility mode.
         context.rip &= 0xffff_ffff;
         context.rsp &= 0xffff_ffff;
+        let entered = context.rflags;
         let ended: u32;
         // SAFETY: the world is active, so CR3 is a checked root with the window, the live GDT and LDT hold only entries that
         // passed the gate, and TSS.RSP0 is the end of this context. gnomon_enter keeps RBX, RBP and the stack.
@@ -241,7 +242,8 @@ impl World {
                 clobber_abi("sysv64"),
             );
         }
-        self.ended(ended)
+        let spoilt = self.context_mut().repair_flags(entered);
+        self.ended(if spoilt && ended == entry::V86 { entry::NORMAL } else { ended })
     }
 
     #[inline]
