@@ -29,10 +29,10 @@ pub fn rebuild(machine: &mut Machine, mode: Mode, variant: u32) {
     machine.set_cr4(PAE, mode != Mode::Legacy);
     machine.set_cr4(LA57, mode == Mode::Long5);
     machine.set_efer(LME, long);
-    if mode == Mode::Legacy {
-        narrow(machine, variant)
-    } else {
-        wide(machine, mode, variant)
+    match (variant >> 29 & 1 != 0, mode) {
+        (true, _) => tangle(machine, mode, variant),
+        (false, Mode::Legacy) => narrow(machine, variant),
+        (false, _) => wide(machine, mode, variant),
     }
     machine.checking = true;
     machine.set_cr3(space(mode, u64::from(variant >> 6)));
@@ -57,6 +57,27 @@ fn narrow(machine: &mut Machine, variant: u32) {
         put(machine, 4, (directory, 1), either(variant, 4, 0xe7, 0x87 | u64::from(variant) >> 8 & 0x66));
     }
     leaves(machine, 4, &NARROW, variant);
+}
+
+/// Frames 1 to 13 hold whatever leads to another of them: each is a root, a table of every level, and a page.
+fn tangle(machine: &mut Machine, mode: Mode, variant: u32) {
+    let mut state = variant | 1;
+    let mut random = |below: u32| {
+        // Xorshift.
+        state ^= state << 13;
+        state ^= state >> 17;
+        state ^= state << 5;
+        state % below
+    };
+    let (size, indices) = if mode == Mode::Legacy { (4, &NARROW[..]) } else { (8, &WIDE[..]) };
+    for (frame, &index) in (1..14).flat_map(|frame| indices.iter().map(move |index| (frame, index))) {
+        let rights = [0x67, 0x67, 0x63, 0x27, 0x65, 0x07, 0x03, 0xe7][random(8) as usize];
+        let to = if rights & 0x80 != 0 { 0 } else { u64::from(1 + random(13)) };
+        put(machine, size, (frame, index), to << 12 | rights);
+    }
+    for n in 0..if mode == Mode::Pae { 16 } else { 0 } {
+        put(machine, 8, (PDPTS, n), u64::from(1 + random(13)) << 12 | u64::from(random(4) != 0));
+    }
 }
 
 fn leaves(machine: &mut Machine, size: u64, indices: &[u64], variant: u32) {
