@@ -207,7 +207,8 @@
 //! - **I3** A leaf is present only if A is set in every gpte on the way, and writable only if D is set in the last.
 //! - **I4** A tracked frame has no writable spte, and no TLB entry that grants writes.
 //! - **I5** Only L1 pages go out of sync, and only while nobody watches their frame. What they hold was right at some time since the
-//!   guest last flushed it; so I2 and I3 hold for them as they held then. I4 does not count their frames as tracked.
+//!   guest last flushed it; so I2 and I3 hold for them as they held then: an entry is what the table's snapshot says, or marked as
+//!   made since. I4 does not count their frames as tracked.
 //! - **I6** The reverse map is exact. **I7** Parent links are exact.
 //! - **I8** The current roots, one for each view, are pinned. Pages are reserved before any is used, so no fill fails half-way.
 //! - **I9** There is one live page for a key.

@@ -114,6 +114,13 @@ pub(crate) struct UnsyncSet {
     now: Option<Box<[u8; FRAME_BYTES]>>,
 }
 
+/// The word of a table in which the guest's entry for an entry of a leaf page is, and whether it is the upper half.
+#[inline]
+fn place_of(role: Role, slot: usize) -> (usize, bool) {
+    let entry = usize::from(role.quadrant()) << 9 | slot;
+    if role.format() == PagingMode::Legacy32 { (entry >> 1, entry & 1 != 0) } else { (entry, false) }
+}
+
 impl UnsyncSet {
     pub(crate) fn new(limit: u16) -> Self {
         Self {
@@ -156,11 +163,32 @@ impl UnsyncSet {
     /// Marks the word that an entry of a leaf page stands for.
     #[inline]
     fn suspect(&mut self, number: u16, (role, slot): (Role, usize)) {
-        let entry = usize::from(role.quadrant()) << 9 | slot;
-        let word = if role.format() == PagingMode::Legacy32 { entry >> 1 } else { entry };
+        let (word, _) = place_of(role, slot);
         if let Some(bits) = self.snapshot(number).and_then(|snapshot| snapshot.suspect.get_mut(word >> 6)) {
             *bits |= 1 << (word & 63);
         }
+    }
+
+    /// The guest's entry for an entry of a leaf page, as the snapshot has it; `None` if that tells nothing any more.
+    pub(crate) fn remembered(&self, number: u16, (role, slot): (Role, usize)) -> Option<u64> {
+        let snapshot = self.snapshots.get(usize::from(number).checked_sub(1)?)?;
+        let (word, high) = place_of(role, slot);
+        let suspect = snapshot.suspect.get(word >> 6)? >> (word & 63) & 1 != 0;
+        let word = u64::from_le_bytes(*snapshot.bytes.as_chunks::<8>().0.get(word)?);
+        let raw = if role.format() != PagingMode::Legacy32 {
+            word
+        } else if high {
+            word >> 32
+        } else {
+            word & u64::from(u32::MAX)
+        };
+        (!suspect).then_some(raw)
+    }
+
+    /// Changes a snapshot on purpose.
+    #[cfg(test)]
+    pub(crate) fn corrupt(&mut self, number: u16, byte: usize) {
+        self.snapshot(number).unwrap().bytes[byte] ^= 0xff;
     }
 
     /// Breaks the set on purpose.

@@ -1,8 +1,8 @@
 //! Leaves against what the guest's entry says: I1 to I4, I13.
 
-use super::{Audit, check};
+use super::{Audit, AuditError, check};
 use crate::access::{Access, AccessKind, Perms, Privilege};
-use crate::addr::Gfn;
+use crate::addr::{Gfn, Pfn};
 use crate::controls::PagingMode;
 use crate::event::Observer;
 use crate::mem::{GfnKind, GuestMem, TableMem};
@@ -13,13 +13,13 @@ use crate::pte::{GuestFormat, GuestPte, Legacy32, Long4, Pae, Spte, entry_gpa, f
 use crate::role::Key;
 
 impl<G: GuestMem, T: TableMem, O: Observer> ShadowMmu<G, T, O> {
-    /// What the guest says now of the page that an L1 entry maps: frame, rights, A, D.
-    fn guest_leaf(&self, page: &Page, slot: usize) -> Option<(Gfn, Perms, bool, bool)> {
+    /// What the guest says of the page that an L1 entry maps: frame, rights, A, D. It says so in `raw`, or in its memory now.
+    fn guest_leaf(&self, page: &Page, slot: usize, raw: Option<u64>) -> Option<(Gfn, Perms, bool, bool)> {
         let role = page.key.role;
         if role.direct() {
             return Some((page.key.gfn.add(slot as u64), role.perms(), true, role.dirty()));
         }
-        match self.guest_entry(page, slot)? {
+        match self.decoded(page, slot, raw)? {
             GuestPte::Leaf { gfn, perms, accessed, dirty } => Some((gfn, perms & role.perms(), accessed, dirty)),
             _ => None,
         }
@@ -27,18 +27,24 @@ impl<G: GuestMem, T: TableMem, O: Observer> ShadowMmu<G, T, O> {
 
     /// The guest entry that shadow entry `slot` stands for.
     pub(super) fn guest_entry(&self, page: &Page, slot: usize) -> Option<GuestPte> {
+        self.decoded(page, slot, None)
+    }
+
+    /// The same, from `raw` if it is not what the guest's memory has now.
+    fn decoded(&self, page: &Page, slot: usize, raw: Option<u64>) -> Option<GuestPte> {
         match page.key.role.format() {
-            PagingMode::Legacy32 => self.guest_entry_as::<Legacy32>(page.key, slot),
-            PagingMode::Pae => self.guest_entry_as::<Pae>(page.key, slot),
+            PagingMode::Legacy32 => self.decoded_as::<Legacy32>(page.key, slot, raw),
+            PagingMode::Pae => self.decoded_as::<Pae>(page.key, slot, raw),
             // Below their roots the two are alike.
-            PagingMode::Long4 | PagingMode::Long5 => self.guest_entry_as::<Long4>(page.key, slot),
+            PagingMode::Long4 | PagingMode::Long5 => self.decoded_as::<Long4>(page.key, slot, raw),
             PagingMode::Off => None,
         }
     }
 
-    fn guest_entry_as<F: GuestFormat>(&self, Key { gfn, role }: Key, slot: usize) -> Option<GuestPte> {
+    fn decoded_as<F: GuestFormat>(&self, Key { gfn, role }: Key, slot: usize, raw: Option<u64>) -> Option<GuestPte> {
         let entry = entry_gpa::<F>(gfn, role.level(), frame_index(role.level(), role.quadrant(), slot));
-        Some(F::decode(F::read(&self.mem, entry)?, role.level(), &role.ctx(&self.ctx)))
+        let raw = raw.or_else(|| F::read(&self.mem, entry))?;
+        Some(F::decode(raw, role.level(), &role.ctx(&self.ctx)))
     }
 
     /// Shadow code: the frame is the caller's, which the last gate checks; the guest's entry must let the supervisor fetch.
@@ -47,7 +53,7 @@ impl<G: GuestMem, T: TableMem, O: Observer> ShadowMmu<G, T, O> {
         if page.key.role.is_place() {
             return Ok(());
         }
-        let Some((gfn, perms, accessed, _)) = self.guest_leaf(page, slot) else {
+        let Some((gfn, perms, accessed, _)) = self.guest_leaf(page, slot, None) else {
             return check(false, 2, "shadow code stands for a guest entry that maps nothing");
         };
         check(gfn == target, 2, "shadow code stands for another frame than the guest's entry")?;
@@ -72,11 +78,32 @@ impl<G: GuestMem, T: TableMem, O: Observer> ShadowMmu<G, T, O> {
         check(frame.may_map(), 13, "a leaf maps a frame that does not count as accessed")?;
         check(!spte.writable() || frame.may_write(), 13, "a frame that does not count as written is writable")?;
         let role = page.key.role;
-        if role.is_place() || role.is_table() && self.frames.get(page.key.gfn)?.is_unsync() {
-            // What the entry grants was right at some time since the last flush; no snapshot shows when.
+        if role.is_place() {
+            // What the entry grants was right at some time since the last flush; nothing shows when.
             return Ok(());
         }
-        let Some((gfn, perms, accessed, dirty)) = self.guest_leaf(page, slot) else {
+        let number = if role.is_table() { self.frames.get(page.key.gfn)?.snapshot } else { 0 };
+        if number == 0 {
+            return self.audit_rights((page, slot), (spte, pfn), target, None);
+        }
+        // I5: out of sync. The entry was made of what the snapshot has, or of a later value that only the guest knew.
+        match self.unsync.remembered(number, (role, slot)) {
+            Some(raw) => self
+                .audit_rights((page, slot), (spte, pfn), target, Some(raw))
+                .map_err(|error| AuditError { invariant: 5, ..error }),
+            None => Ok(()),
+        }
+    }
+
+    /// A leaf grants no more than the guest's entry, which is `raw` or what memory has now.
+    fn audit_rights(
+        &self,
+        (page, slot): (&Page, usize),
+        (spte, pfn): (Spte, Pfn),
+        target: Gfn,
+        raw: Option<u64>,
+    ) -> Audit {
+        let Some((gfn, perms, accessed, dirty)) = self.guest_leaf(page, slot, raw) else {
             return check(false, 2, "a leaf stands for a guest entry that maps nothing");
         };
         check(gfn == target, 2, "a leaf maps another frame than the guest's entry")?;
@@ -90,7 +117,7 @@ impl<G: GuestMem, T: TableMem, O: Observer> ShadowMmu<G, T, O> {
             dirty: true,
             writable_frame: true,
             // PKE means nothing in the 32-bit formats.
-            rules: Rules::of::<Long4>(role, self.pkru),
+            rules: Rules::of::<Long4>(page.key.role, self.pkru),
         };
         let supervisor_write = Access { kind: AccessKind::Write, privilege: Privilege::Supervisor };
         let right = [Cause::GpteWrite, Cause::Access(supervisor_write)]

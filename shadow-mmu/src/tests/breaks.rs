@@ -5,11 +5,15 @@ use super::memory::{WINDOW, pfn_of};
 use crate::frames::Uses;
 use crate::links::{NIL, node_of};
 use crate::pool::PageId;
-use crate::{ControlWrite, Gfn, Gpa, Level, Perms, Policy, Spte, cr0};
+use crate::{ControlWrite, Gfn, Gpa, Level, Perms, Policy, Spte, SyncPolicy, cr0};
 
 /// Frame 1: directory, frame 2: its table, identity for the first 16 pages, all of them used.
 fn running_machine() -> Machine {
-    let setup = Setup { pool: 16, policy: Policy::DEFAULT, caching: false, stepping: false };
+    machine_with(Policy::DEFAULT)
+}
+
+fn machine_with(policy: Policy) -> Machine {
+    let setup = Setup { pool: 16, policy, caching: false, stepping: false };
     let mut machine = Machine::new(setup, Vec::new());
     machine.write(0x1000, SUPERVISOR, 0x2067);
     for page in 0..16 {
@@ -90,6 +94,26 @@ fn i5_what_is_no_leaf_table_goes_out_of_sync() {
     breaks(5, |mmu| set(mmu, 2));
     breaks(5, |mmu| mmu.unsync.force(Gfn::new(2)));
     breaks(5, |mmu| mmu.frames.get_mut(Gfn::new(2)).unwrap().snapshot = 1);
+}
+
+#[test]
+fn i5_a_snapshot_is_not_what_the_shadow_was_made_of() {
+    let policy = Policy { sync: SyncPolicy::UNSYNC, patience: 0, ..Policy::DEFAULT };
+    let breaks_byte = |byte: usize| {
+        let mut machine = machine_with(policy);
+        machine.read(0x2000, SUPERVISOR);
+        // The table is mapped by itself, and goes out of sync. Entry 7 is no more than the guest's own business.
+        machine.write(0x2000 + 7 * 4, SUPERVISOR, 0);
+        let number = machine.mmu.frames.get(Gfn::new(2)).unwrap().snapshot;
+        assert_ne!(number, 0, "out of sync");
+        machine.mmu.audit().expect("sound before");
+        machine.mmu.unsync.corrupt(number, byte);
+        machine.mmu.audit()
+    };
+    // Flags of an entry that is present, its frame, and an entry that the shadow does not have.
+    assert_eq!(breaks_byte(5 * 4).expect_err("seen").invariant, 5);
+    assert_eq!(breaks_byte(5 * 4 + 1).expect_err("seen").invariant, 5);
+    breaks_byte(100 * 4).expect("nothing depends on it");
 }
 
 #[test]
