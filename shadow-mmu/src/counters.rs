@@ -63,6 +63,10 @@ counters! {
     EntrySynced = "entries-synced",
     /// The virtual TLB was emptied.
     TlbDropped = "tlb-drops",
+    /// The virtual TLB was emptied but for global pages.
+    TlbTrimmed = "tlb-trims",
+    /// A shadow entry was made for a global page, and outlives CR3 loads.
+    SpteGlobal = "sptes-global",
     /// A root was given up because the root cache is smaller than the guest's address spaces.
     RootDropped = "roots-dropped",
     /// An upper table's shadow was given up because writes flooded it.

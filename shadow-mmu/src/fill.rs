@@ -110,9 +110,7 @@ impl<G: GuestMem, T: TableMem, O: Observer> ShadowMmu<G, T, O> {
         }
         let mut room = self.reserve(MAX_NEW_PAGES)?;
         let page = self.link_path::<F>(walk, gva, &mut room)?;
-        if walk.leaf > Level::L1.number() && walk.leaf <= F::LEVELS {
-            self.large = self.large.max(walk.leaf);
-        }
+        self.note_large::<F>(walk);
         self.frames.note(walk.gfn, access.into());
         let leaf = Leaf {
             pfn,
@@ -126,6 +124,7 @@ impl<G: GuestMem, T: TableMem, O: Observer> ShadowMmu<G, T, O> {
         if F::SPLIT && !spte.present() {
             return self.fetch_only((page, gva.slot(Level::L1)), walk, gva);
         }
+        let spte = self.keep_global(walk, page, spte)?;
         let stored = self.set_leaf((page, gva.slot(Level::L1)), walk.gfn, spte, gva)?;
         self.note_made(page, gva.slot(Level::L1))?;
         if access.is_write() && !spte.writable() {

@@ -219,6 +219,7 @@
 //! - **I12** Work per call is bounded: no recursion, no loop that waits for the guest, a pool of fixed size.
 //! - **I13** A leaf is present only if its frame counts as accessed, and writable only if it counts as written. A frame that is not
 //!   resident has no leaf, and a table in it no shadow.
+//! - **I14** A virtual TLB that keeps global pages over CR3 loads finds all other leaves: each is in a page that is in the list of such.
 //!
 //! # Reading
 //! Adams and Agesen, *A Comparison of Software and Hardware Techniques for x86 Virtualization*, 2006, for true and hidden faults;

@@ -70,6 +70,10 @@ pub struct ShadowMmu<G, T, O = ()> {
     pub(crate) loads: u32,
     /// The highest level of a guest page that was filled in parts since the virtual TLB was emptied.
     pub(crate) large: u8,
+    /// The same of global pages, since it was emptied of them.
+    pub(crate) large_global: u8,
+    /// Pages with leaves that the next CR3 load drops from a virtual TLB that keeps global pages.
+    pub(crate) local: Vec<u32>,
     /// Where shadow code is mapped.
     pub(crate) window: Window,
 }
@@ -119,6 +123,8 @@ impl<G: GuestMem, T: TableMem, O: Observer> ShadowMmu<G, T, O> {
             roots: Vec::with_capacity(config.policy.root_places()),
             loads: 0,
             large: 0,
+            large_global: 0,
+            local: Vec::with_capacity(if config.policy.keeps_global() { pages } else { 0 }),
             window: Window::new(),
         })
     }
@@ -232,21 +238,25 @@ impl<G: GuestMem, T: TableMem, O: Observer> ShadowMmu<G, T, O> {
     /// # Errors
     /// As [`translate`](Self::translate).
     pub fn probe(&self, gva: Gva, access: Access) -> Result<Gpa, TranslateError> {
-        let gva_access = (gva, access);
-        let result = match self.ctx.mode {
-            PagingMode::Off => walk::<Flat, G, ()>(&self.mem, &self.ctx, gva_access, Mark::Leave, &mut ()),
-            PagingMode::Legacy32 => walk::<Legacy32, G, ()>(&self.mem, &self.ctx, gva_access, Mark::Leave, &mut ()),
-            PagingMode::Pae => walk::<Pae, G, ()>(&self.mem, &self.ctx, gva_access, Mark::Leave, &mut ()),
-            PagingMode::Long4 => walk::<Long4, G, ()>(&self.mem, &self.ctx, gva_access, Mark::Leave, &mut ()),
-            PagingMode::Long5 => walk::<Long5, G, ()>(&self.mem, &self.ctx, gva_access, Mark::Leave, &mut ()),
-        };
-        match result {
+        match self.look(gva, access) {
             Ok(walk) => Ok(walk.gpa(gva)),
             Err(WalkError::Fault(fault)) => Err(TranslateError::Fault(fault)),
             Err(WalkError::NotResident(gfn)) => Err(TranslateError::NotResident(gfn)),
             Err(WalkError::NonCanonical) => Err(TranslateError::NonCanonical(gva)),
             Err(WalkError::Stop(stop)) => Err(TranslateError::Stop(stop)),
             Err(WalkError::Retry) => Err(TranslateError::Stop(VmStop::Internal { invariant: 12 })),
+        }
+    }
+
+    /// A walk without any effect.
+    pub(crate) fn look(&self, gva: Gva, access: Access) -> Result<Walk, WalkError> {
+        let gva_access = (gva, access);
+        match self.ctx.mode {
+            PagingMode::Off => walk::<Flat, G, ()>(&self.mem, &self.ctx, gva_access, Mark::Leave, &mut ()),
+            PagingMode::Legacy32 => walk::<Legacy32, G, ()>(&self.mem, &self.ctx, gva_access, Mark::Leave, &mut ()),
+            PagingMode::Pae => walk::<Pae, G, ()>(&self.mem, &self.ctx, gva_access, Mark::Leave, &mut ()),
+            PagingMode::Long4 => walk::<Long4, G, ()>(&self.mem, &self.ctx, gva_access, Mark::Leave, &mut ()),
+            PagingMode::Long5 => walk::<Long5, G, ()>(&self.mem, &self.ctx, gva_access, Mark::Leave, &mut ()),
         }
     }
 

@@ -88,9 +88,7 @@ impl<G: GuestMem, T: TableMem, O: Observer> ShadowMmu<G, T, O> {
     ) -> Result<Opened, Trouble> {
         let mut room = self.reserve(MAX_NEW_PAGES)?;
         let page = self.link_path::<F>(walk, gva, &mut room)?;
-        if walk.leaf > Level::L1.number() && walk.leaf <= F::LEVELS {
-            self.large = self.large.max(walk.leaf);
-        }
+        self.note_large::<F>(walk);
         self.frames.note(walk.gfn, access.into());
         let leaf = Leaf {
             pfn,
@@ -102,7 +100,8 @@ impl<G: GuestMem, T: TableMem, O: Observer> ShadowMmu<G, T, O> {
             rules: Rules { smap: false, ..Rules::now::<F>(&self.ctx) },
         };
         let slot = gva.slot(Level::L1);
-        self.set_leaf((page, slot), walk.gfn, propagate(leaf, Cause::Access(access)), gva)?;
+        let spte = self.keep_global(walk, page, propagate(leaf, Cause::Access(access)))?;
+        self.set_leaf((page, slot), walk.gfn, spte, gva)?;
         self.note_made(page, slot)?;
         Ok(Opened { page: self.pool.id(page)?, slot, gfn: walk.gfn, gva })
     }

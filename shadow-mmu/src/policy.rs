@@ -78,6 +78,9 @@ pub struct Policy {
     /// This many writes in a row that each take a right out of the shadow give up a leaf table's shadow: the guest tears the
     /// address space down, or write-protects it for a fork. 0 for never. Tables out of sync see no such writes.
     pub teardown: u8,
+    /// Under [`VirtualTlb`](SyncPolicy::VirtualTlb): what the guest maps by global pages (CR4.PGE) outlives loads of CR3, as in the
+    /// CPU's own TLB. The other policies keep all that is right anyway.
+    pub keep_global: bool,
 }
 
 impl Policy {
@@ -91,6 +94,7 @@ impl Policy {
         root_cache: Self::ALL_ROOTS,
         flood: 0,
         teardown: 0,
+        keep_global: true,
     };
 
     /// As many roots as fit into the pool.
@@ -109,6 +113,11 @@ impl Policy {
             return usize::MAX;
         }
         usize::from(self.root_cache).saturating_add(1).saturating_mul(views)
+    }
+
+    /// Does anything outlive a CR3 load for being global?
+    pub(crate) const fn keeps_global(&self) -> bool {
+        self.keep_global && self.sync.is_vtlb()
     }
 
     /// Places for bounded roots: those of a guest with all views, and as many more while new ones are made.
@@ -135,7 +144,7 @@ impl fmt::Display for PolicyError {
 
 impl Policy {
     /// What a policy is written as: words with commas between them.
-    pub const WORDS: &'static str = "write-protect, unsync, unsync:N or vtlb, and switches with commas between: eager=on|off, reuse=on|off, patience=N, prefetch=N, roots=N|all, flood=N, teardown=N";
+    pub const WORDS: &'static str = "write-protect, unsync, unsync:N or vtlb, and switches with commas between: eager=on|off, reuse=on|off, patience=N, prefetch=N, roots=N|all, flood=N, teardown=N, global=on|off";
 
     /// Reads one word into the policy.
     fn read(&mut self, word: &str) -> Option<()> {
@@ -167,6 +176,7 @@ impl Policy {
             "roots" if value == "all" => self.root_cache = Self::ALL_ROOTS,
             "roots" => self.root_cache = number(value, 0, Self::MAX_ROOTS)?,
             "flood" => self.flood = number(value, 0, u8::MAX.into())? as u8,
+            "global" => self.keep_global = on_off(value)?,
             "teardown" => self.teardown = number(value, 0, u8::MAX.into())? as u8,
             _ => return None,
         }

@@ -39,6 +39,8 @@ pub(crate) struct Page {
     pub(crate) code_epoch: u64,
     /// It was used since it was last considered for eviction. One store, where a touch would be a dozen.
     pub(crate) used: bool,
+    /// It is in the list of pages with leaves that the next CR3 load drops.
+    pub(crate) local: bool,
     /// Which entries are present.
     pub(crate) present: [u64; SLOTS / 64],
     prev: u32,
@@ -123,6 +125,7 @@ impl Pool {
                 stamp: 0,
                 code_epoch: 0,
                 used: false,
+                local: false,
                 present: [0; SLOTS / 64],
                 prev: NIL,
                 next: NIL,

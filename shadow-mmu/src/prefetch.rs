@@ -1,8 +1,7 @@
 //! Prefetch: a fault fills its neighbours, too, if the guest's entries have A set already. It lies about nothing, since A and D are
 //! exact; it costs where they are not used.
 
-use crate::access::Perms;
-use crate::addr::{Gfn, Gva, Level};
+use crate::addr::{Gva, Level};
 use crate::counters::Counter;
 use crate::event::Observer;
 use crate::links::SLOTS;
@@ -40,28 +39,32 @@ impl<G: GuestMem, T: TableMem, O: Observer> ShadowMmu<G, T, O> {
             return Ok(false);
         }
         let at = Gva::new(gva.page().raw() ^ ((gva.slot(Level::L1) ^ near) as u64) << Level::L1.shift());
-        let Some((gfn, perms, dirty)) = self.neighbour::<F>(walk, at) else { return Ok(false) };
+        let Some(near_walk) = self.neighbour::<F>(walk, at) else { return Ok(false) };
+        let Walk { gfn, perms, dirty, .. } = near_walk;
         let Some(spte) = self.unasked_leaf(gfn, (perms, dirty), Rules::now::<F>(&self.ctx)) else { return Ok(false) };
         if !spte.present() {
             return Ok(false);
         }
+        let spte = self.keep_global(&near_walk, page, spte)?;
         self.set_leaf((page, near), gfn, spte, at)?;
         self.note_made(page, near)?;
         self.counters.add(Counter::SptePrefetched);
         Ok(true)
     }
 
-    /// What the guest says of an address beside that of a walk: frame, rights and D; `None` if A is not set.
+    /// What a walk to an address beside that of `walk` would find; `None` if A is not set.
     #[inline]
-    fn neighbour<F: GuestFormat>(&self, walk: &Walk, at: Gva) -> Option<(Gfn, Perms, bool)> {
+    fn neighbour<F: GuestFormat>(&self, walk: &Walk, at: Gva) -> Option<Walk> {
         if walk.leaf != Level::L1.number() {
             // Part of a large page, or paging is off.
-            return Some((walk.gfn.align_down(9).add(at.slot(Level::L1) as u64), walk.perms, walk.dirty));
+            return Some(Walk { gfn: walk.gfn.align_down(9).add(at.slot(Level::L1) as u64), ..*walk });
         }
         let step = walk.step(Level::L1)?;
         let raw = F::read(&self.mem, entry_gpa::<F>(step.table(), Level::L1, at))?;
         match F::decode(raw, Level::L1, &self.ctx) {
-            GuestPte::Leaf { gfn, perms, accessed: true, dirty } => Some((gfn, perms & step.inherited(), dirty)),
+            GuestPte::Leaf { gfn, perms, accessed: true, dirty, global } => {
+                Some(Walk { gfn, perms: perms & step.inherited(), dirty, global, ..*walk })
+            }
             _ => None,
         }
     }

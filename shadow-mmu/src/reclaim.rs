@@ -95,14 +95,14 @@ impl<G: GuestMem, T: TableMem, O: Observer> ShadowMmu<G, T, O> {
     /// An access by this virtual CPU is noted by itself. Whoever else writes guest memory, an emulator or a device, must report it by
     /// [`on_write`](Self::on_write).
     pub fn frame_use(&mut self, gfn: Gfn) -> (FrameUse, FlushPlan) {
-        let found = self.look(gfn).unwrap_or_else(|trouble| {
+        let found = self.find_use(gfn).unwrap_or_else(|trouble| {
             self.remember(trouble);
             FrameUse::default()
         });
         (found, self.take_plan())
     }
 
-    fn look(&mut self, gfn: Gfn) -> Result<FrameUse, Trouble> {
+    fn find_use(&mut self, gfn: Gfn) -> Result<FrameUse, Trouble> {
         let Some(frame) = self.frames.find(gfn) else { return Ok(FrameUse::default()) };
         let found = FrameUse {
             accessed: frame.uses.contains(Uses::ACCESSED),

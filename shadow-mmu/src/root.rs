@@ -25,6 +25,15 @@ use crate::view::View;
 /// Reserved in a PDPTE of PAE paging, but QEMU's walker sets it as in any entry.
 const PDPTE_ACCESSED: u64 = 1 << 5;
 
+/// What the guest's TLB forgets.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Flush {
+    /// All that is not global: CR3 was loaded, and no other register.
+    Cr3,
+    /// Everything.
+    All,
+}
+
 impl<G: GuestMem, T: TableMem, O: Observer> ShadowMmu<G, T, O> {
     /// The guest's control registers change to `controls` by a write of `why`.
     ///
@@ -54,6 +63,7 @@ impl<G: GuestMem, T: TableMem, O: Observer> ShadowMmu<G, T, O> {
     fn load_any(&mut self, controls: &Controls, why: ControlWrite) -> Result<FlushPlan, ControlFault> {
         let controls = controls.settled();
         let old = if self.root.is_some() && why != ControlWrite::Reset { Some(&self.controls) } else { None };
+        let was_loaded = old.is_some();
         let mut ctx = PagingCtx::new(controls, old, &self.off)?;
         if ctx.mode == PagingMode::Pae {
             ctx.pdptes = if self.latches(controls, why) { self.load_pdptes(&ctx, 0)? } else { self.ctx.pdptes };
@@ -71,6 +81,11 @@ impl<G: GuestMem, T: TableMem, O: Observer> ShadowMmu<G, T, O> {
         if changed && let Err(trouble) = self.switch_to(&ctx) {
             return Err(ControlFault::Stop(self.stop(trouble)));
         }
+        let flush = if was_loaded && why == ControlWrite::Cr3 && self.only_cr3_differs(&controls) {
+            Flush::Cr3
+        } else {
+            Flush::All
+        };
         self.ctx = ctx;
         self.controls = controls;
         if changed && let Err(trouble) = self.bound_roots() {
@@ -80,7 +95,7 @@ impl<G: GuestMem, T: TableMem, O: Observer> ShadowMmu<G, T, O> {
             self.remember(trouble);
         }
         if changed || flushing {
-            self.sync_and_flush()?;
+            self.sync_and_flush(flush)?;
         }
         Ok(self.take_plan())
     }
@@ -130,14 +145,15 @@ impl<G: GuestMem, T: TableMem, O: Observer> ShadowMmu<G, T, O> {
         if let Err(trouble) = self.recheck_code_links() {
             self.remember(trouble);
         }
-        self.sync_and_flush()?;
+        self.sync_and_flush(Flush::Cr3)?;
         Ok(self.take_plan())
     }
 
-    /// The TLB forgets everything, and with it ends what tables out of sync may show.
+    /// The TLB forgets, and with it ends what tables out of sync may show.
     #[inline]
-    fn sync_and_flush(&mut self) -> Result<(), ControlFault> {
+    fn sync_and_flush(&mut self, flush: Flush) -> Result<(), ControlFault> {
         let synced = match self.policy.sync {
+            SyncPolicy::VirtualTlb if flush == Flush::Cr3 && self.policy.keep_global => self.forget_local(),
             SyncPolicy::VirtualTlb => self.forget_all(),
             _ if !self.unsync.is_empty() => self.sync_all(),
             _ => Ok(()),
@@ -166,7 +182,7 @@ impl<G: GuestMem, T: TableMem, O: Observer> ShadowMmu<G, T, O> {
             }
         }
         self.controls.cr3 = cr3;
-        self.sync_and_flush()?;
+        self.sync_and_flush(Flush::Cr3)?;
         Ok(self.take_plan())
     }
 

@@ -31,8 +31,8 @@ pub(crate) fn walk_straight<G: GuestMem, O: Observer>(
     };
     let leaf_entry = entry_gpa::<Legacy32>(table, Level::L1, gva);
     let leaf = Legacy32::read(mem, leaf_entry)?;
-    let (gfn, own, dirty) = match Legacy32::decode(leaf, Level::L1, ctx) {
-        GuestPte::Leaf { gfn, perms, dirty, .. } => (gfn, perms, dirty),
+    let (gfn, own, dirty, global) = match Legacy32::decode(leaf, Level::L1, ctx) {
+        GuestPte::Leaf { gfn, perms, dirty, global, .. } => (gfn, perms, dirty, global),
         GuestPte::Absent => return absent(),
         GuestPte::Table { .. } | GuestPte::Reserved => return None,
     };
@@ -41,7 +41,7 @@ pub(crate) fn walk_straight<G: GuestMem, O: Observer>(
         return Some(Err(WalkError::Fault(ctx.denial(gva, access, perms))));
     }
     if mark == Mark::Leave {
-        return Some(Ok(found(gva, (ctx.root, table), above, (gfn, perms, dirty))));
+        return Some(Ok(Walk { global, ..found(gva, (ctx.root, table), above, (gfn, perms, dirty)) }));
     }
     if upper & Legacy32::ACCESSED == 0 {
         return None;
@@ -58,7 +58,8 @@ pub(crate) fn walk_straight<G: GuestMem, O: Observer>(
     }
     observer.event(Event::Walk { level: Level::L2, marked: false, gva, entry: upper_entry, gpte: upper });
     observer.event(Event::Walk { level: Level::L1, marked, gva, entry: leaf_entry, gpte: wanted });
-    Some(Ok(found(gva, (ctx.root, table), above, (gfn, perms, dirty || access.is_write()))))
+    let dirty = dirty || access.is_write();
+    Some(Ok(Walk { global, ..found(gva, (ctx.root, table), above, (gfn, perms, dirty)) }))
 }
 
 #[inline]

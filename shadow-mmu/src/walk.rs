@@ -66,6 +66,8 @@ pub(crate) struct Walk {
     pub(crate) perms: Perms,
     /// D bit of the leaf, after the walk.
     pub(crate) dirty: bool,
+    /// G bit of the leaf.
+    pub(crate) global: bool,
 }
 
 /// How a walk can end otherwise.
@@ -93,6 +95,7 @@ impl Walk {
             gfn: Gpa::new(gva.raw()).gfn(),
             perms: Perms::ALL,
             dirty: true,
+            global: false,
         }
     }
 
@@ -187,10 +190,11 @@ fn descend<F: GuestFormat, G: GuestMem>(
                 table = gfn;
                 number = number.wrapping_sub(1);
             }
-            GuestPte::Leaf { gfn, perms, dirty, .. } => {
+            GuestPte::Leaf { gfn, perms, dirty, global, .. } => {
                 walk.perms = walk.perms & perms;
                 walk.leaf = number;
                 walk.dirty = dirty;
+                walk.global = global;
                 walk.gfn = frame_in_leaf::<F>(gfn, level, gva);
                 return Ok(walk);
             }

@@ -168,7 +168,7 @@ impl<G: GuestMem, T: TableMem, O: Observer> ShadowMmu<G, T, O> {
             return Ok(());
         }
         if let Some(raw) = F::read(&self.mem, entry)
-            && let GuestPte::Leaf { gfn, perms, accessed: true, dirty } =
+            && let GuestPte::Leaf { gfn, perms, accessed: true, dirty, .. } =
                 F::decode(raw, Level::L1, &role.ctx(&self.ctx))
             && let Some(spte) = self.unasked_leaf(gfn, (perms & role.perms(), dirty), Rules::of::<F>(role, self.pkru))
         {
@@ -230,7 +230,7 @@ pub(crate) fn child_key<F: GuestFormat>(ctx: &PagingCtx, role: Role, gva: Gva, p
         GuestPte::Table { gfn, perms, accessed: true } => {
             Some(Key::table::<F>(ctx, below, gva, (gfn, role.perms() & perms)))
         }
-        GuestPte::Leaf { gfn, perms, accessed: true, dirty } => {
+        GuestPte::Leaf { gfn, perms, accessed: true, dirty, .. } => {
             let frame = frame_in_leaf::<F>(gfn, role.level(), gva);
             Some(Key::direct(ctx, below, frame, (role.perms() & perms, dirty)))
         }

@@ -20,7 +20,7 @@ impl<G: GuestMem, T: TableMem, O: Observer> ShadowMmu<G, T, O> {
             return Some((page.key.gfn.add(slot as u64), role.perms(), true, role.dirty()));
         }
         match self.decoded(page, slot, raw)? {
-            GuestPte::Leaf { gfn, perms, accessed, dirty } => Some((gfn, perms & role.perms(), accessed, dirty)),
+            GuestPte::Leaf { gfn, perms, accessed, dirty, .. } => Some((gfn, perms & role.perms(), accessed, dirty)),
             _ => None,
         }
     }
@@ -51,7 +51,8 @@ impl<G: GuestMem, T: TableMem, O: Observer> ShadowMmu<G, T, O> {
     fn audit_code(&self, (page, slot): (&Page, usize), spte: Spte, target: Gfn) -> Audit {
         check(spte.perms() == Perms::new(false, false, true), 2, "shadow code has other rights than to be fetched")?;
         if page.key.role.is_place() {
-            return Ok(());
+            let found = spte.is_kept() || page.local || !self.policy.keeps_global();
+            return check(found, 14, "a CR3 load would not find shadow code that it must drop");
         }
         let Some((gfn, perms, accessed, _)) = self.guest_leaf(page, slot, None) else {
             return check(false, 2, "shadow code stands for a guest entry that maps nothing");
@@ -78,6 +79,8 @@ impl<G: GuestMem, T: TableMem, O: Observer> ShadowMmu<G, T, O> {
         check(frame.may_map(), 13, "a leaf maps a frame that does not count as accessed")?;
         check(!spte.writable() || frame.may_write(), 13, "a frame that does not count as written is writable")?;
         let role = page.key.role;
+        let dropped = role.is_place() && self.policy.keeps_global() && !spte.is_kept();
+        check(!dropped || page.local, 14, "a CR3 load would not find a leaf that it must drop")?;
         if role.is_place() {
             // What the entry grants was right at some time since the last flush; nothing shows when.
             return Ok(());

@@ -91,7 +91,7 @@ struct Chain {
 }
 
 impl<G: GuestMem, T: TableMem, O: Observer> ShadowMmu<G, T, O> {
-    /// Checks the invariants I1 to I13 over the whole state.
+    /// Checks the invariants I1 to I14 over the whole state.
     ///
     /// # Errors
     /// The first that does not hold.
@@ -109,7 +109,15 @@ impl<G: GuestMem, T: TableMem, O: Observer> ShadowMmu<G, T, O> {
         check(self.pool.lists_are_sound(census.live), 12, "the lists of the pool do not hold every page once")?;
         self.audit_frames(&census)?;
         self.audit_roots()?;
+        self.audit_local()?;
         check(self.plan.is_none(), 10, "a flush plan was left behind")
+    }
+
+    /// I14: the list of pages with leaves that a CR3 load drops has each of them once.
+    fn audit_local(&self) -> Audit {
+        let marked = self.pool.iter().filter(|(_, page)| page.local).count();
+        let listed = self.local.iter().all(|&index| self.pool.get(index).is_ok_and(|page| page.local));
+        check(listed && marked == self.local.len(), 14, "the list of pages that a CR3 load looks at is wrong")
     }
 
     fn audit_free(&self, page: &Page) -> Audit {

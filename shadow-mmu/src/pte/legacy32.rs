@@ -21,6 +21,7 @@ const USER: u64 = 1 << 2;
 const ACCESSED: u64 = 1 << 5;
 const DIRTY: u64 = 1 << 6;
 const PAGE_SIZE: u64 = 1 << 7;
+const GLOBAL: u64 = 1 << 8;
 const FRAME: u64 = 0xffff_f000;
 const LARGE_LOW: u64 = 0xffc0_0000;
 /// Bits 20:13 hold address bits 39:32.
@@ -53,7 +54,8 @@ impl Legacy32 {
             return GuestPte::Reserved;
         }
         let address = (raw & LARGE_LOW) | (raw & high) >> LARGE_HIGH_FIRST << 32;
-        GuestPte::Leaf { gfn: Gpa::new(address).gfn(), perms, accessed: raw & ACCESSED != 0, dirty: raw & DIRTY != 0 }
+        let (accessed, dirty, global) = (raw & ACCESSED != 0, raw & DIRTY != 0, raw & GLOBAL != 0);
+        GuestPte::Leaf { gfn: Gpa::new(address).gfn(), perms, accessed, dirty, global }
     }
 }
 
@@ -74,7 +76,7 @@ impl GuestFormat for Legacy32 {
         let gfn: Gfn = Gpa::new(raw & FRAME).gfn();
         let accessed = raw & ACCESSED != 0;
         match level {
-            Level::L1 => GuestPte::Leaf { gfn, perms, accessed, dirty: raw & DIRTY != 0 },
+            Level::L1 => GuestPte::Leaf { gfn, perms, accessed, dirty: raw & DIRTY != 0, global: raw & GLOBAL != 0 },
             _ if raw & PAGE_SIZE != 0 && ctx.pse => Self::decode_large(raw, perms, ctx),
             _ => GuestPte::Table { gfn, perms, accessed },
         }

@@ -96,7 +96,7 @@ mod tests {
         ] {
             for large_pat in if level == Level::L1 { [0, 0] } else { [0, 1 << 12] } {
                 let pte = Long4::decode(raw | large_pat | 0xe7 | 0xb << 59, level, &ctx);
-                let GuestPte::Leaf { gfn: found, perms, accessed: true, dirty: true } = pte else {
+                let GuestPte::Leaf { gfn: found, perms, accessed: true, dirty: true, .. } = pte else {
                     panic!("a leaf: {pte:?}")
                 };
                 assert_eq!((found, perms), (Gfn::new(gfn), Perms::new(true, true, true).with_key(11)), "{level}");

@@ -47,6 +47,8 @@ pub enum GuestPte {
         accessed: bool,
         /// D bit.
         dirty: bool,
+        /// G bit. It means something while CR4.PGE is set.
+        global: bool,
     },
 }
 

@@ -2,10 +2,11 @@
 //!
 //! ```text
 //!  63 62        52 51                    12 11   9  8   7   6   5   4   3   2   1   0
-//! [NX][  zero    ][ frame                 ][zero ][ G][PS ][ D][ A][ 0][ 0][ U][ W][P]
+//! [NX][  zero    ][ frame                 ][00 K ][ G][PS ][ D][ A][ 0][ 0][ U][ W][P]
 //! ```
 //! A is always set, and D exactly where W is, so that the CPU never writes our tables: the guest's A and D bits are kept by
-//! withholding the entry or its W (I3). G and PS are never set. An entry of zero is not present.
+//! withholding the entry or its W (I3). G and PS are never set. An entry of zero is not present. K, which the CPU ignores, marks a
+//! leaf of the virtual TLB that outlives CR3 loads.
 
 use core::fmt;
 
@@ -17,6 +18,8 @@ const WRITABLE: u64 = 1 << 1;
 const USER: u64 = 1 << 2;
 const ACCESSED: u64 = 1 << 5;
 const DIRTY: u64 = 1 << 6;
+/// Ignored by the CPU.
+const KEPT: u64 = 1 << 9;
 const NO_EXECUTE: u64 = 1 << 63;
 const FRAME: u64 = 0x000f_ffff_ffff_f000;
 
@@ -72,6 +75,20 @@ impl Spte {
     #[inline]
     pub const fn no_execute(self) -> Self {
         Self(self.0 | if self.0 & PRESENT != 0 { NO_EXECUTE } else { 0 })
+    }
+
+    /// The same entry with the mark that it outlives CR3 loads.
+    #[must_use]
+    #[inline]
+    pub(crate) const fn kept(self) -> Self {
+        Self(self.0 | if self.0 & PRESENT != 0 { KEPT } else { 0 })
+    }
+
+    /// Does it outlive CR3 loads?
+    #[must_use]
+    #[inline]
+    pub(crate) const fn is_kept(self) -> bool {
+        self.0 & KEPT != 0
     }
 
     /// Does the CPU use it?

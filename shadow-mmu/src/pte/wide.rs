@@ -19,6 +19,7 @@ pub(super) const USER: u64 = 1 << 2;
 pub(super) const ACCESSED: u64 = 1 << 5;
 pub(super) const DIRTY: u64 = 1 << 6;
 pub(super) const PAGE_SIZE: u64 = 1 << 7;
+const GLOBAL: u64 = 1 << 8;
 pub(super) const NO_EXECUTE: u64 = 1 << 63;
 /// PAT of a large page, where others have an address bit.
 const LARGE_PAT: u64 = 1 << 12;
@@ -51,6 +52,7 @@ pub(super) fn decode<F: GuestFormat>(raw: u64, level: Level, reserved: u64, ctx:
         perms: if F::SPLIT { perms.with_key((raw >> KEY_SHIFT) as u8) } else { perms },
         accessed,
         dirty: raw & DIRTY != 0,
+        global: raw & GLOBAL != 0,
     };
     match level {
         Level::L1 => leaf(frame),

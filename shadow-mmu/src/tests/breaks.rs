@@ -2,6 +2,7 @@
 
 use super::machine::{Machine, Mmu, SUPERVISOR, Setup, USER};
 use super::memory::{WINDOW, pfn_of};
+use super::scenarios::{SETUP, paged};
 use crate::frames::Uses;
 use crate::links::{NIL, node_of};
 use crate::pool::PageId;
@@ -224,4 +225,17 @@ fn a_bug_stops_the_vm_and_not_the_hypervisor() {
     assert!(plan.is_none());
     let controls = machine.controls;
     assert!(machine.mmu.load_controls(controls, ControlWrite::Cr3).is_ok());
+}
+
+#[test]
+fn i14_a_leaf_escapes_the_next_load() {
+    let policy = Policy { sync: SyncPolicy::VirtualTlb, ..Policy::DEFAULT };
+    let mut machine = paged(Setup { policy, ..SETUP });
+    machine.set_cr3(1);
+    machine.read(0x5000, USER);
+    machine.mmu.audit().expect("sound before");
+    let page = machine.mmu.local.pop().unwrap();
+    assert_eq!(machine.mmu.audit().expect_err("the list lacks a page").invariant, 14);
+    machine.mmu.pool.get_mut(page).unwrap().local = false;
+    assert_eq!(machine.mmu.audit().expect_err("a leaf is lost").invariant, 14);
 }

@@ -41,6 +41,7 @@ fn gpte() -> impl Strategy<Value = u32> {
         2 => any::<u32>().prop_map(|n| n & 0x1ff),
         4 => Just(0x67u32),
         2 => Just(0x07u32),
+        2 => Just(0x167u32),
     ];
     let large = prop_oneof![12 => Just(None), 3 => Just(Some(0u32)), 1 => (0u32..0x400).prop_map(Some)];
     (frame, flags, large).prop_map(|(frame, flags, large)| match large {
@@ -154,7 +155,7 @@ fn root(mode: Mode, frame: u64) -> u64 {
 
 fn run(setup: Setup, first: Mode, steps: Vec<Step>) {
     let mut machine = Machine::new(setup, narrow_pages());
-    machine.flip_cr4(cr4::PSE);
+    machine.flip_cr4(cr4::PSE | cr4::PGE);
     rebuild(&mut machine, 0x1234_5678, first);
     for step in steps {
         let long = matches!(machine.mode(), Mode::Four | Mode::Five);
@@ -197,16 +198,9 @@ fn policy() -> impl Strategy<Value = Policy> {
     let prefetch = prop_oneof![Just(1u16), Just(4), Just(512)];
     let roots = prop_oneof![2 => Just(Policy::ALL_ROOTS), 1 => 0u16..3];
     let bursts = (prop_oneof![Just(0u8), 1u8..5], prop_oneof![Just(0u8), 1u8..5], 0u8..3);
-    (sync, eager, any::<bool>(), prefetch, roots, bursts).prop_map(
-        |(sync, eager_fill, reuse_detection, prefetch, root_cache, (flood, teardown, patience))| Policy {
-            sync,
-            eager_fill,
-            reuse_detection,
-            prefetch,
-            root_cache,
-            flood,
-            teardown,
-            patience,
+    (sync, eager, any::<[bool; 2]>(), prefetch, roots, bursts).prop_map(
+        |(sync, eager_fill, [reuse_detection, keep_global], prefetch, root_cache, (flood, teardown, patience))| {
+            Policy { sync, eager_fill, reuse_detection, prefetch, root_cache, flood, teardown, patience, keep_global }
         },
     )
 }

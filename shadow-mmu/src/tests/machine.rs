@@ -7,7 +7,7 @@ use super::memory::{GUEST_FRAMES, Memory, Tables, gfn_of, table_frames};
 use super::reference::{self, Cached, Mode, Next, Partial, State, Verdict};
 use crate::{
     Access, AccessKind, Config, ControlFault, ControlWrite, Controls, Fault, FlushPlan, Gva, Outcome, Policy,
-    Privilege, ShadowMmu, SyncPolicy, VmStop, cr0, efer,
+    Privilege, ShadowMmu, SyncPolicy, VmStop, cr0, cr4, efer,
 };
 
 pub(super) type Mmu = ShadowMmu<Memory, Tables, ()>;
@@ -106,8 +106,12 @@ impl Machine {
         self.execute(done.expect("no refusal"));
         // CD empties no TLB, not even where the load of PDPTEs that goes with it finds others; nor does what means nothing in this
         // mode, nor PKRU.
-        let flushes = matches!(why, ControlWrite::Cr3 | ControlWrite::Cr4 | ControlWrite::Reset);
-        if flushes || !state.translates_as(&self.state) {
+        let flushes = matches!(why, ControlWrite::Cr4 | ControlWrite::Reset);
+        if why == ControlWrite::Cr3 {
+            let kept = state.controls.cr4 & cr4::PGE != 0;
+            self.permitted.values_mut().for_each(|set| set.retain(|cached| kept && cached.global));
+            self.upper.clear();
+        } else if flushes || !state.translates_as(&self.state) {
             self.permitted.clear();
             self.upper.clear();
         }

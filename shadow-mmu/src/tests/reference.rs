@@ -23,6 +23,8 @@ pub(super) struct Cached {
     pub(super) frame: u64,
     rights: Rights,
     dirty: bool,
+    /// A load of CR3 leaves it while CR4.PGE is set.
+    pub(super) global: bool,
     /// log2 of the page's bytes.
     pub(super) size: u32,
 }
@@ -319,7 +321,7 @@ impl State {
             Meaning::Page(page) => {
                 let size = self.shift(level);
                 let frame = (page + (gva & ((1 << size) - 1))) >> 12;
-                Some(Next::Page(Cached { frame, rights, dirty: raw & 0x40 != 0, size }))
+                Some(Next::Page(Cached { frame, rights, dirty: raw & 0x40 != 0, global: raw & 0x100 != 0, size }))
             }
         }
     }

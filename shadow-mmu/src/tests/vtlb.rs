@@ -3,7 +3,7 @@
 use super::machine::{Machine, SUPERVISOR, Setup, USER};
 use super::reference::Verdict;
 use super::scenarios::{LEAF_TABLE, SETUP, count, faults, paged};
-use crate::{Counter, Gfn, Policy, SyncPolicy};
+use crate::{Counter, Gfn, Policy, SyncPolicy, cr4};
 
 const VTLB: Setup =
     Setup { policy: Policy { sync: SyncPolicy::VirtualTlb, ..Policy::DEFAULT }, caching: false, ..SETUP };
@@ -47,7 +47,8 @@ fn a_directory_is_not_followed_either() {
 
 #[test]
 fn a_load_costs_what_was_filled_since_the_last() {
-    let mut machine = paged(Setup { pool: 48, ..VTLB });
+    let policy = Policy { keep_global: false, ..VTLB.policy };
+    let mut machine = paged(Setup { pool: 48, policy, ..VTLB });
     let zapped = |machine: &mut Machine| {
         let before = count(machine, Counter::SpteZapped);
         machine.set_cr3(1);
@@ -63,6 +64,86 @@ fn a_load_costs_what_was_filled_since_the_last() {
     assert_eq!(live(&machine), 1, "the root");
     machine.read(0x5000, USER);
     assert_eq!(zapped(&mut machine), 4);
+}
+
+/// Faults that reads of these pages by the supervisor cost.
+fn cost(machine: &mut Machine, pages: impl IntoIterator<Item = u64>) -> u64 {
+    let before = faults(machine);
+    for page in pages {
+        assert_eq!(machine.read(page << 12, SUPERVISOR), Verdict::At(page << 12));
+    }
+    faults(machine) - before
+}
+
+#[test]
+fn global_pages_outlive_loads_of_cr3_and_nothing_else() {
+    let mut machine = paged(Setup { pool: 48, ..VTLB });
+    machine.flip_cr4(cr4::PGE);
+    // The even pages are global.
+    for page in (4..16).step_by(2) {
+        machine.write(LEAF_TABLE + page * 4, SUPERVISOR, page << 12 | 0x167);
+    }
+    machine.set_cr3(1);
+    assert_eq!(cost(&mut machine, 4..16), 12);
+    for directory in [3, 1] {
+        machine.set_cr3(directory);
+        assert_eq!(cost(&mut machine, (4..16).step_by(2)), 0);
+    }
+    assert_eq!(cost(&mut machine, (5..16).step_by(2)), 6);
+    machine.invlpg(0x4000);
+    machine.set_cr3(3);
+    assert_eq!(cost(&mut machine, 4..16), 7, "INVLPG drops a global page as well");
+    machine.flip_cr4(cr4::PGE);
+    assert_eq!(cost(&mut machine, 4..16), 12, "a change of PGE drops everything");
+    machine.set_cr3(1);
+    assert_eq!(cost(&mut machine, 4..16), 12, "G means nothing while PGE is clear");
+    assert!(count(&machine, Counter::SpteGlobal) >= 7 && count(&machine, Counter::TlbTrimmed) >= 4);
+}
+
+#[test]
+fn a_trim_costs_what_is_dropped_and_not_what_stays() {
+    let mut machine = paged(Setup { pool: 48, ..VTLB });
+    machine.flip_cr4(cr4::PGE);
+    for page in 4..16 {
+        machine.write(LEAF_TABLE + page * 4, SUPERVISOR, page << 12 | if page < 14 { 0x167 } else { 0x67 });
+    }
+    machine.set_cr3(1);
+    cost(&mut machine, 4..16);
+    let zapped = count(&machine, Counter::SpteZapped);
+    machine.set_cr3(3);
+    assert_eq!(count(&machine, Counter::SpteZapped), zapped + 2);
+    machine.set_cr3(1);
+    assert_eq!(count(&machine, Counter::SpteZapped), zapped + 2);
+    assert!(machine.mmu.local.is_empty(), "pages of global leaves alone are not even looked at");
+}
+
+#[test]
+fn a_stale_global_page_stays_until_it_is_flushed() {
+    let mut machine = paged(VTLB);
+    machine.flip_cr4(cr4::PGE);
+    machine.write(LEAF_TABLE + 5 * 4, SUPERVISOR, 0x5167);
+    machine.set_cr3(1);
+    machine.read(0x5000, USER);
+    machine.write(LEAF_TABLE + 5 * 4, SUPERVISOR, 0x6067);
+    machine.set_cr3(1);
+    assert_eq!(machine.read(0x5000, USER), Verdict::At(0x5000), "as a CPU may");
+    machine.invlpg(0x5000);
+    assert_eq!(machine.read(0x5000, USER), Verdict::At(0x6000));
+    machine.write(LEAF_TABLE + 5 * 4, SUPERVISOR, 0x7067);
+    machine.set_cr3(1);
+    assert_eq!(machine.read(0x5000, USER), Verdict::At(0x7000), "it is global no longer");
+}
+
+#[test]
+fn with_the_switch_off_a_load_drops_global_pages_too() {
+    let policy = Policy { keep_global: false, ..VTLB.policy };
+    let mut machine = paged(Setup { policy, ..VTLB });
+    machine.flip_cr4(cr4::PGE);
+    machine.write(LEAF_TABLE + 5 * 4, SUPERVISOR, 0x5167);
+    for _ in 0..2 {
+        machine.set_cr3(1);
+        assert_eq!(cost(&mut machine, [5]), 1);
+    }
 }
 
 #[test]

@@ -96,6 +96,31 @@ impl<G: GuestMem, T: TableMem, O: Observer> ShadowMmu<G, T, O> {
         Ok(())
     }
 
+    /// The same for a virtual TLB that outlives a load of CR3: where the guest has something in its new address space, the window is no
+    /// longer.
+    pub(crate) fn check_code_places(&mut self) -> Result<(), Trouble> {
+        for at in 0..self.window.count {
+            let Some(&region) = self.window.regions.get(at) else { break };
+            let place = self.window.place(Gva::new(u64::from(region) << REGION_SHIFT));
+            let Some((directory, slot)) = self.slot_of_place(place)? else { continue };
+            let Some(child) = self.child(directory, slot)? else { continue };
+            if self.pool.get(child)?.key.role.code() && !self.is_free(place) {
+                self.zap_page(child)?;
+            }
+        }
+        Ok(())
+    }
+
+    /// Does the guest have nothing at a place?
+    pub(super) fn is_free(&self, place: Gva) -> bool {
+        match self.ctx.mode {
+            PagingMode::Off => self.free_directory::<Flat>(place).is_some(),
+            PagingMode::Legacy32 => self.free_directory::<Legacy32>(place).is_some(),
+            PagingMode::Pae => self.free_directory::<Pae>(place).is_some(),
+            PagingMode::Long4 | PagingMode::Long5 => false,
+        }
+    }
+
     fn wanted_in_window(&self, gva: Gva, place: Gva) -> Option<Key> {
         match self.ctx.mode {
             PagingMode::Off => self.wanted_code::<Flat>(gva, place),
@@ -116,7 +141,7 @@ impl<G: GuestMem, T: TableMem, O: Observer> ShadowMmu<G, T, O> {
         let raw = F::read(&self.mem, entry_gpa::<F>(table, Level::L2, gva))?;
         let key = match F::decode(raw, Level::L2, &self.ctx) {
             GuestPte::Table { gfn, perms, accessed: true } => Key::table::<F>(&self.ctx, Level::L1, gva, (gfn, perms)),
-            GuestPte::Leaf { gfn, perms, accessed: true, dirty } => {
+            GuestPte::Leaf { gfn, perms, accessed: true, dirty, .. } => {
                 let frame = frame_in_leaf::<F>(gfn, Level::L2, gva);
                 Key::direct(&self.ctx, Level::L1, frame, (perms, dirty))
             }

@@ -135,13 +135,7 @@ impl<G: GuestMem, T: TableMem, O: Observer> ShadowMmu<G, T, O> {
     /// Would a window with this shift be free for the code at `gva`, in the address space of now?
     #[must_use]
     pub fn window_fits(&self, shift: u32, gva: Gva) -> bool {
-        let place = Gva::new(u64::from((gva.raw() as u32).wrapping_add(shift)));
-        match self.ctx.mode {
-            PagingMode::Off => self.free_directory::<Flat>(place).is_some(),
-            PagingMode::Legacy32 => self.free_directory::<Legacy32>(place).is_some(),
-            PagingMode::Pae => self.free_directory::<Pae>(place).is_some(),
-            PagingMode::Long4 | PagingMode::Long5 => false,
-        }
+        self.is_free(Gva::new(u64::from((gva.raw() as u32).wrapping_add(shift))))
     }
 
     /// The first address of each region of 2 MiB that code was fetched from since the window moved.
@@ -200,6 +194,14 @@ impl<G: GuestMem, T: TableMem, O: Observer> ShadowMmu<G, T, O> {
         }
         let gfn = self.probe(Gva::new(next), FETCH).ok()?.gfn();
         backing(self.mem.kind(gfn)).map(|_| gfn)
+    }
+
+    /// Is what [`CodePage`] says of `gva` true of every address space, as far as a TLB knows?
+    fn code_is_global(&self, gva: Gva) -> bool {
+        let is_global = |gva| self.look(gva, FETCH).is_ok_and(|walk| walk.global);
+        // Where nothing follows, nothing is relied on.
+        let next = Gva::new(gva.page().raw().wrapping_add(0x1000));
+        is_global(gva) && (self.following(gva).is_none() || is_global(next))
     }
 
     /// Links the code page for `gva`; says whether its entry is there already.
@@ -271,7 +273,10 @@ impl<G: GuestMem, T: TableMem, O: Observer> ShadowMmu<G, T, O> {
         let Some((directory, slot)) = self.slot_of_place(place)? else { return Ok(()) };
         let Some(page) = self.child(directory, slot)? else { return Ok(()) };
         if self.pool.get(page)?.key.role.code() {
-            let spte = Spte::leaf(pfn, Perms::new(false, false, true));
+            let mut spte = Spte::leaf(pfn, Perms::new(false, false, true));
+            if self.policy.keeps_global() {
+                spte = self.mark_kept(self.code_is_global(gva), page, spte)?;
+            }
             if self.set_leaf((page, gva.slot(Level::L1)), gfn, spte, place)? == Stored::Changed {
                 self.flush_all();
             }
