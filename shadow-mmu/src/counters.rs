@@ -61,6 +61,10 @@ counters! {
     TableResynced = "tables-resynced",
     /// A shadow entry of a table out of sync was compared with the guest's.
     EntrySynced = "entries-synced",
+    /// An absent shadow entry was marked: the guest's is not present.
+    AbsentMarked = "absents-marked",
+    /// A true fault was known by such a mark, without a walk.
+    AbsentKnown = "absents-known",
     /// The virtual TLB was emptied.
     TlbDropped = "tlb-drops",
     /// The virtual TLB was emptied but for global pages.

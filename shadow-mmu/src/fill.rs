@@ -1,6 +1,6 @@
 //! The fault path: walk, decide, link tables, fill one leaf. Owns I12 for faults: bounded work, no loop.
 
-use crate::access::Access;
+use crate::access::{Access, PfErr};
 use crate::addr::{Gfn, Gva, Level, Pfn};
 use crate::controls::PagingMode;
 use crate::counters::Counter;
@@ -54,6 +54,12 @@ impl<G: GuestMem, T: TableMem, O: Observer> ShadowMmu<G, T, O> {
             Ok(walk) => walk,
             Err(WalkError::Fault(fault)) => {
                 self.counters.add(Counter::TrueFault);
+                if self.policy.mark_absent
+                    && !fault.error.contains(PfErr::PRESENT)
+                    && let Err(trouble) = self.mark_absent::<F>(Fault { gva, access })
+                {
+                    return Err(self.stop(trouble));
+                }
                 return Ok(Outcome::Inject(fault));
             }
             Err(WalkError::Retry) => return Ok(Outcome::Resume),

@@ -180,6 +180,7 @@
 //! 6. *Privilege.* The [`Access`] of a fault has the guest's own privilege, AC included: see [`Privilege`]. The real error code does not
 //!    tell it (rings 1 and 3 excepted, as long as SMAP is off): [`Access::from_error`] and [`Access::with_privilege`]. What the CPU
 //!    reads for itself, descriptors and the TSS, is [`Privilege::IMPLICIT`].
+//!    With [`Policy::mark_absent`] a real error code may have [`PfErr::RESERVED`]: ask [`ShadowMmu::known_absent`] first, or do not.
 //! 7. *Writes.* Whoever writes guest memory other than by the guest's own mapping (an emulator, a device, a loader) calls
 //!    [`on_write`](ShadowMmu::on_write) after the bytes are there, for each frame touched. For frames that are not tracked the call does
 //!    nothing. A and D bits that this library sets need no call.
@@ -220,6 +221,7 @@
 //! - **I13** A leaf is present only if its frame counts as accessed, and writable only if it counts as written. A frame that is not
 //!   resident has no leaf, and a table in it no shadow.
 //! - **I14** A virtual TLB that keeps global pages over CR3 loads finds all other leaves: each is in a page that is in the list of such.
+//! - **I15** A [gap](Spte::GAP) stands for a guest entry that is not present, in a table whose writes are all followed.
 //!
 //! # Reading
 //! Adams and Agesen, *A Comparison of Software and Hardware Techniques for x86 Virtualization*, 2006, for true and hidden faults;
@@ -251,6 +253,7 @@ mod fill;
 mod flush;
 mod fold;
 mod frames;
+mod gap;
 mod links;
 mod mem;
 mod mmu;

@@ -54,6 +54,8 @@ pub struct ShadowMmu<G, T, O = ()> {
     pub(crate) epoch: u32,
     /// Epoch in which a part of a large page was unlinked without a flush.
     pub(crate) splinter_epoch: u32,
+    /// Epoch in which a link was last taken away without a flush: the CPU may still go that way.
+    pub(crate) unlinked_epoch: u32,
     /// The plan of the call in progress.
     pub(crate) plan: FlushPlan,
     /// A failure in a call that cannot report it; the next fault does.
@@ -115,6 +117,7 @@ impl<G: GuestMem, T: TableMem, O: Observer> ShadowMmu<G, T, O> {
             counters: MmuCounters::new(),
             epoch: 1,
             splinter_epoch: 0,
+            unlinked_epoch: 0,
             plan: FlushPlan::NONE,
             stopped: None,
             opened: [None; MAX_OPEN],

@@ -67,7 +67,7 @@ impl<G: GuestMem, T: TableMem, O: Observer> ShadowMmu<G, T, O> {
         while let Some(slot) = self.pool.get(index)?.first_present() {
             self.zap(index, slot)?;
         }
-        Ok(())
+        self.forget_gaps(index)
     }
 
     /// Gives up a page: its entries, the entries that name it, and its place in the pool.

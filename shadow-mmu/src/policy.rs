@@ -81,6 +81,9 @@ pub struct Policy {
     /// Under [`VirtualTlb`](SyncPolicy::VirtualTlb): what the guest maps by global pages (CR4.PGE) outlives loads of CR3, as in the
     /// CPU's own TLB. The other policies keep all that is right anyway.
     pub keep_global: bool,
+    /// Shadow entries say where the guest's entry is not present, so that the true fault is known without a walk
+    /// ([`ShadowMmu::known_absent`](crate::ShadowMmu::known_absent)). Only for a real CPU with fewer than 52 physical address bits.
+    pub mark_absent: bool,
 }
 
 impl Policy {
@@ -95,6 +98,7 @@ impl Policy {
         flood: 0,
         teardown: 0,
         keep_global: true,
+        mark_absent: false,
     };
 
     /// As many roots as fit into the pool.
@@ -144,7 +148,7 @@ impl fmt::Display for PolicyError {
 
 impl Policy {
     /// What a policy is written as: words with commas between them.
-    pub const WORDS: &'static str = "write-protect, unsync, unsync:N or vtlb, and switches with commas between: eager=on|off, reuse=on|off, patience=N, prefetch=N, roots=N|all, flood=N, teardown=N, global=on|off";
+    pub const WORDS: &'static str = "write-protect, unsync, unsync:N or vtlb, and switches with commas between: eager=on|off, reuse=on|off, patience=N, prefetch=N, roots=N|all, flood=N, teardown=N, global=on|off, absent=on|off";
 
     /// Reads one word into the policy.
     fn read(&mut self, word: &str) -> Option<()> {
@@ -176,6 +180,7 @@ impl Policy {
             "roots" if value == "all" => self.root_cache = Self::ALL_ROOTS,
             "roots" => self.root_cache = number(value, 0, Self::MAX_ROOTS)?,
             "flood" => self.flood = number(value, 0, u8::MAX.into())? as u8,
+            "absent" => self.mark_absent = on_off(value)?,
             "global" => self.keep_global = on_off(value)?,
             "teardown" => self.teardown = number(value, 0, u8::MAX.into())? as u8,
             _ => return None,

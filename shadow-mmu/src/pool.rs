@@ -43,6 +43,8 @@ pub(crate) struct Page {
     pub(crate) local: bool,
     /// Which entries are present.
     pub(crate) present: [u64; SLOTS / 64],
+    /// Which are gaps.
+    pub(crate) gaps: [u64; SLOTS / 64],
     prev: u32,
     next: u32,
 }
@@ -58,6 +60,30 @@ impl Page {
         if let Some(word) = self.present.get_mut(slot >> 6) {
             *word |= 1 << (slot & 63);
         }
+        self.clear_gap(slot);
+    }
+
+    #[inline]
+    pub(crate) fn has_gap(&self, slot: usize) -> bool {
+        self.gaps.get(slot >> 6).is_some_and(|word| word >> (slot & 63) & 1 != 0)
+    }
+
+    pub(crate) fn set_gap(&mut self, slot: usize) {
+        if let Some(word) = self.gaps.get_mut(slot >> 6) {
+            *word |= 1 << (slot & 63);
+        }
+    }
+
+    #[inline]
+    pub(crate) fn clear_gap(&mut self, slot: usize) {
+        if let Some(word) = self.gaps.get_mut(slot >> 6) {
+            *word &= !(1 << (slot & 63));
+        }
+    }
+
+    /// A gap, the lowest.
+    pub(crate) fn first_gap(&self) -> Option<usize> {
+        first_bit(&self.gaps)
     }
 
     #[inline]
@@ -82,9 +108,14 @@ impl Page {
     /// A present entry, the lowest.
     #[inline]
     pub(crate) fn first_present(&self) -> Option<usize> {
-        let (word, bits) = self.present.iter().enumerate().find(|(_, bits)| **bits != 0)?;
-        Some(word << 6 | bits.trailing_zeros() as usize)
+        first_bit(&self.present)
     }
+}
+
+#[inline]
+fn first_bit(words: &[u64; SLOTS / 64]) -> Option<usize> {
+    let (word, bits) = words.iter().enumerate().find(|(_, bits)| **bits != 0)?;
+    Some(word << 6 | bits.trailing_zeros() as usize)
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -127,6 +158,7 @@ impl Pool {
                 used: false,
                 local: false,
                 present: [0; SLOTS / 64],
+                gaps: [0; SLOTS / 64],
                 prev: NIL,
                 next: NIL,
             })

@@ -218,6 +218,9 @@ impl<G: GuestMem, T: TableMem, O: Observer> ShadowMmu<G, T, O> {
             frame.writes = frame.writes.wrapping_add(1);
             return Ok(false);
         }
+        if self.policy.mark_absent {
+            self.forget_gaps_of(gfn)?;
+        }
         self.take_snapshot(gfn)?;
         self.counters.add(Counter::TableUnsynced);
         self.observer.event(Event::Untrack { frame: gfn.base() });

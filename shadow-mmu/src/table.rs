@@ -139,6 +139,7 @@ impl<G: GuestMem, T: TableMem, O: Observer> ShadowMmu<G, T, O> {
         place.set_absent(slot);
         let old = self.tables.load(table, slot);
         self.store_in((page, table), slot, Spte::ABSENT)?;
+        self.unlinked_epoch = self.epoch;
         let child = self.pool.get_mut(target)?;
         if child.key.role.direct() || role.level() > Level::L2 {
             // A part of a large page, or what may have such parts below it.

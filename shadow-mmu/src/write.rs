@@ -149,7 +149,13 @@ impl<G: GuestMem, T: TableMem, O: Observer> ShadowMmu<G, T, O> {
             let entry = gfn.base().add(index << F::ENTRY_SHIFT);
             let slot = (slots & 511) as usize;
             for slot in slot..slot.saturating_add(1 << ratio) {
+                if self.policy.mark_absent {
+                    self.forget_gap((page, slot))?;
+                }
                 self.follow_table::<F>((page, slot), role, entry)?;
+                if self.policy.mark_absent {
+                    self.note_gap::<F>((page, slot))?;
+                }
             }
         }
         Ok(())
@@ -158,6 +164,32 @@ impl<G: GuestMem, T: TableMem, O: Observer> ShadowMmu<G, T, O> {
     /// An entry of a leaf table: the shadow entry is updated in place, made, or cleared.
     #[inline]
     pub(crate) fn follow_leaf<F: GuestFormat>(
+        &mut self,
+        place: (u32, usize),
+        role: Role,
+        entry: Gpa,
+    ) -> Result<(), Trouble> {
+        if self.policy.mark_absent {
+            return self.follow_leaf_or_gap::<F>(place, role, entry);
+        }
+        self.follow_present::<F>(place, role, entry)
+    }
+
+    #[cold]
+    fn follow_leaf_or_gap<F: GuestFormat>(
+        &mut self,
+        place: (u32, usize),
+        role: Role,
+        entry: Gpa,
+    ) -> Result<(), Trouble> {
+        self.forget_gap(place)?;
+        self.follow_present::<F>(place, role, entry)?;
+        self.note_gap::<F>(place)
+    }
+
+    /// The same without gaps.
+    #[inline]
+    fn follow_present<F: GuestFormat>(
         &mut self,
         (page, slot): (u32, usize),
         role: Role,

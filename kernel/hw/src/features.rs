@@ -2,7 +2,7 @@
 
 use core::arch::x86_64::{__cpuid, __cpuid_count};
 use core::fmt;
-use core::sync::atomic::{AtomicBool, Ordering};
+use core::sync::atomic::{AtomicBool, AtomicU8, Ordering};
 
 /// What the CPU offers beyond the minimum.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
@@ -43,6 +43,8 @@ pub fn guest_cpuid(leaf: u32, subleaf: u32) -> [u32; 4] {
 
 static UMIP: AtomicBool = AtomicBool::new(false);
 static SMEP: AtomicBool = AtomicBool::new(false);
+/// Until it is known, as many as there can be.
+static PHYSICAL_BITS: AtomicU8 = AtomicU8::new(52);
 
 /// Looks for everything needed. Called by [`init`](crate::init), and harmless at any time.
 pub fn check() -> Result<Features, Missing> {
@@ -67,6 +69,7 @@ pub fn check() -> Result<Features, Missing> {
     let features = Features { umip: structured & 1 << 2 != 0, smep, pku: structured & 1 << 3 != 0, physical_bits };
     UMIP.store(features.umip, Ordering::Relaxed);
     SMEP.store(features.smep, Ordering::Relaxed);
+    PHYSICAL_BITS.store(physical_bits, Ordering::Relaxed);
     Ok(features)
 }
 
@@ -75,6 +78,14 @@ pub fn check() -> Result<Features, Missing> {
 pub fn cpuid(leaf: u32, subleaf: u32) -> [u32; 4] {
     let found = __cpuid_count(leaf, subleaf);
     [found.eax, found.ebx, found.ecx, found.edx]
+}
+
+/// Are there address bits in a page-table entry that this CPU reserves? Shadow tables mark absent entries by them
+/// ([`Spte::GAP`](shadow_mmu::Spte::GAP)).
+#[must_use]
+#[inline]
+pub fn reserves_address_bits() -> bool {
+    PHYSICAL_BITS.load(Ordering::Relaxed) < 52
 }
 
 /// The part of [`Features`] that the control registers need, as last found.

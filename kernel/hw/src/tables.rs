@@ -3,7 +3,7 @@
 
 use crate::frames::{self, VmId};
 use crate::gate::Kind;
-use crate::{cpu, gate, paging, phys};
+use crate::{cpu, features, gate, paging, phys};
 use core::marker::PhantomData;
 use shadow_mmu::{Pfn, Refused, Spte, TableMem};
 
@@ -57,6 +57,9 @@ impl<K: Kind> TableMem for Tables<K> {
 
     #[inline]
     fn store(&mut self, table: Pfn, index: usize, spte: Spte) -> Result<(), Refused> {
+        if spte.is_gap() && !features::reserves_address_bits() {
+            return Err(Refused);
+        }
         frames::with(|frames| {
             // The old entry may be read before the check only where there is one; the gate refuses the rest.
             let exists = index < gate::ENTRIES && gate::is_table::<K>(frames, self.vm, table.raw());

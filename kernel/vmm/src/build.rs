@@ -5,12 +5,13 @@ use alloc::vec::Vec;
 use core::fmt;
 use gnomon_hw::SegReg;
 use gnomon_hw::World;
+use gnomon_hw::features;
 use gnomon_hw::frames::{self, Owner, VmId};
 use gnomon_hw::tables::HostTables;
 use gnomon_hw::virt::{Unavailable, Vendor};
 use gnomon_trace::{Counters, Kind, Reason, Record};
 use shadow_mmu::second::SecondConfig;
-use shadow_mmu::{Config, ControlWrite, Gpa, Pfn, ShadowMmu};
+use shadow_mmu::{Config, ControlWrite, Gpa, Pfn, Policy, ShadowMmu};
 
 use crate::clock::{self, Clock};
 use crate::code::{ShadowCode, view_limit};
@@ -90,6 +91,15 @@ impl GuestWriter for RamWriter<'_> {
     }
 }
 
+/// What of a guest's policy this CPU can do.
+fn possible(guest: &GuestConfig) -> Policy {
+    let mark_absent = guest.shadow.mark_absent && features::reserves_address_bits();
+    if guest.shadow.mark_absent && !mark_absent {
+        log::warn!("guest {}: absent=on is ignored: the CPU has 52 address bits, and reserves none", guest.name);
+    }
+    Policy { mark_absent, ..guest.shadow }
+}
+
 /// Builds the `index`th VM of this run for a back end; `module` gives the bytes of a boot module.
 ///
 /// # Errors
@@ -116,7 +126,7 @@ pub(crate) fn build(
     let mode = guest.mmu.unwrap_or(if vendor.is_some() { MmuMode::Nested } else { MmuMode::Shadow });
     let count = if mode == MmuMode::Nested { Config::MIN_FRAMES as u64 } else { table_count(guest_frames) };
     let shadow = table_frames(count, Owner::Table(id))?;
-    let config = Config { maxphyaddr: MAXPHYADDR, policy: guest.shadow, ..Config::new(shadow, guest_frames) };
+    let config = Config { maxphyaddr: MAXPHYADDR, policy: possible(guest), ..Config::new(shadow, guest_frames) };
     let mmu = ShadowMmu::new(ram, HostTables::new(id), tracer.clone(), config).map_err(|_| BuildError::Tables)?;
     let nested = match (mode, vendor) {
         (MmuMode::Shadow, _) => None,

@@ -17,7 +17,7 @@ use crate::links::{NIL, SLOTS, node_of, page_of, slot_of};
 use crate::mem::{GfnKind, GuestMem, TableMem};
 use crate::mmu::ShadowMmu;
 use crate::pool::Page;
-use crate::pte::{GuestFormat, Legacy32, Long4, Pae, Spte, frame_index};
+use crate::pte::{GuestFormat, GuestPte, Legacy32, Long4, Pae, Spte, frame_index};
 use crate::role::Key;
 use crate::root::directory_key;
 use crate::stop::Broken;
@@ -91,7 +91,7 @@ struct Chain {
 }
 
 impl<G: GuestMem, T: TableMem, O: Observer> ShadowMmu<G, T, O> {
-    /// Checks the invariants I1 to I14 over the whole state.
+    /// Checks the invariants I1 to I15 over the whole state.
     ///
     /// # Errors
     /// The first that does not hold.
@@ -113,6 +113,18 @@ impl<G: GuestMem, T: TableMem, O: Observer> ShadowMmu<G, T, O> {
         check(self.plan.is_none(), 10, "a flush plan was left behind")
     }
 
+    /// I15: an entry that is not present is zero, or a gap that tells the truth.
+    fn audit_absent(&self, (page, slot): (&Page, usize), spte: Spte) -> Audit {
+        if !page.has_gap(slot) {
+            return check(spte == Spte::ABSENT, 2, "an absent entry is not zero");
+        }
+        let role = page.key.role;
+        check(spte.is_gap() && self.policy.mark_absent, 15, "a gap is not in the table, or not wanted")?;
+        let followed = role.is_table() && !role.code() && !self.frames.get(page.key.gfn)?.is_unsync();
+        check(followed, 15, "a gap stands for an entry that the guest may write unseen")?;
+        check(self.guest_entry(page, slot) == Some(GuestPte::Absent), 15, "a gap stands for an entry that is present")
+    }
+
     /// I14: the list of pages with leaves that a CR3 load drops has each of them once.
     fn audit_local(&self) -> Audit {
         let marked = self.pool.iter().filter(|(_, page)| page.local).count();
@@ -122,7 +134,8 @@ impl<G: GuestMem, T: TableMem, O: Observer> ShadowMmu<G, T, O> {
 
     fn audit_free(&self, page: &Page) -> Audit {
         check(page.parents == NIL, 7, "a free page is named by an entry")?;
-        let empty = (0..SLOTS).all(|slot| !page.has(slot) && self.tables.load(page.pfn, slot) == Spte::ABSENT);
+        let empty = (0..SLOTS)
+            .all(|slot| !page.has(slot) && !page.has_gap(slot) && self.tables.load(page.pfn, slot) == Spte::ABSENT);
         check(empty, 10, "a free page has entries")
     }
 
@@ -148,7 +161,7 @@ impl<G: GuestMem, T: TableMem, O: Observer> ShadowMmu<G, T, O> {
             let spte = self.tables.load(page.pfn, slot);
             check(spte.present() == page.has(slot), 6, "the table and its bookkeeping differ").map_err(at)?;
             if !spte.present() {
-                check(spte == Spte::ABSENT, 2, "an absent entry is not zero").map_err(at)?;
+                self.audit_absent((page, slot), spte).map_err(at)?;
                 continue;
             }
             let target = self.links.target(node_of(index, slot))?;

@@ -6,7 +6,7 @@
 //! ```
 //! A is always set, and D exactly where W is, so that the CPU never writes our tables: the guest's A and D bits are kept by
 //! withholding the entry or its W (I3). G and PS are never set. An entry of zero is not present. K, which the CPU ignores, marks a
-//! leaf of the virtual TLB that outlives CR3 loads.
+//! leaf of the virtual TLB that outlives CR3 loads. A *gap* has all bits of the frame set, some of which are reserved in the CPU.
 
 use core::fmt;
 
@@ -21,6 +21,8 @@ const DIRTY: u64 = 1 << 6;
 /// Ignored by the CPU.
 const KEPT: u64 = 1 << 9;
 const NO_EXECUTE: u64 = 1 << 63;
+/// The highest address bit there can be: set in gaps alone.
+const HIGHEST: u64 = 1 << 51;
 const FRAME: u64 = 0x000f_ffff_ffff_f000;
 
 /// One shadow page-table entry, as the CPU reads it.
@@ -31,6 +33,11 @@ pub struct Spte(u64);
 impl Spte {
     /// Not present.
     pub const ABSENT: Self = Self(0);
+
+    /// Makes the CPU report a reserved bit ([`PfErr::RESERVED`](crate::PfErr::RESERVED)) at each access. All address bits are set: some
+    /// of them are above MAXPHYADDR of every CPU with fewer than 52 physical address bits, and a CPU that goes on speculatively in spite
+    /// of it finds no memory (L1 terminal fault).
+    pub const GAP: Self = Self(FRAME | PRESENT);
 
     /// Wraps the bits that a table holds.
     #[must_use]
@@ -95,7 +102,14 @@ impl Spte {
     #[must_use]
     #[inline]
     pub const fn present(self) -> bool {
-        self.0 & PRESENT != 0
+        self.0 & (PRESENT | HIGHEST) == PRESENT
+    }
+
+    /// Does it only make the CPU report a reserved bit?
+    #[must_use]
+    #[inline]
+    pub const fn is_gap(self) -> bool {
+        self.0 == Self::GAP.0
     }
 
     /// May be written through.

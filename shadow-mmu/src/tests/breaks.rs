@@ -239,3 +239,20 @@ fn i14_a_leaf_escapes_the_next_load() {
     machine.mmu.pool.get_mut(page).unwrap().local = false;
     assert_eq!(machine.mmu.audit().expect_err("a leaf is lost").invariant, 14);
 }
+
+#[test]
+fn i15_a_gap_lies() {
+    let broken = |breakage: fn(&mut Mmu)| {
+        let policy = Policy { mark_absent: true, ..Policy::DEFAULT };
+        let mut machine = paged(Setup { policy, ..SETUP });
+        machine.read(0x5000, USER);
+        machine.read(0x28000, USER);
+        machine.mmu.audit().expect("sound before");
+        breakage(&mut machine.mmu);
+        machine.mmu.audit().expect_err("the audit must see it").invariant
+    };
+    assert_eq!(broken(|mmu| mmu.mem().store(Gpa::new(0x2000 + 40 * 4), &0x8007u32.to_le_bytes())), 15);
+    assert_eq!(broken(|mmu| poke(mmu, Level::L1, 40, Spte::ABSENT)), 15);
+    assert_eq!(broken(|mmu| poke(mmu, Level::L1, 41, Spte::GAP)), 2);
+    assert_eq!(broken(|mmu| mmu.policy.mark_absent = false), 15);
+}

@@ -14,6 +14,8 @@ pub(super) struct Cpu {
     pub(super) smep: bool,
     pub(super) smap: bool,
     pub(super) root: Option<Root>,
+    /// The last access met reserved bits, as the error code of its fault says.
+    pub(super) reserved: bool,
     tlb: HashMap<u64, (Pfn, Perms)>,
     /// Address bits above 21, to the L1 table.
     upper: HashMap<u64, Pfn>,
@@ -51,6 +53,7 @@ impl Cpu {
     /// The frame that the access goes to, or a page fault.
     pub(super) fn access(&mut self, tables: &Tables, gva: Gva, access: Access) -> Option<Pfn> {
         let page = gva.page().raw();
+        self.reserved = false;
         if let Some(&(pfn, perms)) = self.tlb.get(&page) {
             if self.allows(perms, access) {
                 return Some(pfn);
@@ -65,6 +68,7 @@ impl Cpu {
             },
         };
         let spte = tables.load(table, gva.slot(Level::L1));
+        self.reserved = spte.is_gap();
         if !spte.present() || !self.allows(spte.perms(), access) {
             return self.fault(page);
         }
@@ -76,11 +80,12 @@ impl Cpu {
         Some(spte.pfn())
     }
 
-    fn walk_upper(&self, tables: &Tables, gva: Gva) -> Option<Pfn> {
+    fn walk_upper(&mut self, tables: &Tables, gva: Gva) -> Option<Pfn> {
         let mut table = self.root?.table;
         for level in [Level::L4, Level::L3, Level::L2] {
             let spte = tables.load(table, gva.slot(level));
             if !spte.present() {
+                self.reserved = spte.is_gap();
                 return None;
             }
             assert!(spte.raw() & 0x80 == 0 && spte.perms() == Perms::ALL, "a plain table entry: {spte:?}");

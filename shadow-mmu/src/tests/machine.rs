@@ -263,7 +263,14 @@ impl Machine {
             return Verdict::At(target);
         }
         let (expected, _) = reference::access(&self.twin, &self.state, gva, access, true);
-        let (outcome, plan) = self.mmu.on_fault(Fault { gva: address, access });
+        let fault = Fault { gva: address, access };
+        if self.cpu.reserved
+            && let Some(known) = self.mmu.known_absent(fault)
+        {
+            assert_eq!((known.gva, Verdict::Fault(known.error.bits())), (address, expected));
+            return expected;
+        }
+        let (outcome, plan) = self.mmu.on_fault(fault);
         self.execute(plan);
         // The walk has set A and D: a CPU may cache that, even if this write changes the entry that allows it.
         self.sample();

@@ -3,6 +3,7 @@
 mod breaks;
 mod cpu;
 mod differential;
+mod gap;
 mod long;
 mod machine;
 mod memory;

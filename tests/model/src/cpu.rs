@@ -31,6 +31,8 @@ pub struct Cpu {
     /// The paging-structure caches: tables below the root, by level and by the addresses that they are for.
     tables: HashMap<(Level, u64), Pfn>,
     walks: usize,
+    /// The last walk met reserved bits, as the error code of its fault says.
+    pub reserved: bool,
 }
 
 /// The levels below the root's, with the first bit of an address that chooses the table.
@@ -81,7 +83,10 @@ impl Cpu {
         self.load(root);
         let page = va & !0xfff;
         let entry = match self.tlb.get(&page) {
-            Some(&entry) => Some(entry),
+            Some(&entry) => {
+                self.reserved = false;
+                Some(entry)
+            }
             None => self.walk(tables, va),
         };
         match entry.filter(|entry| self.allows(entry, what, who)) {
@@ -117,12 +122,14 @@ impl Cpu {
     fn walk(&mut self, tables: &Tables, va: u64) -> Option<Entry> {
         let gva = Gva::new(va);
         self.walks += 1;
+        self.reserved = false;
         let known = TABLES.iter().skip(self.walks % 8 / 5);
         let known = known.filter_map(|&(level, shift)| Some((level, *self.tables.get(&(level, va >> shift))?))).next();
         let (mut level, mut table) = known.unwrap_or((Level::L4, self.root?.table));
         while level > Level::L1 {
             let spte = tables.load(table, gva.slot(level));
             if !spte.present() {
+                self.reserved = spte.is_gap();
                 return None;
             }
             assert!(spte.raw() & 0xe6 == 0x26, "a table entry that grants everything: {spte}");
@@ -133,6 +140,7 @@ impl Cpu {
             }
         }
         let spte = tables.load(table, gva.slot(Level::L1));
+        self.reserved = spte.is_gap();
         if spte.present() {
             check_leaf(spte);
         }

@@ -3,6 +3,7 @@
 use super::{FRAME, LARGE, PRESENT};
 use crate::frames::{Owner, VmId};
 use core::ops::Range;
+use shadow_mmu::Spte;
 
 /// A kind of tree. Each has an owner of its own, so that no table is ever part of both.
 pub(crate) trait Kind {
@@ -43,6 +44,12 @@ impl Kind for Shadow {
 
     fn owner(vm: VmId) -> Owner {
         Owner::Table(vm)
+    }
+
+    /// A gap names nothing: the CPU reports a reserved bit. `tables` sees to it that the CPU does.
+    #[inline]
+    fn target(raw: u64) -> Option<u64> {
+        (raw & Self::NAMES != 0 && raw != Spte::GAP.raw()).then_some((raw & FRAME) >> 12)
     }
 }
 

@@ -192,6 +192,28 @@ fn a_huge_entry_maps_512_own_frames() {
 }
 
 #[test]
+fn a_gap_names_nothing_and_nothing_like_it_passes() {
+    let gap = shadow_mmu::Spte::GAP.raw();
+    let mut f = machine();
+    set_level(&mut f, 0, ROOT);
+    put(&mut f, 0, 0, entry(1)).unwrap();
+    put(&mut f, 1, 0, gap).unwrap();
+    assert_eq!(f.get(1).unwrap().level, 3, "the table is what it was");
+    // Over a page, the page is free; under one, it counts.
+    put(&mut f, 2, 0, entry(10)).unwrap();
+    store::<Shadow>(&mut f, VM, (2, 0), entry(10), gap, |_| false).unwrap();
+    assert_eq!(f.get(10).unwrap().links, 0);
+    store::<Shadow>(&mut f, VM, (2, 0), gap, entry(10), |_| false).unwrap();
+    assert_eq!(f.get(10).unwrap().links, 1);
+    for bit in 0..64 {
+        let other = gap ^ 1 << bit;
+        assert_eq!(put(&mut f, 2, 1, other).is_ok(), other & PRESENT == 0, "bit {bit}");
+    }
+    assert_eq!(put(&mut f, 0, shadow_mmu::WINDOW.start, gap), Err(Refused), "in the window");
+    assert_eq!(put_nested(&mut f, 4, 0, 0, gap), Err(Refused), "a second-level table has none");
+}
+
+#[test]
 fn shadow_code_is_for_the_supervisor_to_fetch() {
     let mut frames = vec![FrameInfo::of(Owner::Table(VM)); 4];
     frames[2] = FrameInfo::of(Owner::Code(VM));

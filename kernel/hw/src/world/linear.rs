@@ -4,7 +4,7 @@ use super::{State, World, resident};
 use crate::entry::{gnomon_copy, gnomon_fetch};
 use crate::{cpu, fault, frames, gate, phys};
 use core::arch::asm;
-use shadow_mmu::Pfn;
+use shadow_mmu::{Pfn, Spte};
 
 /// An access by linear address faulted.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -114,7 +114,7 @@ impl World {
             // SAFETY: `table` is the root that the gate knows, or a table that such a table names, which the gate has seen to; the
             // window shows it, and the index is below 512.
             let raw = unsafe { phys::frame::<u64>(Pfn::new(table)).wrapping_add(index).read_volatile() };
-            if raw & rights != rights {
+            if raw & rights != rights || raw == Spte::GAP.raw() {
                 return Err(refused);
             }
             table = (raw & FRAME) >> 12;

@@ -1,7 +1,7 @@
 //! Page faults: the shadow MMU says what they are, here it is done.
 
 use gnomon_trace::Reason;
-use shadow_mmu::{Access, AccessKind, ControlFault, Fault, Gpa, Gva, Outcome, PfErr, VmStop};
+use shadow_mmu::{Access, AccessKind, ControlFault, Fault, Gpa, GuestFault, Gva, Outcome, PfErr, VmStop};
 
 use crate::trap::{Emulated, Exception, StopReason, Trap};
 use crate::vm::{PageHint, Vm};
@@ -13,10 +13,16 @@ impl Vm {
     /// Handles a page fault of the guest.
     pub(crate) fn on_page_fault(&mut self) -> Emulated<()> {
         let gva = Gva::new(self.world.cr2());
-        let access = Access::from_error(PfErr::from_bits_truncate(self.world.context().error as u32));
+        let error = PfErr::from_bits_truncate(self.world.context().error as u32);
+        let access = Access::from_error(error);
         let fault = Fault { gva, access };
         if access.kind == AccessKind::Fetch && self.on_shadow_code() {
             return self.on_code_fetch(gva.raw() as u32);
+        }
+        if error.contains(PfErr::RESERVED)
+            && let Some(fault) = self.mmu.known_absent(fault)
+        {
+            return self.on_true_fault(fault);
         }
         let (outcome, plan) = self.mmu.on_fault(fault);
         self.flush(plan);
@@ -25,11 +31,7 @@ impl Vm {
                 self.count(Reason::HiddenFault);
                 self.check_progress(gva)
             }
-            Outcome::Inject(fault) => {
-                self.count(Reason::TrueFault);
-                self.check_progress(gva)?;
-                Err(Exception::page_fault(fault.error.bits(), fault.gva.raw() as u32).into())
-            }
+            Outcome::Inject(fault) => self.on_true_fault(fault),
             Outcome::EmulateWrite(gpa) => self.on_tracked_write(fault, gpa),
             Outcome::Mmio(_) if access.kind == AccessKind::Fetch => Err(StopReason::FetchOutsideMemory.into()),
             Outcome::Mmio(gpa) => self.on_device_access(fault, gpa),
@@ -37,6 +39,12 @@ impl Vm {
             Outcome::EmulateFetch(_) | Outcome::NonCanonical(_) => Err(LONG_MODE_ONLY.into()),
             Outcome::Stop(stop) => Err(mmu_stop(stop).into()),
         }
+    }
+
+    fn on_true_fault(&mut self, fault: GuestFault) -> Emulated<()> {
+        self.count(Reason::TrueFault);
+        self.check_progress(fault.gva)?;
+        Err(Exception::page_fault(fault.error.bits(), fault.gva.raw() as u32).into())
     }
 
     pub(crate) fn check_progress(&mut self, gva: Gva) -> Emulated<()> {

@@ -41,7 +41,14 @@ impl Machine {
             return Some(Verdict::At(target));
         }
         let walk = self.regs.access(&self.twin, gva, what, who, true);
-        let (outcome, plan) = self.mmu.on_fault(Fault { gva: Gva::new(gva), access: access_of(what, who) });
+        let fault = Fault { gva: Gva::new(gva), access: access_of(what, who) };
+        if self.cpu.reserved
+            && let Some(known) = self.mmu.known_absent(fault)
+        {
+            assert_eq!((known.gva, Verdict::Fault(known.error.bits())), (fault.gva, walk.verdict));
+            return Some(walk.verdict);
+        }
+        let (outcome, plan) = self.mmu.on_fault(fault);
         self.execute(plan);
         self.note_walk(&walk);
         if let Outcome::NotResident(gfn) = outcome {
