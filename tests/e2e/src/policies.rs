@@ -7,14 +7,29 @@ use libtest_mimic::Trial;
 
 use crate::compare;
 use crate::guests::variants;
-use crate::machine::{self, Host};
+use crate::machine::{self, Host, Report};
 use crate::trial;
 
 /// What is not the default.
 const POLICIES: [&str; 2] = ["unsync", "vtlb"];
 
+/// Switches that are not the default, each at least once, and the counters that say that they did something in the guest named.
+const SWITCHES: [(&str, &str, &[&str]); 8] = [
+    ("vtlb,global=on", "global", &["sptes-global", "tlb-trims"]),
+    ("vtlb,global=off", "stress", &["tlb-drops"]),
+    ("absent=on", "stress", &["absents-marked", "absents-known"]),
+    ("unsync:2,patience=0,absent=on", "stress", &["tables-unsynced", "tables-resynced", "absents-known"]),
+    ("prefetch=8,roots=1", "stress", &["sptes-prefetched"]),
+    ("flood=3,roots=0", "stress", &["tables-flooded", "roots-dropped"]),
+    ("teardown=3", "stress", &["tables-torn-down"]),
+    ("eager=off,reuse=off", "stress", &["sptes-zapped"]),
+];
+
+/// Guests that every switch runs.
+const SWITCHED: [&str; 5] = ["global", "stress", "pae", "demand-paging", "cr3-switch"];
+
 /// Guests that change page tables, or watch what becomes of them.
-const GUEST_NAMES: [&str; 13] = [
+const GUEST_NAMES: [&str; 14] = [
     "paging-on-off",
     "demand-paging",
     "protection",
@@ -22,6 +37,7 @@ const GUEST_NAMES: [&str; 13] = [
     "accessed-dirty",
     "cr3-switch",
     "invlpg",
+    "global",
     "pse",
     "pae",
     "self-map",
@@ -43,15 +59,36 @@ pub(crate) fn trials() -> Vec<Trial> {
                 }
                 for (name, arguments) in variants(guest) {
                     let name = format!("policy::{}::{policy}::{name}", host.name());
-                    trials.push(trial(name, move || same_under(host, policy, guest, arguments)));
+                    trials.push(trial(name, move || same_under(host, policy, guest, arguments).map(drop)));
                 }
+            }
+        }
+    }
+    for (policy, subject, counters) in SWITCHES {
+        for guest in GUESTS.iter().filter(|guest| SWITCHED.contains(&guest.name)) {
+            for (name, arguments) in variants(guest) {
+                let counters = if guest.name == subject { counters } else { &[] };
+                let name = format!("switch::qemu::{policy}::{name}");
+                trials.push(trial(name, move || switched(policy, guest, arguments, counters)));
             }
         }
     }
     trials
 }
 
-fn same_under(host: Host, policy: &str, guest: &'static Guest, arguments: &str) -> anyhow::Result<()> {
+/// A guest prints the same, and the end report has the counters of the switch.
+fn switched(policy: &str, guest: &'static Guest, arguments: &str, counters: &[&str]) -> anyhow::Result<()> {
+    let report = same_under(Host::Qemu, policy, guest, arguments)?;
+    for counter in counters {
+        ensure!(
+            report.hypervisor.iter().any(|line| line.contains(&format!(" {counter} "))),
+            "no {counter} in the end report"
+        );
+    }
+    Ok(())
+}
+
+fn same_under(host: Host, policy: &str, guest: &'static Guest, arguments: &str) -> anyhow::Result<Report> {
     let expected = machine::bare(host, guest, arguments)?;
     let mut described = machine::describe(guest, arguments)?;
     described.words.push(format!("shadow={policy}"));
@@ -61,5 +98,6 @@ fn same_under(host: Host, policy: &str, guest: &'static Guest, arguments: &str) 
         ensure!(report.status == Status::Ok, "expected status 0");
         Ok(())
     };
-    judge().with_context(|| report.tail())
+    judge().with_context(|| report.tail())?;
+    Ok(report)
 }

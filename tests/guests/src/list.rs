@@ -110,6 +110,7 @@ pub const GUESTS: &[Guest] = &[
     tap("accessed-dirty", "accessed and dirty bits"),
     tap("cr3-switch", "many page directories, shared tables, changes while inactive"),
     tap("invlpg", "what INVLPG and CR3 loads must make visible"),
+    tap("global", "global pages: what INVLPG, CR4.PGE and CR3 loads must make visible"),
     tap("pse", "4 MiB pages, splitting them, page tables inside them"),
     tap("pae", "PAE paging: halves of entries, 2 MiB pages, NX, PDPTEs"),
     tap("self-map", "a page directory that maps itself"),
