@@ -181,7 +181,7 @@ fn write(mmu: &mut Mmu, page: u64, gpte: u32) {
 }
 
 fn usage() {
-    eprintln!("usage: cost nothing|ptemod|ptenew|hidden|ptezap|cr3|cr3same|invlpg|trap|true [times [policy]]");
+    eprintln!("usage: cost nothing|ptemod|ptenew|hidden|ptezap|cr3|cr3same|invlpg|trap|true|absent [times [policy]]");
     eprintln!("       cost native-invlpg|native-cr3 [times [policy]]");
     eprintln!("       cost pae-ptemod|pae-hidden|pae-cr3 [times [policy]]");
     eprintln!("       cost long-ptemod|long-hidden|long-views|long-cr3 [times [policy]]");
@@ -275,6 +275,16 @@ fn main() -> ExitCode {
                     access: Access { kind: AccessKind::Read, privilege: Privilege::User },
                 };
                 let _outcome = mmu.on_fault(std::hint::black_box(fault));
+            }
+            // The same as the kernel asks when the real error code has the reserved bit (`absent=on`).
+            "absent" => {
+                let fault = Fault {
+                    gva: Gva::new(0x40_0000),
+                    access: Access { kind: AccessKind::Read, privilege: Privilege::User },
+                };
+                if mmu.known_absent(std::hint::black_box(fault)).is_none() {
+                    let _outcome = mmu.on_fault(fault);
+                }
             }
             _ => {
                 usage();
