@@ -73,7 +73,7 @@ pub struct Policy {
     /// guest has now.
     pub root_cache: u16,
     /// This many writes to a table above the leaves, without a new link below it in between, give up its shadow: the guest fills or
-    /// clears it as a whole. 0 for never.
+    /// clears it as a whole, or the frame has another use by now. 0 for never.
     pub flood: u8,
     /// This many writes in a row that each take a right out of the shadow give up a leaf table's shadow: the guest tears the
     /// address space down, or write-protects it for a fork. 0 for never. Tables out of sync see no such writes.
@@ -95,7 +95,7 @@ impl Policy {
         patience: 1,
         prefetch: 1,
         root_cache: Self::ALL_ROOTS,
-        flood: 0,
+        flood: 8,
         teardown: 0,
         keep_global: true,
         mark_absent: false,
