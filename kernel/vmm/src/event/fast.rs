@@ -33,22 +33,22 @@ fn frame_bytes(words: [u32; 6]) -> [u8; 6 * WORD] {
     bytes
 }
 
+/// One of four words.
 #[inline]
-fn word(bytes: &[u8], index: usize) -> Option<u32> {
-    bytes.as_chunks::<WORD>().0.get(index).map(|bytes| u32::from_le_bytes(*bytes))
+const fn word(words: u128, index: u32) -> u32 {
+    (words >> (32 * (index & 3))) as u32
 }
 
 impl Vm {
     /// Delivers an event to a handler in ring 0; `None`: nothing was done.
-    pub(super) fn deliver_fast(&mut self, event: &Event) -> Option<()> {
+    #[inline]
+    pub(crate) fn deliver_fast(&mut self, event: &Event) -> Option<()> {
         let from = self.cpl();
         let offset = u32::from(event.vector) << 3;
         if offset | 7 > self.vcpu.idtr.limit.into() {
             return None;
         }
-        let mut gate = [0; 8];
-        self.read_live(self.vcpu.idtr.base.wrapping_add(offset), &mut gate)?;
-        let gate = u64::from_le_bytes(gate);
+        let gate = self.read_live(self.vcpu.idtr.base.wrapping_add(offset))? as u64;
         let kind = (gate >> 40) as u8;
         let allowed = event.source != Source::Software || (kind & DPL) >> 5 >= from;
         let cs = Selector((gate >> 16) as u16).with_rpl(0);
@@ -89,13 +89,20 @@ impl Vm {
     }
 
     /// Reads through the live mapping. What is not mapped there is filled, as if the CPU had read it: the next event finds it.
+    /// It is 16 bytes always, which costs less than to count them; the long way serves those few that end in front of a page that is
+    /// not there.
     #[inline]
-    fn read_live(&mut self, gva: u32, bytes: &mut [u8]) -> Option<()> {
-        if self.world.read_linear(gva, bytes).is_err() {
-            self.fill_for(gva, AccessKind::Read)?;
-            self.world.read_linear(gva, bytes).ok()?;
+    fn read_live(&mut self, gva: u32) -> Option<u128> {
+        match self.world.fetch(gva) {
+            Some(bytes) => Some(bytes),
+            None => self.read_filled(gva),
         }
-        Some(())
+    }
+
+    #[cold]
+    fn read_filled(&mut self, gva: u32) -> Option<u128> {
+        self.fill_for(gva, AccessKind::Read)?;
+        self.world.fetch(gva)
     }
 
     /// Fills the shadow for an access of the CPU's own, with its effects on A and D.
@@ -117,12 +124,10 @@ impl Vm {
         if !tr.usable || !self.tss_is_wide() || tr.limit < INNER_STACK + 5 {
             return None;
         }
-        let mut bytes = [0; 6];
-        self.read_live(tr.base.wrapping_add(INNER_STACK), &mut bytes)?;
-        let [esp0, esp1, esp2, esp3, ss0, ss1] = bytes;
-        let ss = Selector(u16::from_le_bytes([ss0, ss1]));
+        let words = self.read_live(tr.base.wrapping_add(INNER_STACK))?;
+        let ss = Selector(word(words, 1) as u16);
         let flat = ss.rpl() == 0 && self.is_stack_target(ss);
-        flat.then_some((u32::from_le_bytes([esp0, esp1, esp2, esp3]), ss))
+        flat.then_some((word(words, 0), ss))
     }
 
     /// After a fault with a selector as error code: does the IRET that raised it, if it was one. False: nothing was done.
@@ -144,25 +149,24 @@ impl Vm {
         if !self.has_flat_stack() || self.vcpu.system_flags & flags::NT != 0 {
             return None;
         }
-        let mut frame = [0; 5 * WORD];
-        let (inner, outer) = frame.split_at_mut(3 * WORD);
         let esp = self.esp();
-        self.read_live(esp, inner)?;
-        let (eip, cs, image) = (word(inner, 0)?, Selector(word(inner, 1)? as u16), word(inner, 2)?);
+        let frame = self.read_live(esp)?;
+        let (eip, cs, image) = (word(frame, 0), Selector(word(frame, 1) as u16), word(frame, 2));
         if image & flags::VM != 0 || !self.is_code_target(cs) {
             return None;
         }
         let esp = if cs.rpl() == 0 {
             esp.wrapping_add(3 * WORD as u32)
         } else {
-            self.read_live(esp.wrapping_add(3 * WORD as u32), outer)?;
-            let (esp, ss) = (word(outer, 0)?, Selector(word(outer, 1)? as u16));
+            let mut ss = [0; 2];
+            self.world.read_linear(esp.wrapping_add(4 * WORD as u32), &mut ss).ok()?;
+            let ss = Selector(u16::from_le_bytes(ss));
             if ss.rpl() != 3 || !self.is_stack_target(ss) {
                 return None;
             }
             self.enter_ring(3);
             self.load_known(SegReg::Ss, ss, 3);
-            esp
+            word(frame, 3)
         };
         self.load_known(SegReg::Cs, cs, cs.rpl());
         self.set_esp(esp);
@@ -183,8 +187,8 @@ mod tests {
     #[test]
     fn frames_lie_as_the_cpu_pushes_them() {
         let bytes = frame_bytes([0xe, 0x1000, 0x8, 0x202, 0x2000, 0x10]);
-        assert_eq!((word(&bytes, 0), word(&bytes, 1), word(&bytes, 5)), (Some(0xe), Some(0x1000), Some(0x10)));
         assert_eq!(bytes[..8], [0xe, 0, 0, 0, 0, 0x10, 0, 0]);
-        assert_eq!(word(&bytes, 6), None);
+        let words = u128::from_le_bytes(*bytes.first_chunk().unwrap());
+        assert_eq!([0, 1, 2, 3].map(|index| word(words, index)), [0xe, 0x1000, 0x8, 0x202]);
     }
 }

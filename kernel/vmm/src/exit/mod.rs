@@ -40,6 +40,7 @@ impl Vm {
         let done = match number {
             vector::GP if self.world.context().error == 0 => self.refused_shortly(),
             vector::BP if self.code.is_on() => Ok(self.trapped_shortly()),
+            SYSTEM_CALL => Ok(self.called_shortly()),
             _ => Ok(false),
         };
         let outcome = match done {
@@ -49,6 +50,7 @@ impl Vm {
         };
         match outcome {
             Ok(()) => Ok(()),
+            Err(Trap::Exception(exception)) if self.deliver_shortly(exception) => Ok(()),
             Err(Trap::Exception(exception)) => self.deliver(exception.into()),
             Err(Trap::Stop(reason)) => Err(reason),
         }

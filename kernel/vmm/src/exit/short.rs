@@ -5,8 +5,11 @@
 
 use gnomon_trace::Reason;
 
+use super::SYSTEM_CALL;
 use crate::emul::{Control, Port, Recipe};
-use crate::trap::Emulated;
+
+use crate::event::{Event, Source};
+use crate::trap::{Emulated, Exception};
 use crate::vcpu::flags;
 use crate::vm::Vm;
 
@@ -105,6 +108,25 @@ impl Vm {
             }
             _ => false,
         }
+    }
+
+    /// After the gate of system calls: EIP is behind the INT already. False: nothing was done.
+    #[inline]
+    pub(super) fn called_shortly(&mut self) -> bool {
+        let done = self.deliver_fast(&Event { vector: SYSTEM_CALL, error: None, cr2: None, source: Source::Software });
+        if done.is_some() {
+            self.count(Reason::SoftInterrupt);
+        }
+        done.is_some()
+    }
+
+    /// Delivers an exception. False: nothing was done but that CR2 has its address, if it has one.
+    #[inline]
+    pub(super) fn deliver_shortly(&mut self, exception: Exception) -> bool {
+        if let Some(cr2) = exception.cr2 {
+            self.vcpu.cr2 = cr2;
+        }
+        self.deliver_fast(&exception.into()).is_some()
     }
 
     /// An instruction is done.
