@@ -326,6 +326,7 @@ impl Vm {
     }
 
     /// Changes the virtual privilege level: what the CPU may load from now on.
+    #[inline]
     pub(crate) fn enter_ring(&mut self, cpl: u8) {
         let from = self.cpl();
         self.open_user(cpl == 3);

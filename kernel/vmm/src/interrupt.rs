@@ -10,11 +10,7 @@ impl Vm {
     /// Whether the run loop has to look at devices, interrupts or a halted CPU before it enters the guest again.
     #[inline]
     pub(crate) fn wants_attention(&self) -> bool {
-        self.devices_touched
-            | self.vcpu.halted
-            | self.bus.nmi_pending()
-            | self.bus.interrupt_pending()
-            | self.world.is_hardware()
+        self.devices_touched | self.vcpu.halted | self.bus.nmi_pending() | self.bus.interrupt_pending()
     }
 
     /// Delivers a waiting device interrupt if virtual IF allows it. Inside the shadow of STI or MOV SS one more instruction runs

@@ -142,13 +142,15 @@ impl Vm {
     /// The page fault of the first byte.
     #[inline]
     pub(crate) fn fetch(&mut self, gva: u32) -> Emulated<(u128, usize)> {
-        match self.world.fetch(gva) {
-            Some(bytes) => Ok((bytes, FETCHED)),
-            None => self.fetch_walked(gva),
+        if self.nested.is_none()
+            && let Some(bytes) = self.world.fetch(gva)
+        {
+            return Ok((bytes, FETCHED));
         }
+        self.fetch_walked(gva)
     }
 
-    #[cold]
+    #[inline(never)]
     fn fetch_walked(&mut self, gva: u32) -> Emulated<(u128, usize)> {
         // The CPU fetches from the code window, so the page's own mapping may not be there yet.
         if self.on_shadow_code()

@@ -35,6 +35,8 @@ const FLUSH_ALL: u32 = 1;
 const PAT: u64 = 0x0007_0406_0007_0406;
 /// Of a segment's access bits.
 const PRESENT: u16 = 0x80;
+/// Access bit of a 32-bit code segment.
+const BIG: u16 = 0x400;
 /// #DB and #AC, so that no guest keeps the CPU in their delivery for ever; #PF with shadow tables.
 const DEBUG: u32 = 1 << 1;
 const ALIGNMENT: u32 = 1 << 17;
@@ -329,6 +331,12 @@ impl HardwareCpu for Svm {
     fn descriptor(&self, reg: SegReg) -> u64 {
         let segment = self.register(reg);
         if segment.access & PRESENT == 0 { 0 } else { descriptor(segment.base as u32, segment.limit, segment.access) }
+    }
+
+    #[inline]
+    fn code(&self) -> (u32, bool) {
+        let cs = &self.vmcb().cs;
+        (cs.base as u32, cs.access & BIG != 0)
     }
 }
 

@@ -78,6 +78,12 @@ pub enum Instruction {
         /// OUT.
         output: bool,
     },
+    /// INVLPG of this linear address.
+    Invalidate(u32),
+    /// MOV to CR3 from the general register of this number.
+    LoadCr3(u8),
+    /// MOV from CR3 to the general register of this number.
+    ReadCr3(u8),
     /// Something that has to be decoded.
     Other,
 }
@@ -179,6 +185,8 @@ pub(crate) trait HardwareCpu {
     fn flush(&mut self, plan: FlushPlan);
     fn selector(&self, reg: SegReg) -> u16;
     fn descriptor(&self, reg: SegReg) -> u64;
+    /// Base of the code segment, and whether it is a 32-bit one.
+    fn code(&self) -> (u32, bool);
     /// The world is resident, `state` its state, and `root` the frame of its shadow root.
     fn run(&mut self, state: *mut State, root: u64) -> HardwareExit;
 }

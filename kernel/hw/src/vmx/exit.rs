@@ -18,8 +18,10 @@ mod reason {
     pub(super) const NMI_WINDOW: u64 = 8;
     pub(super) const TASK_SWITCH: u64 = 9;
     pub(super) const CPUID: u64 = 10;
+    pub(super) const INVLPG: u64 = 14;
     pub(super) const RDTSC: u64 = 16;
     pub(super) const VMCALL: u64 = 18;
+    pub(super) const CONTROL: u64 = 28;
     pub(super) const PORT: u64 = 30;
     pub(super) const WRMSR: u64 = 32;
     pub(super) const MWAIT: u64 = 36;
@@ -37,6 +39,10 @@ const WRITE: u64 = 1 << 1;
 const FETCH: u64 = 1 << 2;
 const LINEAR: u64 = 1 << 7;
 const FINAL: u64 = 1 << 8;
+/// Of a control register access's qualification: the register's number, and whether it is MOV to it, MOV from it or something else.
+const CONTROL_AND_KIND: u64 = 0x3f;
+const TO_CR3: u64 = 3;
+const FROM_CR3: u64 = 1 << 4 | 3;
 /// Bits of a port access's qualification.
 const INPUT: u64 = 1 << 3;
 const STRING: u64 = 1 << 4;
@@ -47,6 +53,8 @@ impl Vmx {
         match read(field::EXIT_REASON) {
             reason::CPUID => self.intercepted(Instruction::Cpuid),
             reason::PORT => self.port(),
+            reason::CONTROL => self.control(),
+            reason::INVLPG => self.intercepted(Instruction::Invalidate(read(field::QUALIFICATION) as u32)),
             reason::EPT_VIOLATION => violation(),
             reason::EXCEPTION => exception(state),
             reason::INTERRUPT => {
@@ -75,6 +83,17 @@ impl Vmx {
         let [rip, ..] = self.known;
         let next = rip.wrapping_add(read(field::LENGTH)) as u32;
         HardwareExit::Intercepted(Intercepted { what, next: Some(next) })
+    }
+
+    /// Which register moves where (SDM 3C 27.2.1, exit qualification of control register accesses).
+    fn control(&self) -> HardwareExit {
+        let info = read(field::QUALIFICATION);
+        let register = (info >> 8 & 0xf) as u8;
+        self.intercepted(match info & CONTROL_AND_KIND {
+            TO_CR3 => Instruction::LoadCr3(register),
+            FROM_CR3 => Instruction::ReadCr3(register),
+            _ => Instruction::Other,
+        })
     }
 
     fn port(&self) -> HardwareExit {

@@ -37,6 +37,8 @@ const CR4_VMXE: u64 = 1 << 13;
 const EPT_FREE_CR0: u64 = 0b1_1110 | 1 << 16 | 1 << 18;
 /// Access bits of a segment that holds nothing.
 const UNUSABLE: u64 = 1 << 16;
+/// Access bit of a 32-bit code segment.
+const BIG: u64 = 1 << 14;
 
 /// The VMCS that is current in the CPU; 0 if none.
 static CURRENT: SingleCpu<u64> = SingleCpu::new(0);
@@ -296,6 +298,13 @@ impl HardwareCpu for Vmx {
         let access = (access & 0xff | access >> 4 & 0xf00) as u16;
         let limit = read(field::GUEST_ES_LIMIT + step) as u32;
         descriptor(read(field::GUEST_ES_BASE + step) as u32, limit, access)
+    }
+
+    #[inline]
+    fn code(&self) -> (u32, bool) {
+        self.select();
+        let step = 2 * SegReg::Cs as u32;
+        (read(field::GUEST_ES_BASE + step) as u32, read(field::GUEST_ES_ACCESS + step) & BIG != 0)
     }
 
     #[inline]

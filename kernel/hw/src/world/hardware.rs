@@ -44,6 +44,13 @@ impl World {
         self.last
     }
 
+    /// Base of the code segment, and whether it is a 32-bit one.
+    #[must_use]
+    #[inline]
+    pub fn hardware_code(&self) -> (u32, bool) {
+        self.hardware.as_ref().map_or((0, false), |hardware| hardware.code())
+    }
+
     /// The control registers in the CPU; all zero in a world that no extension runs. On shadow tables only CR2 is the guest's.
     #[must_use]
     #[inline]

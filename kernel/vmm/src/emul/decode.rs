@@ -24,7 +24,13 @@ impl Vm {
     /// # Errors
     /// The page fault of its first byte; #UD if it is no instruction.
     pub(crate) fn decode(&mut self) -> Emulated<Instruction> {
-        let (base, big) = if self.runs_flat_code() { (0, true) } else { self.code_segment() };
+        let (base, big) = if self.world.is_hardware() {
+            self.world.hardware_code()
+        } else if self.runs_flat_code() {
+            (0, true)
+        } else {
+            self.code_segment()
+        };
         let eip = self.eip();
         let (key, fetched) = self.fetch(base.wrapping_add(eip))?;
         let insn = match self.decoded.find(eip, key, big) {

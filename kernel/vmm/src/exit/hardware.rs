@@ -63,8 +63,26 @@ impl Vm {
                 self.transfer(port, size, output)?;
                 self.retire(next);
             }
+            (Instruction::Invalidate(gva), Some(next)) => {
+                self.count(Reason::Invlpg);
+                self.invalidate(gva);
+                self.retire(next);
+            }
+            (Instruction::LoadCr3(from), Some(next)) => {
+                self.write_cr3(self.gpr(from.into()))?;
+                self.count(Reason::WriteCr3);
+                self.retire(next);
+            }
+            (Instruction::ReadCr3(to), Some(next)) => {
+                self.count(Reason::ReadCr);
+                self.set_gpr(to.into(), self.vcpu.cr3);
+                self.retire(next);
+            }
             _ => {
                 self.refresh();
+                if self.intercepted_shortly()? {
+                    return Ok(());
+                }
                 let insn = self.decode()?;
                 // Bochs leaves the guest for a MOV of a debug register before it looks at the privilege level.
                 let native = if insn.mnemonic() == Mnemonic::Mov { Exception::gp(0) } else { Exception::ud() };

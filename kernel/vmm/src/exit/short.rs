@@ -40,7 +40,35 @@ impl Vm {
         if !self.runs_flat_kernel() {
             return Ok(false);
         }
-        let Some((recipe, next)) = self.recipe_at(self.eip()) else { return Ok(false) };
+        match self.recipe_at(self.eip()) {
+            Some((recipe, next)) => self.follow(recipe, next),
+            None => Ok(false),
+        }
+    }
+
+    /// After the exit of a hardware guest for an instruction that is to be decoded: does it if it has a recipe. False: nothing was done.
+    ///
+    /// # Errors
+    /// A stop that a port write asked for.
+    pub(super) fn intercepted_shortly(&mut self) -> Emulated<bool> {
+        let (base, big) = self.world.hardware_code();
+        if self.tracer.is_on() || base != 0 || !big || self.cpl() != 0 {
+            return Ok(false);
+        }
+        let Ok((bytes, _)) = self.fetch(self.eip()) else { return Ok(false) };
+        match self.decoded.recipe(self.eip(), bytes) {
+            Some((Recipe::Identify, next)) => {
+                self.cpuid();
+                self.go_on(next, Reason::Cpuid);
+                Ok(true)
+            }
+            Some((recipe, next)) => self.follow(recipe, next),
+            None => Ok(false),
+        }
+    }
+
+    #[inline]
+    fn follow(&mut self, recipe: Recipe, next: u32) -> Emulated<bool> {
         let reason = match recipe {
             Recipe::Cli => {
                 self.vcpu.set_interrupts(false);
@@ -135,6 +163,7 @@ impl Vm {
         let context = self.world.context_mut();
         context.rip = next.into();
         context.rflags &= !u64::from(flags::RF);
+        self.retired = true;
         self.count(reason);
     }
 }

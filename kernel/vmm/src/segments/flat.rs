@@ -47,7 +47,8 @@ impl Vm {
     #[inline]
     pub(crate) fn runs_flat_code(&mut self) -> bool {
         let selector = self.world.context().cs as u16;
-        selector != 0 && self.live.flat.code.contains(&selector) || self.learn_code(selector)
+        let [kernel, user] = self.live.flat.code;
+        selector != 0 && (selector == kernel || selector == user) || self.learn_code(selector)
     }
 
     /// The same of the guest kernel's code.
@@ -68,6 +69,9 @@ impl Vm {
     /// Whether the kernel's DS has base 0.
     #[inline]
     pub(crate) fn has_flat_data(&mut self) -> bool {
+        if self.world.is_hardware() {
+            return self.segment_base(SegReg::Ds) == 0;
+        }
         let selector = self.world.settled_segment(SegReg::Ds);
         selector != 0 && (selector == self.live.flat.data || self.learn_data(selector))
     }
