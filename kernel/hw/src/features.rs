@@ -29,18 +29,6 @@ impl fmt::Display for Missing {
 
 impl core::error::Error for Missing {}
 
-/// CPUID for a guest, as EAX EBX ECX EDX: this CPU's answer without MONITOR, VMX, OSXSAVE and SVM.
-#[must_use]
-pub fn guest_cpuid(leaf: u32, subleaf: u32) -> [u32; 4] {
-    let found = __cpuid_count(leaf, subleaf);
-    let hidden = match leaf {
-        1 => 1 << 3 | 1 << 5 | 1 << 27,
-        0x8000_0001 => 1 << 2,
-        _ => 0,
-    };
-    [found.eax, found.ebx, found.ecx & !hidden, found.edx]
-}
-
 static UMIP: AtomicBool = AtomicBool::new(false);
 static SMEP: AtomicBool = AtomicBool::new(false);
 /// Until it is known, as many as there can be.

@@ -235,14 +235,6 @@ impl Vm {
         }
     }
 
-    /// CPUID, when it traps: the emulator's CPU, as elsewhere, without what this virtual CPU lacks.
-    pub(crate) fn cpuid(&mut self) {
-        let values = gnomon_hw::features::guest_cpuid(self.gpr(0), self.gpr(1));
-        for (index, value) in [0, 3, 1, 2].into_iter().zip(values) {
-            self.set_gpr(index, value);
-        }
-    }
-
     /// RDTSC, when it traps.
     pub(crate) fn read_tsc(&mut self) {
         let now = time::tsc();

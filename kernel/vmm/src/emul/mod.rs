@@ -163,7 +163,7 @@ impl Vm {
                 (Ok(()), Reason::Cpuid)
             }
             Mnemonic::Cpuid => {
-                self.cpuid();
+                self.identify();
                 (Ok(()), Reason::Cpuid)
             }
             Mnemonic::Invd | Mnemonic::Wbinvd => (Ok(()), Reason::CacheControl),

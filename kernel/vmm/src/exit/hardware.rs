@@ -55,7 +55,7 @@ impl Vm {
         match (instruction.what, instruction.next) {
             (Instruction::Cpuid, Some(next)) => {
                 self.count(Reason::Cpuid);
-                self.cpuid();
+                self.identify();
                 self.retire(next);
             }
             (Instruction::Port { port, size, output }, Some(next)) => {

@@ -58,7 +58,7 @@ impl Vm {
         let Ok((bytes, _)) = self.fetch(self.eip()) else { return Ok(false) };
         match self.decoded.recipe(self.eip(), bytes) {
             Some((Recipe::Identify, next)) => {
-                self.cpuid();
+                self.identify();
                 self.go_on(next, Reason::Cpuid);
                 Ok(true)
             }

@@ -15,6 +15,7 @@ mod page;
 mod parse;
 mod peer;
 mod plot;
+mod png;
 mod provenance;
 mod queue;
 mod report;

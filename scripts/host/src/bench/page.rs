@@ -6,6 +6,7 @@ use super::catalog::{CATALOG, Entry, Family};
 use super::column::{Backend, Column, Mmu, machine_name};
 use super::model::{MISSES, Model, crossing};
 use super::plot::{Plot, escape};
+use super::png::Painter;
 use super::report::CAVEAT;
 use super::results::{Clock, Results, Run};
 use super::table::figure;
@@ -18,7 +19,7 @@ const FILE: &str = "report.html";
 const MIXES: [(&str, f64); 5] = [("mix_0", 0.0), ("mix_1", 1.0), ("mix_4", 4.0), ("mix_16", 16.0), ("mix_64", 64.0)];
 const RATIO: &str = "changed page-table entries for each TLB miss";
 
-/// A plot, its name as a file, and its figures as an HTML table.
+/// A plot, its name as a file without extension, and its figures as an HTML table.
 struct Picture {
     file: String,
     svg: String,
@@ -59,8 +60,10 @@ pub(super) fn save(results: &Results, folder: &Path) -> anyhow::Result<()> {
         .replace("<!--MEANINGS-->", &meanings());
     let plots = folder.join("plots");
     std::fs::create_dir_all(&plots)?;
-    for picture in &pictures {
-        std::fs::write(plots.join(&picture.file), &picture.svg)?;
+    let painter = Painter::new();
+    for Picture { file, svg, .. } in &pictures {
+        std::fs::write(plots.join(format!("{file}.svg")), svg)?;
+        std::fs::write(plots.join(format!("{file}.png")), painter.png(svg)?)?;
     }
     write(&folder.join(FILE), &page)
 }
@@ -78,7 +81,7 @@ fn labels(runs: &[&Run]) -> Vec<String> {
 }
 
 fn file(machine: MachineKind, what: &str) -> String {
-    format!("{}-{what}.svg", machine_name(machine).to_lowercase())
+    format!("{}-{what}", machine_name(machine).to_lowercase())
 }
 
 /// The rows as an HTML table.
