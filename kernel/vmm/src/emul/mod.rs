@@ -132,6 +132,11 @@ impl Vm {
             {
                 advance(self.load_segment_instruction(insn, native), Reason::SegmentLoad)
             }
+            // Where it is intercepted, it is so on every privilege level.
+            Mnemonic::Cpuid => {
+                self.identify();
+                Ok((Reason::Cpuid, Next::Advance))
+            }
             _ if self.cpl() != 0 => Err(native.into()),
             _ => self.dispatch_privileged(insn, native),
         }
@@ -160,10 +165,6 @@ impl Vm {
             Mnemonic::Wrmsr => (self.write_msr(), Reason::Msr),
             Mnemonic::Rdtsc => {
                 self.read_tsc();
-                (Ok(()), Reason::Cpuid)
-            }
-            Mnemonic::Cpuid => {
-                self.identify();
                 (Ok(()), Reason::Cpuid)
             }
             Mnemonic::Invd | Mnemonic::Wbinvd => (Ok(()), Reason::CacheControl),
