@@ -37,6 +37,8 @@ pub(crate) enum Policy {
     WriteProtect,
     /// Leaf tables go out of sync until INVLPG or a CR3 load
     Unsync,
+    /// As unsync, and each fill looks at up to 16 entries around
+    Prefetch,
     /// Tables are a bare TLB, dropped at CR3 loads
     Vtlb,
 }
@@ -94,7 +96,7 @@ impl Column {
             MachineKind::Bochs => Backend::Vmx,
         };
         let mut columns = vec![column(Backend::Bare, None, None)];
-        let policies = [Policy::WriteProtect, Policy::Unsync, Policy::Vtlb];
+        let policies = [Policy::WriteProtect, Policy::Unsync, Policy::Prefetch, Policy::Vtlb];
         columns.extend(policies.map(|policy| column(Backend::Depriv, Some(Mmu::Shadow), Some(policy))));
         columns.push(column(hardware, Some(Mmu::Nested), None));
         columns.push(column(hardware, Some(Mmu::Shadow), None));
@@ -133,6 +135,7 @@ impl Column {
     pub(super) fn guest_words(self) -> Vec<String> {
         match (self.backend, self.policy, self.mmu) {
             (Backend::Bare, ..) | (Backend::Depriv, None, _) => Vec::new(),
+            (_, Some(Policy::Prefetch), _) => vec!["shadow=unsync,prefetch=16".into()],
             (_, Some(policy), _) => vec![format!("shadow={}", name(policy))],
             (_, None, mmu) => mmu.map(|mmu| format!("mmu={}", name(mmu))).into_iter().collect(),
         }
@@ -163,7 +166,7 @@ mod tests {
     #[test]
     fn the_matrix_has_what_the_emulators_can() {
         let all = labels(Wanted { machines: &[], backends: &[], policies: &[] });
-        assert_eq!(all.len(), 12);
+        assert_eq!(all.len(), 14);
         assert!(all.contains(&"svm nested on QEMU".to_owned()) && !all.contains(&"svm nested on Bochs".to_owned()));
     }
 
@@ -186,6 +189,8 @@ mod tests {
         );
         let unsync = on(Backend::Depriv, Some(Mmu::Shadow), Some(Policy::Unsync));
         assert_eq!((unsync.kernel_words(), unsync.guest_words()), (vec![], vec!["shadow=unsync".into()]));
+        let prefetch = Column { policy: Some(Policy::Prefetch), ..unsync };
+        assert_eq!(prefetch.guest_words(), ["shadow=unsync,prefetch=16"]);
         let reference = Column { policy: Some(Policy::WriteProtect), ..unsync };
         assert_eq!(reference.guest_words(), ["shadow=write-protect"], "said, whatever the default is");
     }

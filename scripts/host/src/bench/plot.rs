@@ -4,14 +4,17 @@ use plotters::coord::Shift;
 use plotters::prelude::*;
 use plotters::style::text_anchor::{HPos, Pos, VPos};
 
+/// Series that can be told apart: a bare column, four policies, two with hardware.
+const SERIES: usize = 7;
 /// Colours that differ for colour-blind readers and have contrast to white; each series has its own mark as well.
-const COLOURS: [RGBColor; 6] = [
+const COLOURS: [RGBColor; SERIES] = [
     RGBColor(0, 0, 0),
     RGBColor(0, 96, 160),
     RGBColor(190, 75, 0),
     RGBColor(0, 115, 80),
     RGBColor(150, 50, 110),
     RGBColor(95, 75, 0),
+    RGBColor(175, 30, 45),
 ];
 const FONT: &str = "sans-serif";
 const WIDTH: u32 = 980;
@@ -181,20 +184,21 @@ fn text(size: u32) -> TextStyle<'static> {
     (FONT, size).into_font().color(&RGBColor(20, 20, 20))
 }
 
-/// The mark of a series: six shapes.
+/// The mark of a series: each has a shape of its own.
 fn mark(area: &Area<'_>, series: usize, (x, y): (i32, i32)) -> anyhow::Result<()> {
     let filled = colour(series).filled();
     let line = colour(series).stroke_width(2);
     let polygon = |points: &[(i32, i32)]| {
         Polygon::new(points.iter().map(|(dx, dy)| (x + dx, y + dy)).collect::<Vec<_>>(), filled)
     };
-    let drawn = match series % 6 {
+    let drawn = match series % SERIES {
         0 => area.draw(&Rectangle::new([(x - 1, y - 7), (x + 1, y + 7)], filled)),
         1 => area.draw(&Circle::new((x, y), 5, filled)),
         2 => area.draw(&polygon(&[(0, -6), (6, 5), (-6, 5)])),
         3 => area.draw(&polygon(&[(0, -6), (6, 0), (0, 6), (-6, 0)])),
         4 => area.draw(&Circle::new((x, y), 5, line)),
-        _ => area.draw(&Rectangle::new([(x - 5, y - 5), (x + 5, y + 5)], line)),
+        5 => area.draw(&Rectangle::new([(x - 5, y - 5), (x + 5, y + 5)], line)),
+        _ => area.draw(&polygon(&[(0, 6), (6, -5), (-6, -5)])),
     };
     drawn.map_err(failed)
 }

@@ -1,7 +1,7 @@
 "use strict";
 // Draws the projection anew when a figure of the model is changed. The formula is that of model.rs.
 (() => {
-  const colours = ["#000000", "#0060a0", "#be4b00", "#007350", "#96326e", "#5f4b00"];
+  const colours = ["#000000", "#0060a0", "#be4b00", "#007350", "#96326e", "#5f4b00", "#af1e2d"];
   const box = { width: 980, height: 460, left: 100, right: 956, top: 64, bottom: 402 };
   const text = (x, y, content, extra = "") =>
     `<text x="${x}" y="${y}" font-family="sans-serif" font-size="14" fill="#141414" ${extra}>${content}</text>`;
@@ -15,15 +15,16 @@
   }
 
   function mark(series, x, y) {
-    const c = colours[series % 6];
+    const c = colours[series % colours.length];
     const polygon = (points) => `<polygon fill="${c}" points="${points.map(([a, b]) => `${x + a},${y + b}`).join(" ")}"/>`;
-    switch (series % 6) {
+    switch (series % colours.length) {
       case 0: return `<rect fill="${c}" x="${x - 1}" y="${y - 7}" width="2" height="14"/>`;
       case 1: return `<circle fill="${c}" cx="${x}" cy="${y}" r="5"/>`;
       case 2: return polygon([[0, -6], [6, 5], [-6, 5]]);
       case 3: return polygon([[0, -6], [6, 0], [0, 6], [-6, 0]]);
       case 4: return `<circle fill="none" stroke="${c}" stroke-width="2" cx="${x}" cy="${y}" r="5"/>`;
-      default: return `<rect fill="none" stroke="${c}" stroke-width="2" x="${x - 5}" y="${y - 5}" width="10" height="10"/>`;
+      case 5: return `<rect fill="none" stroke="${c}" stroke-width="2" x="${x - 5}" y="${y - 5}" width="10" height="10"/>`;
+      default: return polygon([[0, 6], [6, -5], [-6, -5]]);
     }
   }
 
@@ -54,7 +55,7 @@
       `text-anchor="middle" transform="rotate(-90 20 ${(box.top + box.bottom) / 2})"`);
     lines.forEach((line, i) => {
       const points = line.map((y, k) => [px(columns[i].x[k]), py(y)]);
-      svg += `<polyline fill="none" stroke="${colours[i % 6]}" stroke-width="2" points="${points.join(" ")}"/>`;
+      svg += `<polyline fill="none" stroke="${colours[i % colours.length]}" stroke-width="2" points="${points.join(" ")}"/>`;
       svg += points.map(([x, y]) => mark(i, x, y)).join("");
     });
     return svg + "</svg>";
