@@ -3,6 +3,7 @@
 //! The guest `bench` (and any other that prints its figures in the same form) runs in each column of a matrix: emulator, back
 //! end, policy. Counts of instructions are the same in every run and on every machine, however busy; times are ratios.
 
+mod browser;
 mod catalog;
 mod column;
 mod compare;
@@ -120,6 +121,11 @@ enum BenchCommand {
         #[arg(long, value_name = "PERCENT", default_value_t = 0.5)]
         least: f64,
     },
+    /// Look at the report in a browser (Chromium, without a window): save a picture of it, check that its script runs
+    Page {
+        /// The folder with report.html [default: target/bench]
+        folder: Option<PathBuf>,
+    },
     /// Count the instructions of the shadow MMU alone, without a machine
     Library(library::LibraryArgs),
     /// Check a small set of operations against bench/baseline.json, as CI does
@@ -144,6 +150,7 @@ pub fn run(args: &BenchArgs) -> anyhow::Result<Status> {
             Ok(Status::Ok)
         }
         Some(BenchCommand::Compare { before, after, least }) => compare::run(before, after, *least),
+        Some(BenchCommand::Page { folder }) => browser::check(&folder.clone().unwrap_or_else(built_folder)),
         Some(BenchCommand::Library(args)) => library::run(args),
         Some(BenchCommand::Guard { accept }) => guard::run(*accept),
         None => measure_all(args),
@@ -229,8 +236,12 @@ fn write_reports(results: &Results, folder: &Path) -> anyhow::Result<()> {
 
 fn write(path: &Path, text: &str) -> anyhow::Result<()> {
     std::fs::write(path, text).with_context(|| format!("cannot write {}", path.display()))?;
-    progress::note(&format!("wrote {}", path.display()));
+    write_message(path);
     Ok(())
+}
+
+fn write_message(path: &Path) {
+    progress::note(&format!("wrote {}", path.display()));
 }
 
 impl BenchArgs {

@@ -1,5 +1,8 @@
 //! The report for a browser: one file that needs nothing else, and its plots as files of their own.
 
+#[cfg(test)]
+mod accessible;
+
 use std::path::Path;
 
 use super::catalog::{CATALOG, Entry, Family};
@@ -14,7 +17,7 @@ use super::{BUILT_IN, write};
 use crate::cli::MachineKind;
 
 /// The name of the file.
-const FILE: &str = "report.html";
+pub(super) const FILE: &str = "report.html";
 /// The guest's operations in which PTE updates and TLB misses are mixed, with the number of updates.
 const MIXES: [(&str, f64); 5] = [("mix_0", 0.0), ("mix_1", 1.0), ("mix_4", 4.0), ("mix_16", 16.0), ("mix_64", 64.0)];
 const RATIO: &str = "changed page-table entries for each TLB miss";
@@ -31,6 +34,19 @@ struct Picture {
 /// # Errors
 /// If a file cannot be written, or the model cannot be read.
 pub(super) fn save(results: &Results, folder: &Path) -> anyhow::Result<()> {
+    let (page, pictures) = render(results)?;
+    let plots = folder.join("plots");
+    std::fs::create_dir_all(&plots)?;
+    let painter = Painter::new();
+    for Picture { file, svg, .. } in &pictures {
+        std::fs::write(plots.join(format!("{file}.svg")), svg)?;
+        std::fs::write(plots.join(format!("{file}.png")), painter.png(svg)?)?;
+    }
+    write(&folder.join(FILE), &page)
+}
+
+/// The page, and its plots one by one.
+fn render(results: &Results) -> anyhow::Result<(String, Vec<Picture>)> {
     let model = Model::load()?;
     let mut body = String::new();
     let mut pictures = Vec::new();
@@ -58,14 +74,7 @@ pub(super) fn save(results: &Results, folder: &Path) -> anyhow::Result<()> {
         .replace("<!--CONDITIONS-->", &conditions(results))
         .replace("<!--BODY-->", &body)
         .replace("<!--MEANINGS-->", &meanings());
-    let plots = folder.join("plots");
-    std::fs::create_dir_all(&plots)?;
-    let painter = Painter::new();
-    for Picture { file, svg, .. } in &pictures {
-        std::fs::write(plots.join(format!("{file}.svg")), svg)?;
-        std::fs::write(plots.join(format!("{file}.png")), painter.png(svg)?)?;
-    }
-    write(&folder.join(FILE), &page)
+    Ok((page, pictures))
 }
 
 fn show(body: &mut String, pictures: &mut Vec<Picture>, picture: Picture) {

@@ -52,7 +52,7 @@ impl Plot<'_> {
         self.draw(height, |area| {
             let mut chart = ChartBuilder::on(area)
                 .margin_top(TOP)
-                .margin_right(24)
+                .margin_right(48)
                 .x_label_area_size(BOTTOM)
                 .y_label_area_size(MARGIN_LEFT)
                 .build_cartesian_2d((low..high).log_scale(), 0.0..rows.len() as f64)
@@ -99,8 +99,9 @@ impl Plot<'_> {
         self.draw(460, |area| {
             let mut chart = ChartBuilder::on(area)
                 .margin_top(TOP)
-                .margin_right(24)
+                .margin_right(48)
                 .x_label_area_size(BOTTOM)
+                .margin_left(16)
                 .y_label_area_size(90)
                 .build_cartesian_2d(0.0..right, (low..high).log_scale())
                 .map_err(failed)?;
@@ -145,7 +146,7 @@ impl Plot<'_> {
         for (index, name) in self.series.iter().enumerate() {
             mark(area, self.first + index, (x, 44))?;
             area.draw(&Text::new(name.clone(), (x + 12, 35), text(17))).map_err(failed)?;
-            x += 36 + 9 * name.len() as i32;
+            x += 26 + 8 * name.len() as i32;
         }
         Ok(())
     }
