@@ -45,7 +45,7 @@ impl Vm {
     pub(crate) fn deliver_fast(&mut self, event: &Event) -> Option<()> {
         let from = self.cpl();
         let offset = u32::from(event.vector) << 3;
-        if offset | 7 > self.vcpu.idtr.limit.into() {
+        if offset | 7 > self.vcpu.idtr.limit.into() || self.in_v86() {
             return None;
         }
         let gate = self.read_live(self.vcpu.idtr.base.wrapping_add(offset))? as u64;
