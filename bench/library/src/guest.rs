@@ -94,20 +94,14 @@ impl<M: Measure> Guest<M> {
 
     /// Makes an access, and returns what the library said if the CPU could not.
     pub fn touch(&mut self, gva: u64, kind: AccessKind) -> Option<Outcome> {
-        if self.allows(gva, kind) {
+        let access = Access { kind, privilege: Privilege::Supervisor };
+        if self.mmu.shadow_access(Gva::new(gva), access).is_some() {
             return None;
         }
-        let access = Access { kind, privilege: Privilege::Supervisor };
         let (mmu, fault) = (&mut self.mmu, black_box(Fault { gva: Gva::new(gva), access }));
         let (outcome, plan) = self.measure.call(|| mmu.on_fault(fault));
         let _ = black_box(plan);
         Some(outcome)
-    }
-
-    /// Does the shadow allow an access?
-    fn allows(&self, gva: u64, kind: AccessKind) -> bool {
-        let walk = self.mmu.shadow_walk(Gva::new(gva));
-        walk.hpa.is_some() && walk.last().is_some_and(|step| kind != AccessKind::Write || step.spte.writable())
     }
 
     /// How often the library has touched guest memory and shadow tables, the CPU of this guest included.

@@ -82,6 +82,9 @@ pub fn policy(name: &str) -> Option<Policy> {
 /// Names of the policies.
 pub const POLICIES: [&str; 3] = ["write-protect", "unsync", "vtlb"];
 
+/// Operations of a run whose time is taken: as many as every workload can do.
+pub const TIMED: u64 = 1000;
+
 /// Pages of a table.
 const PAGES: u64 = 1024;
 /// Frames of data begin here.

@@ -1,4 +1,4 @@
-//! `gnomon bench library`: instructions of the shadow MMU alone (`bench/library`), counted by callgrind.
+//! `gnomon bench library`: instructions of the shadow MMU alone (`bench/library`), counted by callgrind, and its times by criterion.
 
 use std::fmt::Write as _;
 use std::path::Path;
@@ -6,7 +6,7 @@ use std::process::{Command, Stdio};
 
 use anyhow::Context as _;
 use clap::Args;
-use gnomon_bench_library::workload::{POLICIES, WORKLOADS, Workload};
+use gnomon_bench_library::workload::{POLICIES, TIMED, WORKLOADS, Workload};
 use serde::{Deserialize, Serialize};
 
 use super::plot::Plot;
@@ -29,6 +29,9 @@ pub(super) struct LibraryArgs {
     /// Write library.json, its plots and RESULTS.md into the repository's bench/ as well
     #[arg(long)]
     update: bool,
+    /// Measure times as well, by criterion: about four minutes more
+    #[arg(long)]
+    times: bool,
 }
 
 /// All that was measured.
@@ -48,6 +51,9 @@ struct Figure {
     size: u64,
     operations: u64,
     instructions: f64,
+    /// Median time of an operation, in nanoseconds.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    time: Option<f64>,
 }
 
 /// Measures, prints the table, and fails if a cost grows with what exists.
@@ -61,6 +67,9 @@ pub(super) fn run(args: &LibraryArgs) -> anyhow::Result<Status> {
                 figures.push(count(&program, workload.name, policy, size)?);
             }
         }
+    }
+    if args.times {
+        time(&mut figures)?;
     }
     let tools = provenance::tools();
     let valgrind = version("valgrind")?;
@@ -113,11 +122,39 @@ fn count(program: &Path, workload: &str, policy: &str, size: u64) -> anyhow::Res
         return Err(Failed::tool(format!("callgrind has counted nothing of {workload}:\n{said}")));
     };
     let instructions = (counted as f64 / operations as f64 * 10.0).round() / 10.0;
-    Ok(Figure { workload: workload.into(), policy: policy.into(), size, operations, instructions })
+    Ok(Figure { workload: workload.into(), policy: policy.into(), size, operations, instructions, time: None })
+}
+
+/// Runs criterion, and reads the medians that it leaves.
+fn time(figures: &mut [Figure]) -> anyhow::Result<()> {
+    progress::note("criterion: times of all workloads");
+    let folder = workspace::host_target().join("criterion");
+    let mut command = workspace::cargo();
+    command.args("bench --quiet --locked -p gnomon-bench-library --bench times -- --quiet --noplot".split(' '));
+    let status = command.env("CRITERION_HOME", &folder).stdin(Stdio::null()).stdout(Stdio::null()).status();
+    if !status.context("cannot run cargo")?.success() {
+        return Err(Failed::tool("the times of the library cannot be measured"));
+    }
+    for figure in figures {
+        let place = [&figure.workload, &figure.policy, &figure.size.to_string(), "new", "estimates.json"];
+        let file = place.iter().fold(folder.clone(), |path, part| path.join(part));
+        let text = std::fs::read_to_string(&file).with_context(|| format!("no estimates in {}", file.display()))?;
+        let estimates: serde_json::Value = serde_json::from_str(&text)?;
+        let median = estimates["median"]["point_estimate"].as_f64();
+        figure.time = median.map(|whole| (whole / TIMED as f64 * 10.0).round() / 10.0);
+    }
+    Ok(())
 }
 
 fn plot_file(workload: &Workload) -> String {
     format!("library-{}.svg", workload.name)
+}
+
+impl Figure {
+    fn cell(&self) -> String {
+        let instructions = figure(self.instructions.round());
+        self.time.map_or_else(|| instructions.clone(), |time| format!("{instructions}; {} ns", figure(time.round())))
+    }
 }
 
 impl Measured {
@@ -134,6 +171,12 @@ impl Measured {
             Commit `{}`{changed}, {}.\n",
             self.valgrind, self.source.commit, self.rustc
         );
+        if self.figures.iter().any(|figure| figure.time.is_some()) {
+            text.push_str(
+                "After the semicolon the median time in nanoseconds, by criterion on the machine of that day: it tells what is slow, but\n\
+                not to the percent.\n",
+            );
+        }
         let _ = write!(text, "\n| operation | {} |\n|---|{}\n", POLICIES.join(" | "), "---:|".repeat(POLICIES.len()));
         for workload in WORKLOADS {
             for &size in workload.sizes {
@@ -144,7 +187,7 @@ impl Measured {
                 };
                 let cells = POLICIES.map(|policy| {
                     let found = self.of(&workload, policy).find(|figure| figure.size == size);
-                    found.map_or_else(|| "–".into(), |found| figure(found.instructions.round()))
+                    found.map_or_else(|| "–".into(), Figure::cell)
                 });
                 let _ = writeln!(text, "| {}{place} | {} |", workload.describe, cells.join(" | "));
             }
