@@ -190,7 +190,27 @@
 //!    answer is [`Outcome::NonCanonical`] or [`TranslateError::NonCanonical`]. In the 32-bit modes an address above 4 GiB is
 //!    [`VmStop::AddressTooWide`].
 //!
+//! # What the guest sees
+//! What the SDM (volume 3A, chapter 4) says of a CPU without PCID, exactly:
+//! - *Faults.* Entries are judged from the top down, and the first that is not present or has a reserved bit set decides; rights are
+//!   judged last, those of all levels together. The error code has every bit that a CPU sets: [`PfErr`].
+//! - *Reserved bits* are those of a CPU with [`Config::maxphyaddr`] and [`Config::gib_pages`]. The address of a 4 MiB page has at most
+//!   40 bits.
+//! - *A and D.* A walk for an access that the guest's tables allow sets A in every entry that it used and, for a write, D in the last,
+//!   by compare-exchange. That is so whatever the [`Outcome`], `Inject` excepted: a walk that ends in a fault sets none.
+//!   [`translate`](ShadowMmu::translate) sets them, [`probe`](ShadowMmu::probe) does not. Nothing else ever does.
+//! - *PDPTEs* of PAE paging are read by the loads that the SDM names (4.4.1) and kept until the next of them. If one is not valid, the
+//!   load is refused ([`ControlFault::GeneralProtection`]), and nothing has changed.
+//! - *What may be old.* After a write of an entry, the guest may see what the entry said since it last flushed that address, until it
+//!   flushes again. Where from depends on the [`SyncPolicy`]: under `WriteProtect` from the real TLB only, as the shadow has followed
+//!   when [`on_write`](ShadowMmu::on_write) returns; under `Unsync` and `VirtualTlb` also from the shadow. INVLPG ends it for the
+//!   page (4 KiB or large) that is mapped there, a load of CR3, even of the same value, and every other load that empties a TLB ends
+//!   it for all pages, global ones included. What is old is never more than was allowed, A and D considered, at some time in between.
+//!
+//! [`shadow_access`](ShadowMmu::shadow_access) says what the real CPU would do with an access, for tests without such a CPU.
+//!
 //! # What cannot be shadowed
+//! - Tables outside memory, and in ROM if A or D is to be set in them: [`VmStop::TableOutsideMemory`].
 //! - Addresses in the [`WINDOW`]. A guest may leave them unmapped: then it gets its own page faults there. The first access that its
 //!   tables allow is [`VmStop::InWindow`].
 //! - 5-level addresses that 48 bits do not hold: [`VmStop::BeyondHost`], likewise. The real CPU has 4 levels and raises #GP for

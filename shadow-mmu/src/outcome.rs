@@ -22,7 +22,7 @@ pub enum Outcome {
     /// A true fault: deliver it to the guest.
     Inject(GuestFault),
     /// The guest may write there, but the frame is tracked: emulate the instruction, then report the write by
-    /// [`ShadowMmu::on_write`](crate::ShadowMmu::on_write) if the frame [is a page table](WriteKind::page_table).
+    /// [`ShadowMmu::on_write`](crate::ShadowMmu::on_write).
     ///
     /// Also a supervisor's write to a read-only user page in ring 1 while CR0.WP = 0 and CR4.SMAP = 1, which no shadow entry can
     /// allow without more.

@@ -2,7 +2,7 @@
 
 use core::fmt;
 
-use crate::access::Privilege;
+use crate::access::{Access, AccessKind, Privilege};
 use crate::addr::{Gpa, Gva, Hpa, Level};
 use crate::controls::PagingMode;
 use crate::event::Observer;
@@ -171,5 +171,27 @@ impl<G: GuestMem, T: TableMem, O: Observer> ShadowMmu<G, T, O> {
             }
         }
         walk
+    }
+
+    /// Where the real CPU goes with an access of the guest through the shadow as it is now, without a TLB; `None` if it faults. The
+    /// CPU is set up as [the caller owes](crate#what-the-caller-owes). Reads only: for tests and reports.
+    #[must_use]
+    pub fn shadow_access(&self, gva: Gva, access: Access) -> Option<Hpa> {
+        let walk = self.shadow_walk_for(gva, access.privilege);
+        let (hpa, leaf) = (walk.hpa?, walk.last()?.spte);
+        let ring3 = access.is_user() || self.ctx.mode.is_long();
+        let reached = match access.kind {
+            _ if ring3 => leaf.user(),
+            AccessKind::Fetch => !(self.ctx.smep && leaf.user()),
+            AccessKind::Read | AccessKind::Write => {
+                !(self.ctx.smap && leaf.user()) || access.privilege == Privilege::SupervisorAc
+            }
+        };
+        let granted = match access.kind {
+            AccessKind::Read => true,
+            AccessKind::Write => leaf.writable(),
+            AccessKind::Fetch => leaf.executable(),
+        };
+        (reached && granted).then_some(hpa)
     }
 }

@@ -72,7 +72,12 @@ impl Machine {
 
     /// Where the real CPU goes with an access, which must be right; `None` if it faults.
     fn cpu_target(&mut self, gva: u64, what: What, who: Who) -> Option<u64> {
-        let pfn = self.try_cpu(gva, what, who)?;
+        let found = self.try_cpu(gva, what, who);
+        if !self.setup.caching {
+            let said = self.mmu.shadow_access(Gva::new(gva), access_of(what, who));
+            assert_eq!(said.map(|hpa| hpa.pfn()), found, "{what:?} by {who:?} of {gva:#x}");
+        }
+        let pfn = found?;
         let frame = self.mmu.mem().gfn_at(pfn).expect("a mapping of a host frame that was taken away");
         let target = frame << 12 | gva & (PAGE - 1);
         let walk = self.regs.access(&self.twin, gva, what, who, false);
