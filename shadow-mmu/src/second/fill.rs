@@ -26,16 +26,26 @@ impl<F: SecondFormat, T: TableMem> SecondLevel<F, T> {
             self.zap(gfn)?;
         }
         let place = (self.path(gfn, Level::L1)?, arena::slot(gfn, Level::L1));
-        let leaf = self.new_leaf(pfn, writable, access);
-        let spte = F::leaf(leaf, Level::L1);
+        let mut leaf = self.new_leaf(pfn, writable, access);
         let old = self.entry(place)?;
+        let before = match F::decode(old, Level::L1) {
+            SecondPte::Leaf(before) => Some(before),
+            SecondPte::Absent | SecondPte::Table(_) | SecondPte::Malformed => None,
+        };
+        if let Some(before) = before.filter(|before| before.pfn == pfn) {
+            // I10: the TLB keeps the right, and sets no mark twice.
+            leaf.writable |= before.writable && writable;
+            leaf.accessed |= before.accessed;
+            leaf.dirty |= before.dirty && leaf.writable;
+        }
+        let spte = F::leaf(leaf, Level::L1);
         if old == spte {
             self.counters.spurious = self.counters.spurious.wrapping_add(1);
             return Ok(());
         }
-        if let SecondPte::Leaf(before) = F::decode(old, Level::L1) {
+        if let Some(before) = before {
             self.remember_use(gfn, before);
-            if before.pfn != pfn || (before.writable && !writable) {
+            if before.pfn != pfn || (before.writable && !leaf.writable) {
                 // I10: the TLB may hold what is lost.
                 self.flush_all();
             }

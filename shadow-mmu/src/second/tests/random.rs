@@ -139,3 +139,19 @@ proptest! {
         run(&mut Machine::<Npt>::new(frames, |c| (c.huge, c.usage) = (huge, usage)), &events);
     }
 }
+
+/// A frame is mapped once more while the TLB holds what an access made of it.
+#[test]
+fn what_is_mapped_again_keeps_what_the_tlb_has() {
+    let write = Event::Access(2, AccessKind::Write);
+    let stories = [
+        [write, Event::Map(2), Event::Watch(2), write, write],
+        [write, Event::Map(2), Event::Harvest(2), write, Event::Harvest(2)],
+    ];
+    for (story, usage) in stories.iter().flat_map(|story| {
+        [UsageTracking::Off, UsageTracking::ByViolation, UsageTracking::ByBits].map(|usage| (story, usage))
+    }) {
+        run(&mut Machine::<Ept>::new(6, |c| c.usage = usage), story);
+        run(&mut Machine::<Npt>::new(6, |c| c.usage = usage), story);
+    }
+}
