@@ -58,6 +58,7 @@ struct Figure {
 
 /// Measures, prints the table, and fails if a cost grows with what exists.
 pub(super) fn run(args: &LibraryArgs) -> anyhow::Result<Status> {
+    let source = provenance::source();
     let program = build()?;
     let mut figures = Vec::new();
     for workload in WORKLOADS {
@@ -73,7 +74,7 @@ pub(super) fn run(args: &LibraryArgs) -> anyhow::Result<Status> {
     }
     let tools = provenance::tools();
     let valgrind = version("valgrind")?;
-    let measured = Measured { source: provenance::source(), rustc: tools.rustc, valgrind, figures };
+    let measured = Measured { source, rustc: tools.rustc, valgrind, figures };
     print!("{}", measured.section());
     for folder in std::iter::once(built_folder()).chain(args.update.then(own_folder)) {
         std::fs::create_dir_all(&folder).with_context(|| format!("cannot make {}", folder.display()))?;
