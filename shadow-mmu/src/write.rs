@@ -19,8 +19,8 @@ use crate::table::Stored;
 use crate::walk::frame_in_leaf;
 
 impl<G: GuestMem, T: TableMem, O: Observer> ShadowMmu<G, T, O> {
-    /// Guest memory at `gpa`, `len` bytes within one frame, was changed by emulation or by a device. Must be called for tracked
-    /// tables; for other frames it only notes that they were written, for [`frame_use`](Self::frame_use) and the dirty log.
+    /// Guest memory at `gpa`, `len` bytes of one frame or of consecutive ones, was changed by emulation or by a device. Must be called
+    /// for tracked tables; for other frames it only notes that they were written, for [`frame_use`](Self::frame_use) and the dirty log.
     ///
     /// Rights that the write takes away may stay in the TLB until the guest's own INVLPG or CR3 load, as on the CPU, so the plan
     /// is nearly always empty.
@@ -32,6 +32,10 @@ impl<G: GuestMem, T: TableMem, O: Observer> ShadowMmu<G, T, O> {
     /// As [`on_write`](Self::on_write); `before` is what an entry-sized write replaced, for the trace only.
     #[inline]
     pub fn on_write_from(&mut self, gpa: Gpa, len: usize, before: Option<u64>) -> FlushPlan {
+        let room = PAGE_SIZE.wrapping_sub(gpa.offset()) as usize;
+        if len > room {
+            return self.on_long_write(gpa, (room, len), before);
+        }
         let gfn = gpa.gfn();
         self.frames.note(gfn, Uses::WRITE);
         if self.frames.find(gfn).is_some_and(Frame::followed)
@@ -41,6 +45,20 @@ impl<G: GuestMem, T: TableMem, O: Observer> ShadowMmu<G, T, O> {
             self.remember(trouble);
         }
         self.take_plan()
+    }
+
+    /// A write across a frame border: each frame by itself.
+    #[cold]
+    fn on_long_write(&mut self, mut gpa: Gpa, (mut room, mut len): (usize, usize), before: Option<u64>) -> FlushPlan {
+        let mut plan = FlushPlan::NONE;
+        while len != 0 {
+            let part = len.min(room);
+            plan = plan.join(self.on_write_from(gpa, part, before));
+            gpa = gpa.add(part as u64);
+            len = len.saturating_sub(part);
+            room = PAGE_SIZE as usize;
+        }
+        plan
     }
 
     pub(crate) fn follow_write(&mut self, gpa: Gpa, len: usize, before: Option<u64>) -> Result<(), Trouble> {

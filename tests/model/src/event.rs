@@ -224,7 +224,8 @@ pub fn decode(bytes: &[u8], mode: Mode) -> Event {
         _ => {
             let (at, low) = (frame(&mut bytes) << 12, entry(&mut bytes));
             let index = bytes.pick(&NARROW);
-            Event::Device(at + index * 4, low.to_le_bytes().to_vec())
+            let bytes = [low, high(&mut bytes), low, 0].map(u32::to_le_bytes).concat();
+            Event::Device(at + index * 4, bytes[..if low & 8 != 0 { 16 } else { 4 }].to_vec())
         }
     }
 }

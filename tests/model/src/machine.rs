@@ -300,7 +300,8 @@ impl Machine {
     fn store(&mut self, at: u64, bytes: &[u8]) {
         self.mmu.mem().ram.write(at, bytes);
         self.twin.write(at, bytes);
-        self.note(at >> 12, true);
+        let last = at + bytes.len().max(1) as u64 - 1;
+        (at >> 12..=last >> 12).for_each(|frame| self.note(frame, true));
     }
 
     /// The entry of this size at an address.

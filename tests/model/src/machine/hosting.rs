@@ -51,10 +51,11 @@ impl Machine {
         found
     }
 
-    /// A device writes to memory.
+    /// A device writes to memory, across frame borders, too.
     pub fn device(&mut self, at: u64, bytes: &[u8]) {
-        if at >> 12 <= ROM {
-            self.mmu.mem().page_in(at >> 12);
+        let last = (at + bytes.len().max(1) as u64 - 1) >> 12;
+        if last <= ROM {
+            (at >> 12..=last).for_each(|frame| self.mmu.mem().page_in(frame));
             self.store(at, bytes);
             let plan = self.mmu.on_write(Gpa::new(at), bytes.len());
             self.execute(plan);
