@@ -185,7 +185,7 @@
 //!    [`on_write`](ShadowMmu::on_write) after the bytes are there, for each frame touched. For frames that are not tracked the call does
 //!    nothing. A and D bits that this library sets need no call.
 //! 8. *Memory.* [`GuestMem::kind`] does not change its answer for a frame that may be mapped; [`ShadowMmu::take_frame`] says how it
-//!    can.
+//!    can. No frame of the host stands behind two guest frames: what is written through the one would be unseen in the other.
 //! 9. *Addresses.* An address that is not canonical raises #GP or #SS on a CPU and no page fault. Where an emulator asks anyway, the
 //!    answer is [`Outcome::NonCanonical`] or [`TranslateError::NonCanonical`]. In the 32-bit modes an address above 4 GiB is
 //!    [`VmStop::AddressTooWide`].
