@@ -7,7 +7,7 @@ use gnomon_hw::{Exit, idle, phys, time};
 
 use crate::build::build;
 use crate::config::{KernelConfig, parse_guests, parse_kernel};
-use crate::console::Console;
+use crate::console::{self, Console};
 use crate::dev::earlier;
 use crate::disk_save;
 use crate::report;
@@ -80,6 +80,7 @@ fn make_guests(boot: &BootInfo, config: &KernelConfig) -> Result<Vec<Guest>, End
     let lines = boot.modules.iter().map(|module| module.command_line);
     let descriptions = parse_guests(lines).map_err(|error| refuse(&error))?;
     let many = descriptions.len() > 1;
+    let shared = console::Shared::default();
     let mut guests = Vec::with_capacity(descriptions.len());
     for (index, description) in descriptions.iter().enumerate() {
         let bytes = |index: usize| boot.modules.get(index).map_or(&[][..], phys::module_bytes);
@@ -95,7 +96,7 @@ fn make_guests(boot: &BootInfo, config: &KernelConfig) -> Result<Vec<Guest>, End
         );
         guests.push(Guest {
             vm,
-            console: Console::new(many.then_some(description.name.as_str())),
+            console: Console::new(many.then_some((index, description.name.as_str())), &shared),
             screen: ScreenView::new(description.console),
             saved_disks: description.saved_disks().collect(),
             ended: None,
@@ -159,7 +160,8 @@ impl Guest {
 
     /// When this guest's devices want attention, in TSC ticks.
     fn deadline(&self) -> Option<u64> {
-        earlier(self.vm.bus.next_deadline(), self.screen.deadline(&self.vm)).map(|when| self.vm.clock.tsc_at(when))
+        let devices = earlier(self.vm.bus.next_deadline(), self.screen.deadline(&self.vm));
+        earlier(devices, self.console.deadline()).map(|when| self.vm.clock.tsc_at(when))
     }
 
     /// Moves bytes and time between the devices and the host.
@@ -172,7 +174,7 @@ impl Guest {
         }
         let now = self.vm.now();
         self.vm.bus.advance(now);
-        self.console.print(self.vm.bus.console_output());
+        self.console.print(self.vm.bus.console_output(), now);
         self.screen.poll(&self.vm, now, &mut self.console);
     }
 
@@ -222,8 +224,9 @@ impl Guest {
 
     fn end(&mut self, reason: StopReason) {
         self.serve_devices();
-        self.screen.end(&self.vm, &mut self.console);
-        self.console.flush();
+        let now = self.vm.now();
+        self.screen.end(&self.vm, now, &mut self.console);
+        self.console.finish();
         self.vm.refresh();
         report::stopped(&mut self.vm, reason);
         disk_save::send(&self.vm, &self.saved_disks);

@@ -34,17 +34,17 @@ impl ScreenView {
     pub(crate) fn poll(&mut self, vm: &Vm, now: Nanos, console: &mut Console) {
         if now >= self.next && self.is_shown(vm) {
             self.next = now.plus(PERIOD);
-            self.show(vm, console);
+            self.show(vm, now, console);
         }
     }
 
     /// Shows the last state.
-    pub(crate) fn end(&mut self, vm: &Vm, console: &mut Console) {
+    pub(crate) fn end(&mut self, vm: &Vm, now: Nanos, console: &mut Console) {
         if self.is_shown(vm) {
-            self.show(vm, console);
+            self.show(vm, now, console);
             let mut end = String::new();
             self.screen.close(&mut end);
-            console.print(end.bytes());
+            console.print(end.bytes(), now);
         }
     }
 
@@ -56,7 +56,7 @@ impl ScreenView {
         }
     }
 
-    fn show(&mut self, vm: &Vm, console: &mut Console) {
+    fn show(&mut self, vm: &Vm, now: Nanos, console: &mut Console) {
         let (first, cursor) = vm.bus.screen_place();
         let mut memory = vec![0; SCREEN_BYTES];
         let start = TEXT + u64::from(first) * 2;
@@ -68,6 +68,6 @@ impl ScreenView {
             ConsoleKind::Screen => self.screen.terminal(&memory, usize::from(cursor.wrapping_sub(first))),
             _ => self.screen.lines(&memory),
         };
-        console.print(text.bytes());
+        console.print(text.bytes(), now);
     }
 }

@@ -40,6 +40,7 @@ pub(crate) fn trials() -> Vec<Trial> {
         trial("foreign::gnomon::qemu::gnumach", || reaches(Host::Qemu, "gnumach", false, &MACH)),
         trial("foreign::gnomon::qemu::grub-invaders", || reaches(Host::Qemu, "grub-invaders", false, &INVADERS)),
         trial("foreign::gnomon::qemu::grub", grub),
+        trial("foreign::gnomon::qemu::linux-and-mach", linux_and_mach),
     ]
 }
 
@@ -98,4 +99,20 @@ fn archive(files: &[(&str, &[u8])]) -> anyhow::Result<Vec<u8>> {
     newc::trailer(&mut archive)?;
     archive.resize(archive.len().next_multiple_of(512), 0);
     Ok(archive)
+}
+
+/// Two systems at once on one machine, each with its own lines on the console; the first one has the keyboard.
+fn linux_and_mach() -> anyhow::Result<()> {
+    let named = |name: &str| catalog::find(name).map(|found| Guest::of(name, found));
+    let guests = [named("debian-686")?, named("gnumach")?];
+    let payload = Payload::gnomon(machine::kernel()?, "log=info".into(), &guests);
+    let memory = gnomon_host::run::host_memory(&guests);
+    let machine = Machine { icount: false, timeout: Some(LIMIT), ..Host::Qemu.machine(memory) };
+    let script: [(&str, &[u8]); 2] = [("debian-686| debian# ", b"uname -a\n"), ("debian# ", b"poweroff\n")];
+    let report = machine::converse(&machine, &payload, false, &script)?;
+    let output = String::from_utf8_lossy(&report.output);
+    for text in ["debian-686| Linux debian 6.", "reboot: Power down", "gnumach| GNU Mach 1.8", MACH[4]] {
+        ensure!(output.contains(text), "expected `{text}`\n{}", report.tail());
+    }
+    Ok(())
 }
