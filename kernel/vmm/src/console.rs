@@ -44,12 +44,18 @@ impl Console {
     }
 
     /// Prints what the guest wrote by now.
+    #[inline]
     pub(crate) fn print(&mut self, bytes: impl Iterator<Item = u8>, now: Nanos) {
+        if self.named.is_none() {
+            bytes.for_each(console::write_byte);
+        } else {
+            self.print_lines(bytes, now);
+        }
+    }
+
+    #[inline(never)]
+    fn print_lines(&mut self, bytes: impl Iterator<Item = u8>, now: Nanos) {
         for byte in bytes {
-            if self.named.is_none() {
-                console::write_byte(byte);
-                continue;
-            }
             self.line.push(byte);
             self.due = Some(now.plus(PATIENCE));
             if byte == b'\n' || self.line.len() >= LONGEST_LINE {
@@ -62,6 +68,7 @@ impl Console {
     }
 
     /// When [`Console::print`] has something to do though the guest prints nothing.
+    #[inline]
     #[must_use]
     pub(crate) fn deadline(&self) -> Option<Nanos> {
         self.due
