@@ -181,8 +181,9 @@ pub struct RunArgs {
     /// Name of the guest [default: the image's name]
     #[arg(long)]
     pub name: Option<String>,
-    /// How the guest's page tables are shadowed: `write-protect` (the default), `unsync`, `unsync:N` or `vtlb`, and switches with
-    /// commas between: eager=on|off, reuse=on|off, patience=N, prefetch=N, roots=N|all, flood=N, teardown=N, global=on|off, absent=on|off (docs/architecture.md)
+    /// How the guest's page tables are shadowed: `write-protect`, `unsync`, `unsync:N` or `vtlb`, and switches with commas between:
+    /// eager=on|off, reuse=on|off, patience=N, prefetch=N, roots=N|all, flood=N, teardown=N, global=on|off, absent=on|off
+    /// (docs/architecture.md) [default: unsync,prefetch=16,flood=3]
     #[arg(long, value_name = "POLICY[,SWITCH=VALUE]...")]
     pub policy: Option<String>,
     /// An initial RAM disk; several are joined. Replaces the one that a ready guest brings

@@ -10,8 +10,8 @@ use crate::guests::variants;
 use crate::machine::{self, Host, Report};
 use crate::trial;
 
-/// What is not the default.
-const POLICIES: [&str; 2] = ["unsync", "vtlb"];
+/// What is not the default, which all other tests run on.
+const POLICIES: [&str; 3] = ["write-protect", "unsync", "vtlb"];
 
 /// Switches that are not the default, each at least once, and the counters that say that they did something in the guest named.
 const SWITCHES: [(&str, &str, &[&str]); 8] = [

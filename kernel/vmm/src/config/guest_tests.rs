@@ -89,6 +89,7 @@ fn refusals_name_the_module_and_what_was_expected() {
     assert_eq!(refusal(&["", "cpus=2"]), format!("module 2: unknown word `cpus=2`: {words}"));
     assert_eq!(refusal(&["name=a root"]), format!("module 1: unknown word `root`: {words}"));
     assert_eq!(refusal(&["name=a name=b"]), "module 1: name= is given twice: expected it once");
+    assert_eq!(one("").shadow, Policy::RECOMMENDED);
     assert_eq!(one("shadow=unsync,reuse=off").shadow, "unsync,reuse=off".parse().unwrap());
     let policies = alloc::format!("module 1: shadow=best cannot be used: expected {}", Policy::WORDS);
     assert_eq!(refusal(&["shadow=best"]), policies);

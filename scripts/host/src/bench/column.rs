@@ -33,7 +33,7 @@ pub(crate) enum Mmu {
 #[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case")]
 pub(crate) enum Policy {
-    /// Every write to a page table traps (the default)
+    /// Every write to a page table traps (the reference)
     WriteProtect,
     /// Leaf tables go out of sync until INVLPG or a CR3 load
     Unsync,
@@ -137,6 +137,7 @@ impl Column {
             (Backend::Bare, ..) | (Backend::Depriv, None, _) => Vec::new(),
             (_, Some(Policy::Prefetch), _) => vec!["shadow=unsync,prefetch=16".into()],
             (_, Some(policy), _) => vec![format!("shadow={}", name(policy))],
+            (_, None, Some(Mmu::Shadow)) => vec!["mmu=shadow".into(), "shadow=write-protect".into()],
             (_, None, mmu) => mmu.map(|mmu| format!("mmu={}", name(mmu))).into_iter().collect(),
         }
     }

@@ -35,7 +35,9 @@ const GUEST: &str = "demo";
 /// # Errors
 /// If something cannot be built or run, or the trace does not hold the story.
 pub fn run(args: &DemoArgs) -> anyhow::Result<Status> {
-    let guest = Guest::of(GUEST, catalog::find(GUEST)?);
+    let mut guest = Guest::of(GUEST, catalog::find(GUEST)?);
+    // The story is that of a write to a page table that traps.
+    guest.words.push("shadow=write-protect".into());
     let payload =
         Payload::gnomon(build::kernel()?, run::kernel_command_line("info", true, &[]), std::slice::from_ref(&guest));
     let machine = machine(args, &guest)?;
