@@ -193,11 +193,13 @@ impl Bus {
             self.lapic.advance(self.now); // ticks up to now belong to the request that waits
             if let Some(vector) = self.lapic.acknowledge() {
                 self.take_over_apic();
+                self.repeat_tick();
                 return vector;
             }
         }
         let vector = self.pic.acknowledge();
         self.find_due();
+        self.repeat_tick();
         vector
     }
 }
