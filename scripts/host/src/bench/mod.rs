@@ -10,6 +10,7 @@ mod compare;
 mod csv;
 mod guard;
 mod library;
+mod linux;
 mod measure;
 mod model;
 mod page;
@@ -128,6 +129,8 @@ enum BenchCommand {
     },
     /// Count the instructions of the shadow MMU alone, without a machine
     Library(library::LibraryArgs),
+    /// Boot Debian's kernels to a shell and start 500 processes there, bare and under each policy
+    Linux(linux::LinuxArgs),
     /// Check a small set of operations against bench/baseline.json, as CI does
     Guard {
         /// Take what is measured as the new baseline
@@ -152,6 +155,7 @@ pub fn run(args: &BenchArgs) -> anyhow::Result<Status> {
         Some(BenchCommand::Compare { before, after, least }) => compare::run(before, after, *least),
         Some(BenchCommand::Page { folder }) => browser::check(&folder.clone().unwrap_or_else(built_folder)),
         Some(BenchCommand::Library(args)) => library::run(args),
+        Some(BenchCommand::Linux(args)) => linux::run(args),
         Some(BenchCommand::Guard { accept }) => guard::run(*accept),
         None => measure_all(args),
     }
@@ -231,7 +235,10 @@ fn print(results: &Results, format: Format) -> anyhow::Result<()> {
 
 fn write_reports(results: &Results, folder: &Path) -> anyhow::Result<()> {
     write(&folder.join(csv::FILE), &csv::text(results))?;
-    write(&folder.join(report::FILE), &(report::markdown(results) + &library::section(folder)))
+    write(
+        &folder.join(report::FILE),
+        &(report::markdown(results) + &library::section(folder) + &linux::section(folder)),
+    )
 }
 
 fn write(path: &Path, text: &str) -> anyhow::Result<()> {

@@ -77,6 +77,17 @@ pub(super) fn keep(path: &Path, archive: &[u8]) -> anyhow::Result<PathBuf> {
     Ok(path.to_owned())
 }
 
+/// An archive of one text file. As a second initial RAM disk it replaces the file of that name.
+///
+/// # Errors
+/// If there is no memory for it.
+pub fn archive_of(name: &str, content: &[u8]) -> io::Result<Vec<u8>> {
+    let mut archive = Vec::new();
+    add(&mut archive, name, TEXT, content)?;
+    newc::trailer(&mut archive)?;
+    Ok(archive)
+}
+
 /// Not compressed: the guest need not unpack it, and the host has it in its cache anyway.
 fn write(archive: &mut Vec<u8>, busybox: &[u8]) -> io::Result<()> {
     for name in FOLDERS {

@@ -6,6 +6,8 @@ mod grub;
 mod initramfs;
 mod ready;
 
+pub use initramfs::archive_of;
+
 use std::io::{self, Write as _};
 use std::path::Path;
 
