@@ -19,6 +19,8 @@ const GUESTS: [&str; 2] = ["debian-686", "debian-686-pae"];
 const PROMPT: &str = "debian# ";
 /// A boot and all commands; a busy machine takes its time.
 const LIMIT: Duration = Duration::from_secs(400);
+/// The same on Bochs, where it takes some minutes of CPU time.
+const LIMIT_ON_BOCHS: Duration = Duration::from_secs(3600);
 
 /// Commands, and what must be among the lines that each prints. A command's own echo does not count.
 const COMMANDS: [(&str, &[&str]); 10] = [
@@ -44,17 +46,20 @@ pub(crate) fn trials() -> Vec<Trial> {
     let pairs = GUESTS.into_iter().flat_map(|name| [(name, true), (name, false)]);
     let test = |(name, bare)| {
         let under = if bare { "bare" } else { "gnomon" };
-        trial(format!("linux::{under}::qemu::{name}"), move || commands(name, bare))
+        trial(format!("linux::{under}::qemu::{name}"), move || commands(Host::Qemu, name, bare))
     };
     let mut trials: Vec<Trial> = pairs.map(test).collect();
+    // One is enough there: it takes minutes.
+    let [name, _] = GUESTS;
+    trials.push(trial(format!("linux::gnomon::bochs::{name}"), move || commands(Host::Bochs, name, false)));
     trials.push(trial("linux::gnomon::qemu::disk", disk));
     trials
 }
 
-fn commands(name: &str, bare: bool) -> anyhow::Result<()> {
+fn commands(host: Host, name: &str, bare: bool) -> anyhow::Result<()> {
     let guest = Guest::of(name, catalog::find(name)?);
     let lines: Vec<(&str, &[&str])> = COMMANDS.to_vec();
-    boot(&guest, bare, &lines)
+    boot(host, &guest, bare, &lines)
 }
 
 /// The kernel finds the disk by PCI, its drivers come with it, and what is written reads back from the disk itself.
@@ -71,11 +76,11 @@ fn disk() -> anyhow::Result<()> {
         ("echo 3 > /proc/sys/vm/drop_caches; dd if=/dev/sda skip=6 count=1", &["this was written"]),
         ("grep -c 'this is line' /dev/sda", &[&fewer]),
     ];
-    boot(&guest, false, &lines)
+    boot(Host::Qemu, &guest, false, &lines)
 }
 
 /// Boots a guest, types commands, and looks for what must be among the lines that each prints.
-fn boot(guest: &Guest, bare: bool, commands: &[(&str, &[&str])]) -> anyhow::Result<()> {
+fn boot(host: Host, guest: &Guest, bare: bool, commands: &[(&str, &[&str])]) -> anyhow::Result<()> {
     let payload = if bare {
         Payload::bare(guest)?
     } else {
@@ -83,7 +88,8 @@ fn boot(guest: &Guest, bare: bool, commands: &[(&str, &[&str])]) -> anyhow::Resu
     };
     let memory = if bare { guest.memory } else { gnomon_host::run::host_memory(std::slice::from_ref(guest)) };
     // Its clock is the real one: a sleeping guest would count no instructions.
-    let machine = Machine { icount: false, timeout: Some(LIMIT), ..Host::Qemu.machine(memory) };
+    let limit = if host == Host::Bochs { LIMIT_ON_BOCHS } else { LIMIT };
+    let machine = Machine { icount: false, timeout: Some(limit), ..host.machine(memory) };
     let lines: Vec<Vec<u8>> = commands.iter().map(|(line, _)| format!("{line}\n").into_bytes()).collect();
     let typed = lines.iter().map(Vec::as_slice).chain([&b"poweroff\n"[..]]);
     let script: Vec<(&str, &[u8])> = typed.map(|line| (PROMPT, line)).collect();

@@ -16,8 +16,9 @@ use crate::status::Failed;
 pub const CPU: &str = "tigerlake";
 /// BIOS and VGA BIOS.
 pub const ROM_FILES: [&str; 2] = ["/usr/share/seabios/bios.bin", "/usr/share/seabios/vgabios-isavga.bin"];
-/// Emulated instructions per second of emulated time. More makes every BIOS delay and every serial byte cost more real time.
-const IPS: u64 = 10_000_000;
+/// Emulated instructions per second of emulated time. More makes every BIOS delay and every serial byte cost more real time; less leaves
+/// Linux too few between two of its 250 ticks a second, each of which costs some ten thousand under Gnomon.
+const IPS: u64 = 25_000_000;
 
 /// What Bochs' ACPI says when the guest switches the machine off.
 const ACPI_OFF: &str = "soft power off";
