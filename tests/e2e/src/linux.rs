@@ -16,6 +16,12 @@ use crate::tool::Place;
 use crate::trial;
 
 const GUESTS: [&str; 2] = ["debian-686", "debian-686-pae"];
+/// Other ways to shadow its tables, with every switch once as it is not by default.
+const POLICIES: [&str; 3] = [
+    "vtlb,prefetch=8",
+    "unsync,absent=on,roots=4,teardown=8,patience=2",
+    "vtlb,global=off,eager=off,reuse=off,flood=0",
+];
 const PROMPT: &str = "debian# ";
 /// A boot and all commands; a busy machine takes its time.
 const LIMIT: Duration = Duration::from_secs(400);
@@ -46,18 +52,23 @@ pub(crate) fn trials() -> Vec<Trial> {
     let pairs = GUESTS.into_iter().flat_map(|name| [(name, true), (name, false)]);
     let test = |(name, bare)| {
         let under = if bare { "bare" } else { "gnomon" };
-        trial(format!("linux::{under}::qemu::{name}"), move || commands(Host::Qemu, name, bare))
+        trial(format!("linux::{under}::qemu::{name}"), move || commands(Host::Qemu, name, bare, None))
     };
     let mut trials: Vec<Trial> = pairs.map(test).collect();
+    trials.extend(POLICIES.map(|policy| {
+        let test = move || commands(Host::Qemu, "debian-686", false, Some(policy));
+        trial(format!("linux::gnomon::qemu::debian-686::{policy}"), test)
+    }));
     // One is enough there: it takes minutes.
     let [name, _] = GUESTS;
-    trials.push(trial(format!("linux::gnomon::bochs::{name}"), move || commands(Host::Bochs, name, false)));
+    trials.push(trial(format!("linux::gnomon::bochs::{name}"), move || commands(Host::Bochs, name, false, None)));
     trials.push(trial("linux::gnomon::qemu::disk", disk));
     trials
 }
 
-fn commands(host: Host, name: &str, bare: bool) -> anyhow::Result<()> {
-    let guest = Guest::of(name, catalog::find(name)?);
+fn commands(host: Host, name: &str, bare: bool, policy: Option<&str>) -> anyhow::Result<()> {
+    let mut guest = Guest::of(name, catalog::find(name)?);
+    guest.words.extend(policy.map(|policy| format!("shadow={policy}")));
     let lines: Vec<(&str, &[&str])> = COMMANDS.to_vec();
     boot(host, &guest, bare, &lines)
 }
