@@ -71,7 +71,7 @@ fn every_picture_has_a_name_and_its_figures_as_a_table() {
     let html = html.split("<script>").next().unwrap();
     assert_eq!(tags(html, "svg").len(), pictures.len());
     assert_eq!(tags(html, "figure").len(), pictures.len());
-    assert!(tags(&html, "th").iter().all(|cell| attribute(cell, "scope").is_some()));
+    assert!(tags(html, "th").iter().all(|cell| attribute(cell, "scope").is_some()));
 }
 
 #[test]
