@@ -122,6 +122,10 @@ pub(super) fn run(args: &LinuxArgs) -> anyhow::Result<Status> {
     }
     let mut command = String::from("scripts/gnomon bench linux");
     command.push_str(if args.quick { " --quick" } else { "" });
+    if !args.guest.is_empty() {
+        let _ = write!(command, " --guest {}", args.guest.join(","));
+    }
+    command.push_str(if args.update { " --update" } else { "" });
     let measured = Measured { command, source: provenance::source(), tools: provenance::tools(), runs };
     print!("{}", measured.section());
     for folder in std::iter::once(built_folder()).chain(args.update.then(own_folder)) {
