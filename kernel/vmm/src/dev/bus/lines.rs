@@ -101,6 +101,14 @@ impl Bus {
         self.find_due();
     }
 
+    /// A tick of the timer that passed while the host was busy comes behind the one that was taken.
+    #[inline]
+    pub(super) fn repeat_tick(&mut self) {
+        if self.pit.repeat_edge() {
+            self.drive_timer();
+        }
+    }
+
     #[inline(never)]
     pub(super) fn drive_com1(&mut self) {
         self.set_line(IRQ_COM1, self.com1.interrupt());
