@@ -48,14 +48,6 @@ impl Bus {
         self.drive_lines();
     }
 
-    /// A tick of the timer that passed while the host was busy comes behind the one that was taken.
-    #[inline]
-    pub(super) fn repeat_tick(&mut self) {
-        if self.pit.repeat_edge() {
-            self.drive_timer();
-        }
-    }
-
     /// Both lines of the keyboard controller.
     pub(super) fn drive_keyboard(&mut self) {
         self.set_line(IRQ_KEYBOARD, self.keyboard.interrupt());
