@@ -1,7 +1,7 @@
 //! Break it: each invariant is broken on purpose, and the audit must name it.
 
 use super::machine::{Machine, Mmu, SUPERVISOR, Setup, USER};
-use super::memory::{WINDOW, pfn_of};
+use super::memory::{ROM, WINDOW, pfn_of};
 use super::scenarios::{SETUP, paged};
 use crate::frames::Uses;
 use crate::links::{NIL, node_of};
@@ -63,6 +63,18 @@ fn i1_a_leaf_maps_a_foreign_frame() {
 fn i2_a_leaf_grants_more_than_the_guest() {
     breaks(2, |mmu| mmu.mem().store(Gpa::new(0x2000 + 5 * 4), &0x5065u32.to_le_bytes()));
     breaks(2, |mmu| mmu.mem().store(Gpa::new(0x2000 + 5 * 4), &0x6067u32.to_le_bytes()));
+}
+
+#[test]
+fn i2_an_entry_grants_what_the_memory_does_not() {
+    let mut machine = running_machine();
+    machine.write(0x2000 + 20 * 4, SUPERVISOR, ROM << 12 | 0x67);
+    machine.read(20 << 12, USER);
+    machine.mmu.audit().expect("sound before");
+    poke(&mut machine.mmu, Level::L1, 20, Spte::leaf(pfn_of(ROM), Perms::ALL));
+    assert_eq!(machine.mmu.audit().expect_err("seen").invariant, 2);
+    // Bits of an entry that is not present.
+    breaks(2, |mmu| poke(mmu, Level::L1, 100, Spte::from_raw(0x1000)));
 }
 
 #[test]
@@ -141,6 +153,18 @@ fn i7_parent_links_are_not_exact() {
 }
 
 #[test]
+fn i7_a_page_is_named_by_what_is_no_link() {
+    breaks(7, |mmu| {
+        let (upper, free) = (page(mmu, Level::L2), mmu.pool.iter().find(|(_, page)| !page.live).unwrap().0);
+        mmu.pool.get_mut(free).unwrap().parents = node_of(upper, 0);
+    });
+    breaks(7, |mmu| {
+        let index = page(mmu, Level::L1);
+        mmu.pool.get_mut(index).unwrap().parents = node_of(index, 5);
+    });
+}
+
+#[test]
 fn i8_the_current_root_was_given_up() {
     breaks(8, |mmu| {
         let PageId { index, generation } = mmu.root.unwrap();
@@ -159,6 +183,11 @@ fn i9_a_page_is_not_found_by_its_key() {
         mmu.frames.get_mut(Gfn::new(2)).unwrap().tables = 0;
         // The frame's sptes are read-only still, so only the chain is wrong.
     });
+}
+
+#[test]
+fn i9_a_page_is_found_by_the_key_of_another() {
+    breaks(9, |mmu| mmu.frames.get_mut(Gfn::new(9)).unwrap().pages = page(mmu, Level::L1));
 }
 
 #[test]

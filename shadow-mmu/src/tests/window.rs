@@ -4,7 +4,7 @@ use super::machine::{Machine, SUPERVISOR, USER};
 use super::memory::pfn_of;
 use super::reference::Verdict;
 use super::scenarios::{LEAF_TABLE, SETUP, paged};
-use crate::{CodeOutcome, CodePage, Gfn, GuestFault, Gva, PfErr, cr0};
+use crate::{CodeOutcome, CodePage, Gfn, Gpa, GuestFault, Gva, Perms, PfErr, Spte, cr0};
 
 /// Fetches of page `n` go to this address plus `n` pages.
 const SHIFT: u32 = 0x4000_0000;
@@ -155,4 +155,27 @@ fn a_page_that_the_supervisor_alone_may_use_cannot_be_executed() {
     machine.mmu.audit().unwrap();
     let shown = machine.mmu.shadow_walk(Gva::new(0x9000)).to_string();
     assert!(shown.contains("spte=0x8000"), "NX: {shown}");
+}
+
+#[test]
+fn the_audit_sees_code_that_the_guest_does_not_have() {
+    let running = || {
+        let mut machine = windowed();
+        let _ = fetch(&mut machine, 0x5000);
+        map(&mut machine, 0x5000, 5);
+        assert_eq!(fetch(&mut machine, 0x5000), CodeOutcome::Resume);
+        machine
+    };
+    let seen = |machine: &Machine| machine.mmu.audit().expect_err("seen").invariant;
+    // Another frame, none, A clear.
+    for (entry, invariant) in [(0x6067u32, 2), (0, 2), (0x5047, 3)] {
+        let machine = running();
+        machine.mmu.mem().store(Gpa::new(LEAF_TABLE + 5 * 4), &entry.to_le_bytes());
+        assert_eq!(seen(&machine), invariant, "{entry:#x}");
+    }
+    let mut machine = running();
+    let entry = machine.mmu.shadow_walk(Gva::new(WINDOW + 0x5000)).last().unwrap().entry;
+    let slot = (entry.raw() & 0xfff) as usize / 8;
+    machine.mmu.tables.poke(entry.pfn(), slot, Spte::leaf(pfn_of(SHADOW), Perms::ALL));
+    assert_eq!(seen(&machine), 2, "user code could read it");
 }
