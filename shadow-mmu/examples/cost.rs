@@ -205,92 +205,98 @@ fn main() -> ExitCode {
     };
     let mut mmu = build(&path, policy);
     for n in 0..times {
-        let page = 1 + n % 500;
-        let frame = (n % 700 + 20) as u32;
-        match path.as_str() {
-            // A present entry gets another frame.
-            "ptemod" => write(&mut mmu, page, frame << 12 | 0x67),
-            // An entry appears without A and goes again: nothing was shadowed.
-            "ptenew" => write(&mut mmu, page, frame << 12 | 7),
-            // A hidden fault: zap by a write, fill by a fault. The write's cost is `ptezap`.
-            "hidden" => {
-                mmu.mem().put(0x2000 + page * 4, (page as u32 + 16) << 12 | 0x67);
-                touch(&mut mmu, page, AccessKind::Write);
-                write(&mut mmu, page, 0);
-            }
-            // Makes and clears a present entry by writes.
-            "ptezap" => {
-                write(&mut mmu, page, frame << 12 | 0x67);
-                write(&mut mmu, page, 0);
-            }
-            // In long mode a written entry is followed in both views.
-            "pae-ptemod" | "long-ptemod" => wide_write(&mut mmu, page, frame << 12 | 0x67),
-            "pae-hidden" | "long-hidden" => {
-                mmu.mem().put(0x2000 + page * 8, (page as u32 + 16) << 12 | 0x67);
-                touch(&mut mmu, page, AccessKind::Write);
-                wide_write(&mut mmu, page, 0);
-            }
-            "pae-cr3" => wide_load(&mut mmu, 1 + 2 * (n & 1), ControlWrite::Cr3),
-            "long-cr3" => long_load(&mut mmu, 1 + 2 * (n & 1), ControlWrite::Cr3),
-            // As `long-hidden`, from both privileges: what each view costs.
-            "long-views" => {
-                mmu.mem().put(0x2000 + page * 8, (page as u32 + 16) << 12 | 0x67);
-                touch(&mut mmu, page, AccessKind::Write);
-                user_touch(&mut mmu, page);
-                wide_write(&mut mmu, page, 0);
-            }
-            "cr3" => load(&mut mmu, 1 + 2 * (n & 1), ControlWrite::Cr3),
-            "nothing" => {
-                std::hint::black_box(frame);
-            }
-            "cr3same" => load(&mut mmu, 1, ControlWrite::Cr3),
-            "invlpg" => {
-                let _plan = mmu.on_invlpg(std::hint::black_box(Gva::new(page << 12)));
-            }
-            // The guest writes an entry natively, then INVLPG: for tables out of sync and the virtual TLB.
-            "native-invlpg" => {
-                if n == 0 {
-                    mmu.mem().put(0x2000 + 2044, 0x2067);
-                    touch(&mut mmu, 511, AccessKind::Write);
-                    (1..501).for_each(|page| touch(&mut mmu, page, AccessKind::Write));
-                }
-                mmu.mem().put(0x2000 + page * 4, frame << 12 | 0x67);
-                let _plan = mmu.on_invlpg(std::hint::black_box(Gva::new(page << 12)));
-            }
-            // The first write to a table, 64 native writes, and a CR3 load.
-            "native-cr3" => {
-                mmu.mem().put(0x2000 + 2044, 0x2067);
-                touch(&mut mmu, 511, AccessKind::Write);
-                (1..65).for_each(|page| mmu.mem().put(0x2000 + page * 4, (page as u32 + frame % 16) << 12 | 0x67));
-                load(&mut mmu, 1, ControlWrite::Cr3);
-            }
-            // A write fault on a tracked table, up to the answer "emulate".
-            "trap" => {
-                mmu.mem().put(0x27fc, 0x2067);
-                touch(&mut mmu, 511, AccessKind::Write);
-            }
-            "true" => {
-                let fault = Fault {
-                    gva: Gva::new(0x40_0000),
-                    access: Access { kind: AccessKind::Read, privilege: Privilege::User },
-                };
-                let _outcome = mmu.on_fault(std::hint::black_box(fault));
-            }
-            // The same as the kernel asks when the real error code has the reserved bit (`absent=on`).
-            "absent" => {
-                let fault = Fault {
-                    gva: Gva::new(0x40_0000),
-                    access: Access { kind: AccessKind::Read, privilege: Privilege::User },
-                };
-                if mmu.known_absent(std::hint::black_box(fault)).is_none() {
-                    let _outcome = mmu.on_fault(fault);
-                }
-            }
-            _ => {
-                usage();
-                return ExitCode::FAILURE;
-            }
+        if !step(&mut mmu, &path, n) {
+            usage();
+            return ExitCode::FAILURE;
         }
     }
     ExitCode::SUCCESS
+}
+
+/// Does the `n`th piece of work of a path; says whether there is such a path.
+fn step(mmu: &mut Mmu, path: &str, n: u64) -> bool {
+    let page = 1 + n % 500;
+    let frame = (n % 700 + 20) as u32;
+    match path {
+        // A present entry gets another frame.
+        "ptemod" => write(mmu, page, frame << 12 | 0x67),
+        // An entry appears without A and goes again: nothing was shadowed.
+        "ptenew" => write(mmu, page, frame << 12 | 7),
+        // A hidden fault: zap by a write, fill by a fault. The write's cost is `ptezap`.
+        "hidden" => {
+            mmu.mem().put(0x2000 + page * 4, (page as u32 + 16) << 12 | 0x67);
+            touch(mmu, page, AccessKind::Write);
+            write(mmu, page, 0);
+        }
+        // Makes and clears a present entry by writes.
+        "ptezap" => {
+            write(mmu, page, frame << 12 | 0x67);
+            write(mmu, page, 0);
+        }
+        // In long mode a written entry is followed in both views.
+        "pae-ptemod" | "long-ptemod" => wide_write(mmu, page, frame << 12 | 0x67),
+        "pae-hidden" | "long-hidden" => {
+            mmu.mem().put(0x2000 + page * 8, (page as u32 + 16) << 12 | 0x67);
+            touch(mmu, page, AccessKind::Write);
+            wide_write(mmu, page, 0);
+        }
+        "pae-cr3" => wide_load(mmu, 1 + 2 * (n & 1), ControlWrite::Cr3),
+        "long-cr3" => long_load(mmu, 1 + 2 * (n & 1), ControlWrite::Cr3),
+        // As `long-hidden`, from both privileges: what each view costs.
+        "long-views" => {
+            mmu.mem().put(0x2000 + page * 8, (page as u32 + 16) << 12 | 0x67);
+            touch(mmu, page, AccessKind::Write);
+            user_touch(mmu, page);
+            wide_write(mmu, page, 0);
+        }
+        "cr3" => load(mmu, 1 + 2 * (n & 1), ControlWrite::Cr3),
+        "nothing" => {
+            std::hint::black_box(frame);
+        }
+        "cr3same" => load(mmu, 1, ControlWrite::Cr3),
+        "invlpg" => {
+            let _plan = mmu.on_invlpg(std::hint::black_box(Gva::new(page << 12)));
+        }
+        // The guest writes an entry natively, then INVLPG: for tables out of sync and the virtual TLB.
+        "native-invlpg" => {
+            if n == 0 {
+                mmu.mem().put(0x2000 + 2044, 0x2067);
+                touch(mmu, 511, AccessKind::Write);
+                (1..501).for_each(|page| touch(mmu, page, AccessKind::Write));
+            }
+            mmu.mem().put(0x2000 + page * 4, frame << 12 | 0x67);
+            let _plan = mmu.on_invlpg(std::hint::black_box(Gva::new(page << 12)));
+        }
+        // The first write to a table, 64 native writes, and a CR3 load.
+        "native-cr3" => {
+            mmu.mem().put(0x2000 + 2044, 0x2067);
+            touch(mmu, 511, AccessKind::Write);
+            (1..65).for_each(|page| mmu.mem().put(0x2000 + page * 4, (page as u32 + frame % 16) << 12 | 0x67));
+            load(mmu, 1, ControlWrite::Cr3);
+        }
+        // A write fault on a tracked table, up to the answer "emulate".
+        "trap" => {
+            mmu.mem().put(0x27fc, 0x2067);
+            touch(mmu, 511, AccessKind::Write);
+        }
+        "true" => {
+            let fault = Fault {
+                gva: Gva::new(0x40_0000),
+                access: Access { kind: AccessKind::Read, privilege: Privilege::User },
+            };
+            let _outcome = mmu.on_fault(std::hint::black_box(fault));
+        }
+        // The same as the kernel asks when the real error code has the reserved bit (`absent=on`).
+        "absent" => {
+            let fault = Fault {
+                gva: Gva::new(0x40_0000),
+                access: Access { kind: AccessKind::Read, privilege: Privilege::User },
+            };
+            if mmu.known_absent(std::hint::black_box(fault)).is_none() {
+                let _outcome = mmu.on_fault(fault);
+            }
+        }
+        _ => return false,
+    }
+    true
 }
