@@ -118,6 +118,11 @@ impl Pit {
         true
     }
 
+    /// The guest masks or unmasks its 8259: what passed until then is not owed, as no 8259 would have kept it.
+    pub(super) const fn forget_owed(&mut self) {
+        self.owed = 0;
+    }
+
     /// Whether counter 0's output rose since the last call.
     pub(super) fn take_edge(&mut self) -> bool {
         core::mem::take(&mut self.edge)

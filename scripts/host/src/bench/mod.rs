@@ -235,10 +235,12 @@ fn print(results: &Results, format: Format) -> anyhow::Result<()> {
 
 fn write_reports(results: &Results, folder: &Path) -> anyhow::Result<()> {
     write(&folder.join(csv::FILE), &csv::text(results))?;
-    write(
-        &folder.join(report::FILE),
-        &(report::markdown(results) + &library::section(folder) + &linux::section(folder)),
-    )
+    write(&folder.join(report::FILE), &whole_report(results, folder))
+}
+
+/// The report with the sections about what other files of the folder hold.
+fn whole_report(results: &Results, folder: &Path) -> String {
+    report::markdown(results) + &library::section(folder) + &linux::section(folder)
 }
 
 fn write(path: &Path, text: &str) -> anyhow::Result<()> {

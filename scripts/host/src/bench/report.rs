@@ -389,6 +389,7 @@ mod tests {
     fn the_committed_report_comes_from_the_committed_results() {
         let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../bench");
         let committed = std::fs::read_to_string(folder.join(FILE)).unwrap();
-        assert_eq!(committed, markdown(&Results::load(&folder).unwrap()), "run gnomon bench render");
+        let results = Results::load(&folder).unwrap();
+        assert_eq!(committed, super::super::whole_report(&results, &folder), "run gnomon bench render");
     }
 }

@@ -9,6 +9,8 @@ use crate::dev::test_device::LINES;
 
 /// The firmware configuration device's selector, which takes a word.
 const FW_CFG_SELECTOR: u16 = 0x510;
+/// The interrupt masks of the first 8259.
+const PIC_MASK: u16 = 0x21;
 /// What the debug console reads as.
 const DEBUG_CONSOLE_READS: u8 = 0xE9;
 
@@ -171,6 +173,9 @@ impl Bus {
 
     #[inline(never)]
     fn write_pic(&mut self, port: u16, value: u8) {
+        if port == PIC_MASK {
+            self.pit.forget_owed();
+        }
         if self.pic.write(port, value) {
             self.find_due();
         }
