@@ -1,8 +1,8 @@
 //! Keys: by what a shadow page is found.
 
 use super::{
-    CODE, DIRECT, DIRTY, FOLD, GLUE, PART_SHIFT, PERMS_SHIFT, PLACE, PSE, QUADRANT_SHIFT, Role, VIEW_SHIFT, VOID,
-    WINDOW,
+    CODE, DIRECT, DIRTY, FOLD, GLUE, PART_SHIFT, PATCHES, PERMS_SHIFT, PLACE, PSE, QUADRANT_SHIFT, Role, VIEW_SHIFT,
+    VOID, WINDOW,
 };
 use crate::access::Perms;
 use crate::addr::{Gfn, Gva, Level};
@@ -90,6 +90,11 @@ impl Key {
     /// The page for the code that the pages of this one map. D does not matter to it: it grants no writes.
     pub(crate) const fn code(self) -> Self {
         Self { gfn: self.gfn, role: Role(self.role.0 & !DIRTY | CODE) }
+    }
+
+    /// The page for the patches of the code that this one maps.
+    pub(crate) const fn patches(self) -> Self {
+        Self { gfn: self.gfn, role: Role(self.role.0 | PATCHES) }
     }
 
     /// The directory for the part of the code window in the GiB of `place`, where the guest has no directory.

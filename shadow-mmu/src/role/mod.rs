@@ -43,6 +43,8 @@ const VIEW_SHIFT: u32 = 26;
 const SMAP: u32 = 1 << 28;
 const CODE: u32 = 1 << 29;
 const WINDOW: u32 = 1 << 30;
+/// A directory of the window maps no code, so both bits together are free for pages of patches.
+const PATCHES: u32 = CODE | WINDOW;
 /// What is PSE in 2-level paging is PKE in long mode.
 const PKE: u32 = PSE;
 /// Of an L4 page, which has no quadrants.
@@ -210,11 +212,18 @@ impl Role {
         self.0 & CODE != 0
     }
 
+    /// Its entries map pages of patches, which lie at a distance from the shadow code, see `window`.
+    #[must_use]
+    #[inline]
+    pub(crate) const fn patches(self) -> bool {
+        self.0 & PATCHES == PATCHES
+    }
+
     /// A directory of the code window where the guest has none.
     #[must_use]
     #[inline]
     pub(crate) const fn window(self) -> bool {
-        self.0 & WINDOW != 0
+        self.0 & PATCHES == WINDOW
     }
 
     /// It shadows a guest table, whose frame must be tracked.
@@ -312,6 +321,7 @@ impl fmt::Debug for Role {
             (self.0 & VOID != 0, "/void"),
             (self.window(), "/window"),
             (self.code(), "/code"),
+            (self.patches(), "/patches"),
         ] {
             if on {
                 f.write_str(name)?;

@@ -4,7 +4,7 @@ use super::machine::{Machine, SUPERVISOR, USER};
 use super::memory::pfn_of;
 use super::reference::Verdict;
 use super::scenarios::{LEAF_TABLE, SETUP, paged};
-use crate::{CodeOutcome, CodePage, Gfn, GuestFault, Gva, PfErr, cr0};
+use crate::{CodeOutcome, CodePage, Gfn, GuestFault, Gva, Patches, PfErr, cr0};
 
 /// Fetches of page `n` go to this address plus `n` pages.
 const SHIFT: u32 = 0x4000_0000;
@@ -155,4 +155,76 @@ fn a_page_that_the_supervisor_alone_may_use_cannot_be_executed() {
     machine.mmu.audit().unwrap();
     let shown = machine.mmu.shadow_walk(Gva::new(0x9000)).to_string();
     assert!(shown.contains("spte=0x8000"), "NX: {shown}");
+}
+
+/// Patches of page `n` are at this address plus `n` pages; they are fetched from there plus [`SHIFT`].
+const DISTANCE: u32 = 0x1000_0000;
+const PATCHES: Patches = Patches { distance: DISTANCE, sure: true };
+
+fn patched() -> Machine {
+    let mut machine = windowed();
+    assert!(machine.mmu.patches_fit(PATCHES, Gva::new(0x5000)));
+    machine.mmu.set_patches(PATCHES);
+    for page in [5, 6] {
+        let _ = fetch(&mut machine, page << 12);
+        map(&mut machine, page << 12, page.into());
+        assert!(map_patches(&mut machine, page << 12, page.into()));
+    }
+    machine
+}
+
+fn map_patches(machine: &mut Machine, gva: u32, gfn: u64) -> bool {
+    let (done, plan) = machine.mmu.map_patches(Gva::new(gva.into()), Gfn::new(gfn), pfn_of(SHADOW));
+    machine.execute(plan);
+    machine.mmu.audit().unwrap();
+    done
+}
+
+fn has_patches(machine: &Machine, gva: u64) -> bool {
+    let shown = machine.mmu.shadow_walk(Gva::new(WINDOW + u64::from(DISTANCE) + gva)).to_string();
+    shown.contains(&format!("{:x}", pfn_of(SHADOW).base().raw()))
+}
+
+#[test]
+fn patches_go_with_the_code_that_they_are_of() {
+    let mut machine = patched();
+    assert!(has_patches(&machine, 0x5000) && has_patches(&machine, 0x6000));
+    machine.write(LEAF_TABLE + 6 * 4, SUPERVISOR, 0x8067);
+    machine.mmu.audit().unwrap();
+    assert!(!has_patches(&machine, 0x6000));
+    assert!(!map_patches(&mut machine, 0x6000, 6), "its code is not there any more");
+    let _ = fetch(&mut machine, 0x5000);
+    map(&mut machine, 0x5000, 5);
+    assert!(map_patches(&mut machine, 0x5000, 5));
+    let plan = machine.mmu.unmap_code(Gfn::new(5));
+    machine.execute(plan);
+    machine.mmu.audit().unwrap();
+    assert!(!has_patches(&machine, 0x5000));
+}
+
+#[test]
+fn patches_that_are_unlinked_come_back_by_a_map() {
+    let mut machine = patched();
+    let plan = machine.mmu.unlink_patches();
+    machine.execute(plan);
+    machine.mmu.audit().unwrap();
+    assert!(!has_patches(&machine, 0x5000));
+    assert!(map_patches(&mut machine, 0x5000, 5));
+    assert!(has_patches(&machine, 0x6000), "the whole table came back");
+}
+
+#[test]
+fn the_guest_takes_what_it_needs() {
+    for at in [DISTANCE, SHIFT + DISTANCE] {
+        let mut machine = patched();
+        assert!(!machine.mmu.take_patches_lost());
+        machine.write(0x1000 + u64::from(at >> 22) * 4, SUPERVISOR, LEAF_TABLE | 0x67);
+        machine.mmu.audit().unwrap();
+        // Of the place one need not be told: a jump there faults.
+        assert_eq!(machine.mmu.take_patches_lost(), at == DISTANCE);
+        assert!(!has_patches(&machine, 0x5000));
+        assert!(!map_patches(&mut machine, 0x5000, 5));
+        let unsure = Patches { sure: false, ..PATCHES };
+        assert_eq!(machine.mmu.patches_fit(unsure, Gva::new(0x5000)), at == DISTANCE);
+    }
 }

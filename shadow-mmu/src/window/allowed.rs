@@ -51,7 +51,7 @@ impl<G: GuestMem, T: TableMem, O: Observer> ShadowMmu<G, T, O> {
     }
 
     /// No memory and no device in the 2 MiB from this frame on?
-    fn is_hole(&self, first: Gfn) -> bool {
+    pub(super) fn is_hole(&self, first: Gfn) -> bool {
         let last = first.add(LAST_FRAME);
         [first, last].iter().all(|&gfn| self.frames.find(gfn).is_none() && self.mem.kind(gfn) == GfnKind::Hole)
     }
@@ -86,17 +86,18 @@ impl<G: GuestMem, T: TableMem, O: Observer> ShadowMmu<G, T, O> {
             let Some(&region) = self.window.regions.get(at) else { break };
             let gva = Gva::new(u64::from(region) << REGION_SHIFT);
             let place = self.window.place(gva);
+            self.check_patch_link(gva)?;
             let Some((directory, slot)) = self.slot_of_place(place)? else { continue };
             let Some(child) = self.child(directory, slot)? else { continue };
             let key = self.pool.get(child)?.key;
-            if key.role.code() && self.wanted_in_window(gva, place) != Some(key) {
+            if key.role.code() && !key.role.patches() && self.wanted_in_window(gva, place) != Some(key) {
                 self.zap(directory, slot)?;
             }
         }
         Ok(())
     }
 
-    fn wanted_in_window(&self, gva: Gva, place: Gva) -> Option<Key> {
+    pub(super) fn wanted_in_window(&self, gva: Gva, place: Gva) -> Option<Key> {
         match self.ctx.mode {
             PagingMode::Off => self.wanted_code::<Flat>(gva, place),
             PagingMode::Legacy32 => self.wanted_code::<Legacy32>(gva, place),
@@ -134,6 +135,9 @@ impl<G: GuestMem, T: TableMem, O: Observer> ShadowMmu<G, T, O> {
         }
         if child.key.role.window() {
             return level == Level::L3;
+        }
+        if child.key.role.patches() {
+            return self.audit_patches((index, slot), child.key);
         }
         let here = self.code_regions().find(|&gva| {
             let place = self.window.place(gva);

@@ -21,6 +21,9 @@
 //! goes to a place which the guest maps faults, and the caller moves the window.
 
 mod allowed;
+mod patches;
+
+pub use patches::Patches;
 
 use allowed::NO_DIRECTORY;
 
@@ -91,11 +94,24 @@ pub(crate) struct Window {
     epoch: u64,
     /// No guest page is executable with supervisor rights.
     pub(crate) guard: bool,
+    /// Where patches are.
+    patches: Patches,
+    /// The guest took addresses that patches are at.
+    patches_lost: bool,
 }
 
 impl Window {
     pub(crate) const fn new() -> Self {
-        Self { shift: 0, regions: [0; MAX_REGIONS], count: 0, dirty: false, epoch: 1, guard: false }
+        Self {
+            shift: 0,
+            regions: [0; MAX_REGIONS],
+            count: 0,
+            dirty: false,
+            epoch: 1,
+            guard: false,
+            patches: Patches::NONE,
+            patches_lost: false,
+        }
     }
 
     /// What the links depend on changed.
@@ -246,6 +262,7 @@ impl<G: GuestMem, T: TableMem, O: Observer> ShadowMmu<G, T, O> {
         if self.window.regions().contains(&region) {
             return Ok(());
         }
+        self.window.patches_lost |= self.are_patches_at(region);
         let count = self.window.count;
         if let Some(place) = self.window.regions.get_mut(count) {
             *place = region;
