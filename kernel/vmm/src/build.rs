@@ -138,7 +138,7 @@ pub(crate) fn build(
         interrupted: None,
         live: LiveTables::new(),
         // VT-x and AMD-V run the guest's kernel at its own privilege level.
-        code: ShadowCode::new(id, guest_frames, guest.shadow_code.is_on() && vendor.is_none()),
+        code: ShadowCode::new(id, guest_frames, guest.shadow_code.is_on() && vendor.is_none(), guest.patches.is_on()),
         bus: bus(guest, id, module),
         counters: Counters::new(),
         last_reason: Reason::OtherPrivileged,
@@ -181,8 +181,8 @@ fn table_count(guest_frames: u64) -> u64 {
 fn check_memory(guest_frames: u64) -> Result<(), OutOfMemory> {
     let tables = table_count(guest_frames);
     let heap = (tables * HEAP_PER_TABLE + guest_frames * HEAP_PER_GUEST_FRAME).div_ceil(PAGE);
-    // A page of shadow code, and as much for what is known of it.
-    let code = 2 * view_limit(guest_frames);
+    // A page of shadow code, one of patches, and as much for what is known of it.
+    let code = 3 * view_limit(guest_frames);
     let wanted = guest_frames + tables + heap + code + HOST_RESERVE;
     let had = frames::stats().free as u64;
     if had < wanted { Err(OutOfMemory { wanted, had }) } else { Ok(()) }

@@ -78,7 +78,13 @@ impl Vm {
     /// Runs the guest until something ends the run.
     #[inline]
     pub(crate) fn enter(&mut self) -> Exit {
-        if self.world.is_hardware() { self.enter_hardware() } else { self.world.run() }
+        if self.world.is_hardware() {
+            return self.enter_hardware();
+        }
+        // User code may have set NT; only the patches of kernel code mean something by it.
+        self.world.context_mut().rflags &= !u64::from(flags::NT);
+        self.prepare_patches();
+        self.world.run()
     }
 
     #[inline(never)] // Out of the way of the deprivileged guests' loop.

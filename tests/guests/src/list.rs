@@ -91,6 +91,7 @@ pub const GUESTS: &[Guest] = &[
     tap("privileged", "privileged instructions work in ring 0 and fault in ring 3"),
     tap("rings", "gates, far transfers and IRET between rings"),
     tap("sensitive", "sensitive instructions that do not trap outside ring 0"),
+    tap("hot-sites", "CLI, STI, PUSHF and POPF that run often: flags, interrupts, single steps, jumps among them"),
     tap("self-code", "a kernel that reads, writes and jumps into its own code"),
     tap("task-switch", "hardware task switches: JMP, CALL, IRET, task gates, CR3, refusals"),
     tap("segments", "segment loads, what a return to an outer ring empties, the LDT"),

@@ -37,8 +37,8 @@ pub(crate) const RIP: usize = offset_of!(GuestContext, rip);
 pub(crate) const CS: usize = offset_of!(GuestContext, cs);
 pub(crate) const RFLAGS: usize = offset_of!(GuestContext, rflags);
 
-/// Flag bits a guest's real RFLAGS may carry: arithmetic, TF, DF, RF, AC, ID.
-const GUEST_FLAGS: u64 = 0x25_0dd5;
+/// Flag bits a guest's real RFLAGS may carry: arithmetic, TF, DF, NT, RF, AC, ID.
+const GUEST_FLAGS: u64 = 0x25_4dd5;
 /// Bit 1 is always set; IF is on, so that the host's interrupts end the run.
 const FORCED_FLAGS: u64 = 0x202;
 /// Flags of arithmetic results.
@@ -89,7 +89,7 @@ mod tests {
     fn a_guest_cannot_choose_privileged_flags() {
         let real = GuestContext::real_flags(u64::MAX);
         assert_eq!(real & (3 << 12), 0, "IOPL");
-        assert_eq!(real & (1 << 14 | 1 << 17 | 1 << 19 | 1 << 20), 0, "NT VM VIF VIP");
+        assert_eq!(real & (1 << 17 | 1 << 19 | 1 << 20), 0, "VM VIF VIP");
         assert_eq!(GuestContext::real_flags(0), 0x202);
         assert_eq!(real & 0x8d5, 0x8d5, "CF PF AF ZF SF OF");
         assert_eq!(

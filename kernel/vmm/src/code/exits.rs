@@ -6,18 +6,17 @@ use iced_x86::Mnemonic;
 use shadow_mmu::{CodeOutcome, CodePage, Gva};
 
 use super::discover::discover;
-use super::view::{PAGE, REACH, Span, TRAP};
-use super::{FIRST_SHIFT, NEXT_BYTES, Unveiled, sensitive};
+use super::patch::Patch;
+use super::view::{Found, PAGE, REACH, Span, TRAP, View};
+use super::{FIRST_SHIFT, NEXT_BYTES, OFFSET, PAGE_SHIFT, Unveiled, sensitive};
 use crate::exit::{NOT_RESIDENT, mmu_stop};
 use crate::trap::{Emulated, Exception, StopReason};
 use crate::vm::Vm;
 
 /// The window moves in steps of this size.
 const STEP: u32 = 4 << 20;
-const PAGE_SHIFT: u32 = 12;
 /// Where a page is decoded: anywhere, since only branches within it are followed, and they are relative.
 const PAGE_ADDRESS: u32 = 0x10_0000;
-const OFFSET: u32 = 0xfff;
 
 impl Vm {
     /// The guest kernel's fetch from `place`, an address in the code window, faulted.
@@ -26,6 +25,9 @@ impl Vm {
             return Err(StopReason::SmallCode.into());
         }
         let gva = place.wrapping_sub(self.code.shift);
+        if let Some(done) = self.on_patch_fetch(gva) {
+            return done;
+        }
         let (outcome, plan) = self.mmu.on_code_fetch(Gva::new(gva.into()));
         self.flush(plan);
         match outcome {
@@ -71,6 +73,9 @@ impl Vm {
     pub(crate) fn on_code_trap(&mut self) -> Emulated<()> {
         let eip = self.eip().wrapping_sub(1);
         self.set_eip(eip);
+        if self.on_patch_inside() {
+            return Ok(());
+        }
         let insn = self.decode()?;
         if sensitive(&insn).is_some() {
             if self.code.sites.is_new(eip) {
@@ -79,7 +84,11 @@ impl Vm {
             if insn.mnemonic() == Mnemonic::Iretd && self.return_fast() {
                 return Ok(());
             }
-            return self.emulate_sensitive(&insn);
+            let done = self.emulate_sensitive(&insn);
+            if matches!(insn.mnemonic(), Mnemonic::Pushfd | Mnemonic::Popfd) {
+                self.note_hot(eip);
+            }
+            return done;
         }
         self.count(Reason::CodeDiscovery);
         let gva = self.linear_eip();
@@ -133,6 +142,7 @@ impl Vm {
         let found = discover(bytes.get(..length).unwrap_or(&[]), PAGE_ADDRESS, offset, known);
         let Some(view) = self.code.views.get_mut(at) else { return };
         let mut span = Span::EMPTY;
+        let overlapped = overlapped(view, &found);
         for &one in &found {
             view.enter(one);
             span = span.join(Span::new(one.offset, one.offset.saturating_add(usize::from(one.length))));
@@ -143,6 +153,7 @@ impl Vm {
             self.cut_before(at, trap);
         }
         let span = span.join(self.join_next(at));
+        self.undo_patches(at, |patch| overlapped.contains(&patch.span.first));
         self.show(at, span);
     }
 
@@ -202,6 +213,7 @@ impl Vm {
                 && view.head < tail
             {
                 view.head = tail;
+                self.undo_patches(next, |patch| patch.span.first < tail);
                 self.show(next, Span::new(0, tail));
             }
         }
@@ -275,7 +287,18 @@ impl Vm {
     }
 
     /// Linear address of the instruction at EIP, where the guest believes it.
-    fn linear_eip(&self) -> u32 {
+    pub(super) fn linear_eip(&self) -> u32 {
         self.segment_base(gnomon_hw::SegReg::Cs).wrapping_add(self.eip())
     }
+}
+
+/// Where patches begin that have an instruction of these inside one of their own.
+fn overlapped(view: &View, found: &[Found]) -> Vec<usize> {
+    let hit = |patch: &&Patch| {
+        found.iter().any(|one| {
+            let inside = one.offset > patch.span.first && one.offset < patch.span.end;
+            inside && patch.entry(one.offset).is_none()
+        })
+    };
+    view.patches.iter().filter(hit).map(|patch| patch.span.first).collect()
 }

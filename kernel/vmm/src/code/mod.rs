@@ -11,6 +11,7 @@
 //! | decoding along control flow | `discover.rs` |
 //! | marks of a page, and the bytes that follow from them | `view.rs` |
 //! | fetch faults, INT3, stepping over a hidden instruction, moving the window | `exits.rs` |
+//! | hot sites that run without exits | `patch.rs`, `patches.rs` |
 //! | the guest writes code, or data beside code | `writes.rs` |
 //! | emulation of what trapped | `emul/sensitive.rs` |
 //!
@@ -20,6 +21,8 @@
 
 mod discover;
 mod exits;
+mod patch;
+mod patches;
 mod sensitive;
 mod view;
 mod writes;
@@ -31,6 +34,7 @@ use gnomon_hw::code::CodeFrames;
 use gnomon_hw::frames::VmId;
 use shadow_mmu::{CodePage, Gfn, Pfn};
 
+pub(crate) use patches::{Left, Patching};
 pub(crate) use sensitive::sensitive;
 use view::{PAGE, Span, View};
 
@@ -49,6 +53,8 @@ const NEXT_BYTES: usize = 16;
 /// Addresses of sensitive instructions that are remembered, and what stands for none: where no instruction of two bytes fits.
 const SITES: usize = 256;
 const NO_SITE: u32 = u32::MAX;
+const PAGE_SHIFT: u32 = 12;
+const OFFSET: u32 = 0xfff;
 
 /// The shadow code of one VM.
 pub(crate) struct ShadowCode {
@@ -65,6 +71,8 @@ pub(crate) struct ShadowCode {
     sites: Sites,
     /// An instruction that is shown for one step.
     unveiled: Option<Unveiled>,
+    /// Hot sites.
+    pub(crate) patching: Patching,
 }
 
 /// A guest frame with code that was discovered; it is watched unless it is open.
@@ -132,9 +140,10 @@ pub(crate) fn view_limit(guest_frames: u64) -> u64 {
 
 impl ShadowCode {
     /// No code yet.
-    pub(crate) fn new(vm: VmId, guest_frames: u64, on: bool) -> Self {
+    pub(crate) fn new(vm: VmId, guest_frames: u64, on: bool, patches: bool) -> Self {
         Self {
             on,
+            patching: Patching::new(on && patches),
             shift: FIRST_SHIFT,
             frames: CodeFrames::new(vm),
             views: Vec::new(),
@@ -244,8 +253,14 @@ impl Vm {
             source.views.retain(|&number| usize::from(number) != at);
         }
         self.code.sites.clear();
-        self.code.views.get_mut(at)?.reuse(code);
+        let view = self.code.views.get_mut(at)?;
+        self.code.patching.forget(view.patches.len());
+        let patches = view.patch_page.as_ref().map(|page| page.pfn);
+        view.reuse(code);
         self.drop_idle_source(old);
+        if let Some(patches) = patches {
+            let _ = self.code.frames.fill(patches);
+        }
         let _ = self.code.frames.fill(pfn);
         Some(at)
     }

@@ -16,7 +16,10 @@
 //! nobody has jumped into it by then, it is shown for good.
 
 use alloc::boxed::Box;
+use alloc::vec::Vec;
 use shadow_mmu::{CodePage, Pfn};
+
+use super::patch::{Known, Patch, Room};
 
 /// Bytes of a page.
 pub(super) const PAGE: usize = 4096;
@@ -80,17 +83,34 @@ pub(super) struct View {
     /// So many bytes at the start belong to an instruction that begins in the page before.
     pub head: usize,
     marks: Box<[u8; PAGE]>,
+    /// Instructions that run elsewhere.
+    pub patches: Vec<Patch>,
+    /// The page where they run.
+    pub patch_page: Option<PatchPage>,
+}
+
+/// A page of patches.
+pub(super) struct PatchPage {
+    /// The host frame.
+    pub pfn: Pfn,
+    /// What of it is used.
+    pub room: Room,
 }
 
 impl View {
     pub(super) fn new(code: CodePage, pfn: Pfn) -> Self {
-        Self { code, pfn, used: true, head: 0, marks: Box::new([0; PAGE]) }
+        let marks = Box::new([0; PAGE]);
+        Self { code, pfn, used: true, head: 0, marks, patches: Vec::new(), patch_page: None }
     }
 
     /// Makes it a page of other code; nothing is discovered of it.
     pub(super) fn reuse(&mut self, code: CodePage) {
         (self.code, self.used, self.head) = (code, true, 0);
         self.marks.fill(0);
+        self.patches.clear();
+        if let Some(page) = &mut self.patch_page {
+            page.room = Room::new();
+        }
     }
 
     /// The mark of a byte.
@@ -204,6 +224,22 @@ impl View {
             if let (Some(place), Some(&byte)) = (out.get_mut(offset), original.get(offset)) {
                 *place = if shown { byte } else { FILLER };
             }
+        }
+        for patch in &self.patches {
+            for (at, byte) in (patch.span.first..).zip(patch.jump) {
+                if let (true, Some(place)) = (at >= span.first && at < span.end, out.get_mut(at)) {
+                    *place = byte;
+                }
+            }
+        }
+    }
+
+    /// What a patch may do with the instruction at `offset`.
+    pub(super) fn known(&self, offset: usize) -> Known {
+        match self.mark(offset) {
+            0 if offset >= self.head => Known::Nothing,
+            mark if mark & SHY == 0 && mark != 0 => Known::Usable,
+            _ => Known::Other,
         }
     }
 }

@@ -80,6 +80,7 @@ impl Vm {
         let mut forgotten = false;
         for at in source.views.clone() {
             let at = usize::from(at);
+            self.undo_patches(at, |patch| patch.span.first < span.end && span.first < patch.span.end);
             let Some(view) = self.code.views.get_mut(at) else { continue };
             let mut changed = view.forget(span);
             if span.first < view.head {

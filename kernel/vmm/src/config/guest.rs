@@ -12,7 +12,7 @@ use super::kernel::{Switch, parse_switch};
 use super::words::{Line, number, size};
 use crate::dev::{ConsoleKind, DISKS};
 
-const WORDS: &str = "name=, mem=, time=, apic=, shadow=, mmu=, shadow-code=, console=, format=, addr= or of=, disk=, save=, \
+const WORDS: &str = "name=, mem=, time=, apic=, shadow=, mmu=, shadow-code=, patches=, console=, format=, addr= or of=, disk=, save=, \
      and the guest's own arguments after --";
 const NAME: &str = "1 to 32 letters, digits, `-`, `_` or `.`";
 const MEM: &str = "a size from 1M to 3G in steps of 4K, such as 16M";
@@ -116,6 +116,8 @@ pub struct GuestConfig {
     pub format: ImageFormat,
     /// Whether its kernel runs on shadow code. Without, sensitive instructions that do not trap show the real state.
     pub shadow_code: Switch,
+    /// Whether sites of its kernel that trap again and again run without exits.
+    pub patches: Switch,
     /// The command line its kernel sees.
     pub arguments: String,
     /// The index of its image among the boot modules.
@@ -140,6 +142,7 @@ impl GuestConfig {
             console: ConsoleKind::Auto,
             format: ImageFormat::Auto,
             shadow_code: Switch::On,
+            patches: Switch::On,
             arguments: String::new(),
             image: 0,
             modules: Vec::new(),
@@ -221,6 +224,7 @@ struct ModuleWords<'a> {
     format: Option<ImageFormat>,
     address: Option<u32>,
     shadow_code: Option<Switch>,
+    patches: Option<Switch>,
 }
 
 impl<'a> ModuleWords<'a> {
@@ -242,6 +246,7 @@ impl<'a> ModuleWords<'a> {
                 "console" => set(place, &mut found.console, "console", parse_console(value), value, CONSOLE)?,
                 "format" => set(place, &mut found.format, "format", parse_format(value), value, FORMAT)?,
                 "addr" => set(place, &mut found.address, "addr", parse_address(value), value, ADDR)?,
+                "patches" => set(place, &mut found.patches, "patches", parse_switch(value), value, SWITCH)?,
                 "shadow-code" => {
                     set(place, &mut found.shadow_code, "shadow-code", parse_switch(value), value, SWITCH)?;
                 }
@@ -259,7 +264,13 @@ impl<'a> ModuleWords<'a> {
         let others = [self.name.is_some(), self.memory.is_some(), self.time.is_some(), self.format.is_some()];
         let others = others.into_iter().chain([self.address.is_some(), self.apic.is_some()]);
         if others
-            .chain([self.shadow.is_some(), self.mmu.is_some(), self.shadow_code.is_some(), self.console.is_some()])
+            .chain([
+                self.shadow.is_some(),
+                self.mmu.is_some(),
+                self.shadow_code.is_some(),
+                self.patches.is_some(),
+                self.console.is_some(),
+            ])
             .any(|given| given)
         {
             let problem = "of= stands with words for a guest: expected at most disk= and save= beside it";
@@ -294,6 +305,7 @@ impl<'a> ModuleWords<'a> {
             console: self.console.unwrap_or(ConsoleKind::Auto),
             format,
             shadow_code: self.shadow_code.unwrap_or(Switch::On),
+            patches: self.patches.unwrap_or(Switch::On),
             arguments: self.arguments.to_owned(),
             image: index,
             modules: Vec::new(),

@@ -65,7 +65,11 @@ impl Vm {
         };
         let (reason, next) = self.dispatch(&insn, native)?;
         self.count(reason);
+        let eip = self.eip();
         self.finish(&insn, next);
+        if matches!(reason, Reason::Cli | Reason::Sti) && self.on_shadow_code() {
+            self.note_hot(eip);
+        }
         Ok(())
     }
 

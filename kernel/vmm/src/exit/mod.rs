@@ -10,6 +10,7 @@ pub(crate) use fault::{NOT_RESIDENT, control_fault, mmu_stop};
 use gnomon_hw::Exit;
 use gnomon_trace::{Kind, Reason, Record};
 
+use crate::code::Left;
 use crate::event::{Event, Source};
 use crate::trap::{Emulated, Exception, StopReason, Trap, vector};
 use crate::vcpu::flags;
@@ -60,6 +61,7 @@ impl Vm {
         if self.is_unveiled() {
             self.veil();
         }
+        let left = self.leave_patch(exit);
         let tracing = self.world.context().rflags as u32 & flags::TF != 0;
         self.retired = false;
         // A page fault may belong to the instruction that is being stepped over; anything else ends that.
@@ -68,6 +70,7 @@ impl Vm {
             self.close_frames();
         }
         let outcome = match exit {
+            Exit::Vector(_) if left == Left::Emulate => self.emulate_patched(),
             Exit::Vector(number) if self.world.is_hardware() => self.on_hardware_vector(number, stepped),
             Exit::Vector(number) => self.on_vector(number, stepped),
             Exit::Interrupt(_) => {
@@ -102,6 +105,7 @@ impl Vm {
         let error = self.world.context().error as u32;
         match number {
             vector::PF => self.on_page_fault(),
+            vector::GP | vector::UD if error == 0 && self.on_patch_inside() => Ok(()),
             vector::GP | vector::NP if error > 3 && self.return_fast() => Ok(()),
             vector::GP | vector::NP | vector::SS | vector::UD => {
                 self.on_refused(number, error).inspect_err(|_| self.count(Reason::Exception))

@@ -1,0 +1,464 @@
+//! What a patch consists of: the code that does the work of a few guest instructions without an exit, and how to leave it.
+//!
+//! Five bytes of shadow code become a jump to the patch, which ends with a jump back. The virtual IF is the real NT, inverted, while
+//! the guest kernel runs: any privilege level may change NT, and it means nothing but to IRET, which always traps. The real AC,
+//! which means nothing below level 3, says that an interrupt waits for the guest to set IF: then STI and POPF trap. A guest that has AC, NT
+//! or IOPL set itself runs no patches.
+//!
+//! Nobody may see a patch from outside. So for each of its instructions there is a [`Step`] that says which guest instruction it belongs
+//! to, and what must be put back if the patch is left there: an instruction of the guest's either has not begun or is done.
+//!
+//! The jump's displacement consists of bytes that trap, whichever of them one jumps to: a guest that jumps among the instructions that
+//! were replaced is noticed. That leaves two distances from the code to its patches, and a few dozen places in a page for each jump.
+
+use alloc::vec::Vec;
+use iced_x86::{Code, Decoder, DecoderOptions, FlowControl, Instruction, Mnemonic};
+
+use super::sensitive::sensitive;
+use super::view::{PAGE, Span};
+
+/// From a page of code to its patches: the two multiples of 4 MiB whose jumps consist of bytes that trap.
+pub(super) const DISTANCES: [u32; 2] = [0xfb00_0000, 0xfc00_0000];
+/// Bytes of the jump.
+pub(super) const JUMP: usize = 5;
+const JUMP_OPCODE: u8 = 0xe9;
+/// The lowest two bytes of the displacement. The upper two are FF FA or FF FB: FF /7 is undefined, CLI and STI fault. Before FF, each of the
+/// second list traps: HLT, CLI, STI, an undefined FE /7 or FF /7, or a prefix of one. Before that, each of the first does.
+const LOWEST: [u8; 17] =
+    [0xff, 0xfe, 0xfb, 0xfa, 0xf4, 0xf3, 0xf2, 0xf0, 0xef, 0xee, 0xed, 0xec, 0xe7, 0xe6, 0xe5, 0xe4, 0xcc];
+const SECOND: [u8; 7] = [0xff, 0xfe, 0xfb, 0xfa, 0xf4, 0xf3, 0xf2];
+/// Instructions in a patch, at most: five bytes are at most five.
+const MOST: usize = 5;
+
+/// One instruction of a patch.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) struct Step {
+    /// Where it begins in the page of patches.
+    pub at: usize,
+    /// The guest instruction that is to run if the patch is left before this step.
+    pub guest: usize,
+    /// Doublewords to drop from the stack then.
+    pub pops: u8,
+    /// The topmost of them holds the guest's flags.
+    pub restores: bool,
+    /// It is a guest instruction itself, or none: a fault of it is one of the instruction at `guest`.
+    pub whole: bool,
+    /// An STI was just executed.
+    pub after_sti: bool,
+    /// The guest instruction begins here, so that the patch can be entered.
+    pub begins: bool,
+}
+
+/// A patch in its place.
+#[derive(Clone, Debug)]
+pub(super) struct Patch {
+    /// The bytes of the guest's that it stands for.
+    pub span: Span,
+    /// What is shown in place of the first of them.
+    pub jump: [u8; JUMP],
+    /// The bytes that it takes in the page of patches.
+    pub room: [Span; 2],
+    /// Its instructions.
+    pub steps: Vec<Step>,
+    /// Its last instruction is STI.
+    pub ends_with_sti: bool,
+    /// How many times the guest jumped among its instructions.
+    pub entries: u8,
+}
+
+impl Patch {
+    /// Is there a byte at `offset` that belongs to the jump, but is not its first?
+    pub(super) const fn is_inside(&self, offset: usize) -> bool {
+        offset > self.span.first && offset < self.span.first.saturating_add(JUMP)
+    }
+
+    /// The bytes that look different.
+    pub(super) fn shown(&self) -> Span {
+        Span::new(self.span.first, self.span.first.saturating_add(JUMP))
+    }
+
+    /// Where the guest instruction at `offset` begins in the patch.
+    pub(super) fn entry(&self, offset: usize) -> Option<Step> {
+        self.steps.iter().find(|step| step.guest == offset && step.begins).copied()
+    }
+}
+
+/// A patch without a place: its code, with steps and jumps relative to its start.
+#[derive(Default)]
+pub(super) struct Body {
+    bytes: Vec<u8>,
+    steps: Vec<Step>,
+    /// Jumps to guest code: the place of the displacement, and the offset from the page of code.
+    exits: Vec<(usize, u32)>,
+    span: Option<Span>,
+    ends_with_sti: bool,
+}
+
+/// How a patch is left before a step.
+#[derive(Clone, Copy)]
+struct Leave {
+    pops: u8,
+    restores: bool,
+}
+
+const CLEAN: Leave = Leave { pops: 0, restores: false };
+const DROP: Leave = Leave { pops: 1, restores: false };
+const RESTORE: Leave = Leave { pops: 1, restores: true };
+const RESTORE_TWO: Leave = Leave { pops: 2, restores: true };
+
+impl Body {
+    fn step(&mut self, guest: usize, leave: Leave, bytes: &[u8]) {
+        let Leave { pops, restores } = leave;
+        let at = self.bytes.len();
+        self.steps.push(Step { at, guest, pops, restores, whole: false, after_sti: false, begins: false });
+        self.bytes.extend_from_slice(bytes);
+    }
+
+    fn whole(&mut self, guest: usize, pops: u8, bytes: &[u8]) {
+        let at = self.bytes.len();
+        self.steps.push(Step { at, guest, pops, restores: false, whole: true, after_sti: false, begins: false });
+        self.bytes.extend_from_slice(bytes);
+    }
+
+    /// CLI.
+    fn clear_interrupts(&mut self, guest: usize) {
+        self.step(guest, CLEAN, &[0x9c]);
+        self.step(guest, DROP, &[0x80, 0x4c, 0x24, 0x01, 0x40]); // or byte [esp+1], NT
+        self.step(guest, RESTORE, &[0x9d]);
+    }
+
+    /// STI.
+    fn set_interrupts(&mut self, guest: usize) {
+        self.step(guest, CLEAN, &[0x9c]);
+        self.step(guest, DROP, &[0xf6, 0x44, 0x24, 0x02, 0x04]); // test byte [esp+2], AC
+        self.step(guest, RESTORE, &[0x74, 0x01]); // jz
+        self.step(guest, RESTORE, &[0xcc]);
+        self.step(guest, RESTORE, &[0x80, 0x64, 0x24, 0x01, 0xbf]); // and byte [esp+1], ~NT
+        self.step(guest, RESTORE, &[0x9d]);
+    }
+
+    /// PUSHF. The image has the real flags; if NT is set, IF, NT and AC must be clear in it. The flags come back from a copy.
+    fn push_flags(&mut self, guest: usize, next: usize) {
+        self.step(guest, CLEAN, &[0x9c]);
+        self.step(guest, DROP, &[0xf6, 0x44, 0x24, 0x01, 0x40]); // test byte [esp+1], NT
+        self.step(guest, RESTORE, &[0x74, 0x10]); // jz
+        self.step(guest, RESTORE, &[0xff, 0x34, 0x24]); // push dword [esp]
+        self.step(guest, RESTORE_TWO, &[0x80, 0x74, 0x24, 0x05, 0x42]); // xor byte [esp+5], NT | IF
+        self.step(guest, RESTORE_TWO, &[0x80, 0x64, 0x24, 0x06, 0xfb]); // and byte [esp+6], ~AC
+        self.step(guest, RESTORE_TWO, &[0x9d]);
+        self.whole(next, 0, &[0xeb, 0x04]);
+        self.step(guest, RESTORE, &[0xff, 0x34, 0x24]); // jz comes here
+        self.step(guest, RESTORE_TWO, &[0x9d]);
+    }
+
+    /// POPF. An image with TF, IOPL, NT or AC is emulated; else NT becomes the inverse of its IF.
+    fn pop_flags(&mut self, guest: usize, next: usize) {
+        self.step(guest, CLEAN, &[0xf7, 0x04, 0x24, 0x00, 0x71, 0x04, 0x00]); // test dword [esp], TF | IOPL | NT | AC
+        self.step(guest, CLEAN, &[0x74, 0x01]); // jz
+        self.step(guest, CLEAN, &[0xcc]);
+        self.step(guest, CLEAN, &[0x9c]);
+        self.step(guest, DROP, &[0xf6, 0x44, 0x24, 0x02, 0x04]); // test byte [esp+2], AC
+        self.step(guest, DROP, &[0x8d, 0x64, 0x24, 0x04]); // lea esp, [esp+4]
+        self.step(guest, CLEAN, &[0x74, 0x01]); // jz
+        self.step(guest, CLEAN, &[0xcc]);
+        self.step(guest, CLEAN, &[0xf6, 0x44, 0x24, 0x01, 0x02]); // test byte [esp+1], IF
+        self.step(guest, CLEAN, &[0x75, 0x0f]); // jnz
+        self.step(guest, CLEAN, &[0xff, 0x34, 0x24]); // push dword [esp]
+        self.step(guest, DROP, &[0x80, 0x4c, 0x24, 0x01, 0x40]); // or byte [esp+1], NT
+        self.step(guest, DROP, &[0x9d]);
+        self.whole(next, 1, &[0x8d, 0x64, 0x24, 0x04]); // lea esp, [esp+4]
+        self.whole(next, 0, &[0xeb, 0x01]);
+        self.step(guest, CLEAN, &[0x9d]); // jnz comes here
+    }
+
+    /// A jump to guest code, with its opcode.
+    fn exit(&mut self, opcode: &[u8], target: u32) {
+        self.bytes.extend_from_slice(opcode);
+        self.exits.push((self.bytes.len(), target));
+        self.bytes.extend_from_slice(&[0; 4]);
+    }
+
+    /// Adds a guest instruction; says whether the patch may go on behind it. `None`: it cannot be in a patch.
+    fn add(&mut self, insn: &Instruction, bytes: &[u8], offset: usize) -> Option<bool> {
+        let next = offset.saturating_add(insn.len());
+        self.ends_with_sti = false;
+        let first = self.steps.len();
+        match insn.mnemonic() {
+            Mnemonic::Cli => self.clear_interrupts(offset),
+            Mnemonic::Sti => {
+                self.set_interrupts(offset);
+                self.ends_with_sti = true;
+            }
+            Mnemonic::Pushfd => self.push_flags(offset, next),
+            Mnemonic::Popfd => self.pop_flags(offset, next),
+            _ if sensitive(insn).is_some() || changes_translation(insn) => return None,
+            _ => return self.copy(insn, bytes, offset),
+        }
+        // A prefix would be lost.
+        (bytes.len() == 1 && first < self.steps.len()).then_some(true)
+    }
+
+    fn copy(&mut self, insn: &Instruction, bytes: &[u8], offset: usize) -> Option<bool> {
+        let target = insn.near_branch_target() as u32;
+        match insn.flow_control() {
+            FlowControl::Next if insn.mnemonic() == Mnemonic::Nop => self.whole(offset, 0, &[0x90]),
+            FlowControl::Next => self.whole(offset, 0, bytes),
+            FlowControl::Return if matches!(insn.code(), Code::Retnd | Code::Retnd_imm16) => {
+                self.whole(offset, 0, bytes);
+                return Some(false);
+            }
+            FlowControl::ConditionalBranch if insn.is_jcc_short_or_near() => {
+                self.whole(offset, 0, &[]);
+                self.exit(&[0x0f, 0x80 | condition(bytes)?], target);
+            }
+            FlowControl::UnconditionalBranch if insn.is_jmp_short_or_near() => {
+                self.whole(offset, 0, &[]);
+                self.exit(&[JUMP_OPCODE], target);
+                return Some(false);
+            }
+            _ => return None,
+        }
+        Some(true)
+    }
+}
+
+/// The condition of a Jcc, from its bytes.
+fn condition(bytes: &[u8]) -> Option<u8> {
+    match bytes {
+        [opcode @ 0x70..=0x7f, _] | [0x0f, opcode @ 0x80..=0x8f, _, _, _, _] => Some(opcode & 15),
+        _ => None,
+    }
+}
+
+/// What runs behind it may be other code, or the stack another one: the way back into the patch would not be sure.
+fn changes_translation(insn: &Instruction) -> bool {
+    let register = insn.op0_register();
+    register.is_cr()
+        || register.is_segment_register()
+        || matches!(insn.mnemonic(), Mnemonic::Lss | Mnemonic::Lmsw | Mnemonic::Invlpg)
+}
+
+/// What is known of a byte of code.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Known {
+    /// An instruction begins there that may be part of a patch.
+    Usable,
+    /// Nothing was discovered there.
+    Nothing,
+    /// Anything else.
+    Other,
+}
+
+/// Makes the patch for the instruction at `start` and as many behind it as it takes to have room for the jump. `page` holds the guest's
+/// bytes. Where control never comes to the next instruction, bytes that nobody has reached are room too.
+pub(super) fn build(page: &[u8; PAGE], start: usize, known: impl Fn(usize) -> Known) -> Option<Body> {
+    let mut body = Body::default();
+    let mut decoder = Decoder::with_ip(32, page, 0, DecoderOptions::NONE);
+    let mut offset = start;
+    let mut goes_on = true;
+    for _ in 0..MOST {
+        if !goes_on || offset.saturating_sub(start) >= JUMP {
+            break;
+        }
+        if known(offset) != Known::Usable || decoder.set_position(offset).is_err() {
+            return None;
+        }
+        decoder.set_ip(offset as u64);
+        let insn = decoder.decode();
+        let next = offset.saturating_add(insn.len());
+        let inner = offset.saturating_add(1)..next;
+        if insn.is_invalid() || !inner.clone().all(|at| known(at) == Known::Nothing) {
+            return None;
+        }
+        let after_sti = body.ends_with_sti;
+        let first = body.steps.len();
+        goes_on = body.add(&insn, page.get(offset..next)?, offset)?;
+        if let Some(step) = body.steps.get_mut(first) {
+            (step.after_sti, step.begins) = (after_sti, true);
+        }
+        offset = next;
+    }
+    let end = start.saturating_add(JUMP);
+    if !goes_on && (offset..end).all(|at| known(at) == Known::Nothing) {
+        offset = offset.max(end);
+    }
+    if offset < end || offset >= PAGE {
+        return None;
+    }
+    if goes_on {
+        let after_sti = body.ends_with_sti;
+        body.whole(offset, 0, &[]);
+        if let (true, Some(step)) = (after_sti, body.steps.last_mut()) {
+            step.after_sti = true;
+        }
+        body.exit(&[JUMP_OPCODE], offset as u32);
+    }
+    body.span = Some(Span::new(start, offset));
+    Some(body)
+}
+
+/// Which bytes of a page of patches are used.
+#[derive(Clone)]
+pub(super) struct Room([u64; PAGE / 64]);
+
+impl Room {
+    pub(super) const fn new() -> Self {
+        Self([0; PAGE / 64])
+    }
+
+    fn is_free(&self, span: Span) -> bool {
+        (span.first..span.end).all(|at| self.0.get(at / 64).is_some_and(|word| word >> (at % 64) & 1 == 0))
+    }
+
+    fn take(&mut self, span: Span) {
+        for at in span.first..span.end {
+            if let Some(word) = self.0.get_mut(at / 64) {
+                *word |= 1 << (at % 64);
+            }
+        }
+    }
+
+    pub(super) fn give(&mut self, span: Span) {
+        for at in span.first..span.end {
+            if let Some(word) = self.0.get_mut(at / 64) {
+                *word &= !(1 << (at % 64));
+            }
+        }
+    }
+
+    /// The first free run of `length` bytes.
+    fn find(&self, length: usize) -> Option<usize> {
+        let mut run = 0;
+        for at in 0..PAGE {
+            let free = self.0.get(at / 64)? >> (at % 64) & 1 == 0;
+            run = if free { usize::saturating_add(run, 1) } else { 0 };
+            if run == length {
+                return Some(at.saturating_add(1).saturating_sub(length));
+            }
+        }
+        None
+    }
+}
+
+/// Bytes for a page of patches.
+pub(super) type Piece = (usize, Vec<u8>);
+
+/// Finds a place for a patch at one of the distances. Gives it, and what is to be written.
+pub(super) fn place(body: &Body, room: &mut Room, distance: u32) -> Option<(Patch, Vec<Piece>)> {
+    let span = body.span?;
+    let (landing, jump) = landing(span.first, room, distance)?;
+    let pad = Span::new(landing, landing.saturating_add(JUMP));
+    room.take(pad);
+    let Some(at) = room.find(body.bytes.len()) else {
+        room.give(pad);
+        return None;
+    };
+    let whole = Span::new(at, at.saturating_add(body.bytes.len()));
+    room.take(whole);
+    let mut bytes = body.bytes.clone();
+    for &(hole, target) in &body.exits {
+        let end = at.saturating_add(hole).saturating_add(4) as u32;
+        let displacement = target.wrapping_sub(distance).wrapping_sub(end);
+        bytes.get_mut(hole..hole.saturating_add(4))?.copy_from_slice(&displacement.to_le_bytes());
+    }
+    let mut steps: Vec<Step> = body.steps.clone();
+    for step in &mut steps {
+        step.at = step.at.saturating_add(at);
+    }
+    let begin =
+        Step { at: landing, guest: span.first, pops: 0, restores: false, whole: true, after_sti: false, begins: false };
+    steps.insert(0, begin);
+    let mut to_body = [JUMP_OPCODE; JUMP];
+    let displacement = (at as u32).wrapping_sub(pad.end as u32);
+    to_body.get_mut(1..)?.copy_from_slice(&displacement.to_le_bytes());
+    let patch = Patch { span, jump, room: [pad, whole], steps, ends_with_sti: body.ends_with_sti, entries: 0 };
+    Some((patch, alloc::vec![(landing, to_body.to_vec()), (at, bytes)]))
+}
+
+/// A free place that the jump at `start` can reach by a displacement of trapping bytes.
+fn landing(start: usize, room: &Room, distance: u32) -> Option<(usize, [u8; JUMP])> {
+    let upper = distance.wrapping_sub(1) & 0xffff_0000;
+    SECOND.iter().flat_map(|second| LOWEST.iter().map(move |lowest| (*second, *lowest))).find_map(|(second, lowest)| {
+        if matches!(lowest, 0xfe | 0xff) && second & 0x38 != 0x38 {
+            // FE and FF are undefined with /7 only.
+            return None;
+        }
+        let displacement = upper | u32::from(second) << 8 | u32::from(lowest);
+        let place = (start as u32).wrapping_add(JUMP as u32).wrapping_add(displacement).wrapping_sub(distance) as usize;
+        let span = Span { first: place, end: place.saturating_add(JUMP) };
+        if place >= PAGE || span.end > PAGE || !room.is_free(span) {
+            return None;
+        }
+        let [a, b, c, d] = displacement.to_le_bytes();
+        Some((place, [JUMP_OPCODE, a, b, c, d]))
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    extern crate std;
+    use super::*;
+
+    fn page(at: usize, bytes: &[u8]) -> [u8; PAGE] {
+        let mut page = [0x90; PAGE];
+        page[at..at + bytes.len()].copy_from_slice(bytes);
+        page
+    }
+
+    /// What is known if instructions begin at these offsets from `at`.
+    fn known(at: usize, begins: &'static [usize]) -> impl Fn(usize) -> Known {
+        move |offset| if begins.iter().any(|begin| at + begin == offset) { Known::Usable } else { Known::Nothing }
+    }
+
+    #[test]
+    fn a_loop_of_five_bytes_is_a_patch() {
+        // cli; sti; dec %ecx; jnz back
+        let page = page(0xe0, &[0xfa, 0xfb, 0x49, 0x75, 0xfb, 0xfa]);
+        let body = build(&page, 0xe0, known(0xe0, &[0, 1, 2, 3, 5])).unwrap();
+        let mut room = Room::new();
+        for distance in DISTANCES {
+            let (patch, pieces) = place(&body, &mut room, distance).unwrap();
+            assert_eq!(patch.span, Span::new(0xe0, 0xe5));
+            assert_eq!(pieces.len(), 2);
+            assert!([0xe1, 0xe2, 0xe3].iter().all(|&at| patch.entry(at).is_some()));
+            assert!(patch.entry(0xe4).is_none(), "that is inside of an instruction");
+        }
+    }
+
+    #[test]
+    fn every_place_in_a_page_reaches_a_landing() {
+        for distance in DISTANCES {
+            for start in 0..PAGE - JUMP {
+                let (at, jump) = landing(start, &Room::new(), distance).unwrap();
+                let [_, displacement @ ..] = jump;
+                let target = (start as u32 + 5).wrapping_add(u32::from_le_bytes(displacement));
+                assert_eq!(target, distance.wrapping_add(at as u32));
+            }
+        }
+    }
+
+    #[test]
+    fn every_byte_of_a_jump_traps() {
+        let traps = |bytes: &[u8]| {
+            let insn = Decoder::new(32, bytes, DecoderOptions::NONE).decode();
+            let ports = matches!(insn.mnemonic(), Mnemonic::In | Mnemonic::Out);
+            insn.is_invalid()
+                || ports
+                || matches!(insn.mnemonic(), Mnemonic::Hlt | Mnemonic::Cli | Mnemonic::Sti | Mnemonic::Int3)
+        };
+        for distance in DISTANCES {
+            let mut room = Room::new();
+            let mut count = 0;
+            while let Some((at, jump)) = landing(0x800, &room, distance) {
+                room.take(Span::new(at, at + JUMP));
+                let mut bytes = jump.to_vec();
+                bytes.extend([0x90; 16]);
+                for first in 1..JUMP {
+                    assert!(traps(&bytes[first..]), "{:02x?}", &bytes[first..JUMP]);
+                }
+                count += 1;
+            }
+            assert!(count > 8, "{count} places");
+        }
+    }
+}
