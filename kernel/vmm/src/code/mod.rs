@@ -11,7 +11,7 @@
 //! | decoding along control flow | `discover.rs` |
 //! | marks of a page, and the bytes that follow from them | `view.rs` |
 //! | fetch faults, INT3, stepping over a hidden instruction, moving the window | `exits.rs` |
-//! | hot sites that run without exits | `patch.rs`, `patches.rs` |
+//! | hot sites that run without exits | `patch.rs`, `patch_room.rs`, `patches.rs`, `patch_run.rs` |
 //! | the guest writes code, or data beside code | `writes.rs` |
 //! | emulation of what trapped | `emul/sensitive.rs` |
 //!
@@ -22,6 +22,8 @@
 mod discover;
 mod exits;
 mod patch;
+mod patch_room;
+mod patch_run;
 mod patches;
 mod sensitive;
 mod view;

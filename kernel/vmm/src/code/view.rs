@@ -19,7 +19,8 @@ use alloc::boxed::Box;
 use alloc::vec::Vec;
 use shadow_mmu::{CodePage, Pfn};
 
-use super::patch::{Known, Patch, Room};
+use super::patch::{Known, Patch};
+use super::patch_room::Room;
 
 /// Bytes of a page.
 pub(super) const PAGE: usize = 4096;
