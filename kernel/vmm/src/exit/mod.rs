@@ -28,9 +28,10 @@ impl Vm {
     /// The reason for which the VM stops.
     #[inline]
     pub(crate) fn on_exit(&mut self, exit: Exit) -> Result<(), StopReason> {
+        let left = self.leave_patch(exit);
         match exit {
-            Exit::Vector(number) if self.is_plain() => self.on_plain_exit(number),
-            exit => self.on_exit_amid(exit),
+            Exit::Vector(number) if left == Left::Whole && self.is_plain() => self.on_plain_exit(number),
+            exit => self.on_exit_amid(exit, left),
         }
     }
 
@@ -55,13 +56,12 @@ impl Vm {
         }
     }
 
-    /// The same while an instruction is stepped over, or the guest steps.
-    fn on_exit_amid(&mut self, exit: Exit) -> Result<(), StopReason> {
+    /// The same while an instruction is stepped over, or the guest steps; and out of a patch.
+    fn on_exit_amid(&mut self, exit: Exit, left: Left) -> Result<(), StopReason> {
         let stepped = self.end_step();
         if self.is_unveiled() {
             self.veil();
         }
-        let left = self.leave_patch(exit);
         let tracing = self.world.context().rflags as u32 & flags::TF != 0;
         self.retired = false;
         // A page fault may belong to the instruction that is being stepped over; anything else ends that.

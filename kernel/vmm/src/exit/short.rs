@@ -74,7 +74,11 @@ impl Vm {
             }
             _ => return Ok(false),
         };
+        let eip = self.eip();
         self.go_on(next, reason);
+        if matches!(recipe, Recipe::Cli | Recipe::Sti) && self.code.is_on() {
+            self.note_hot(eip);
+        }
         Ok(true)
     }
 
