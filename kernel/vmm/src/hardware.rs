@@ -81,9 +81,9 @@ impl Vm {
         if self.world.is_hardware() {
             return self.enter_hardware();
         }
-        // User code may have set NT; only the patches of kernel code mean something by it.
-        self.world.context_mut().rflags &= !u64::from(flags::NT);
-        self.prepare_patches();
+        if self.code.patching.count != 0 {
+            self.prepare_patches();
+        }
         self.world.run()
     }
 

@@ -13,17 +13,19 @@ use crate::vm::Vm;
 
 impl Vm {
     /// Must the guest not run patches now?
-    fn patches_blocked(&self) -> bool {
+    fn patches_blocked(&mut self) -> bool {
         let ac = self.world.context().rflags as u32 & flags::AC;
-        ac | self.vcpu.system_flags & !flags::IF != 0 || !self.stack_is_big()
+        ac | self.vcpu.system_flags & !flags::IF != 0 || !(self.has_flat_stack() || self.stack_is_big())
     }
 
     /// Before each entry of a deprivileged guest that has patches.
-    #[inline]
+    #[inline(never)] // out of the way of guests that have none
     pub(crate) fn prepare_patches(&mut self) {
-        if self.code.patching.count == 0 || self.cpl() != 0 {
+        if self.cpl() != 0 {
             return;
         }
+        // User code may have set it.
+        self.world.context_mut().rflags &= !u64::from(flags::NT);
         if self.mmu.take_patches_lost() {
             self.undo_all_patches();
             return;
@@ -62,15 +64,8 @@ impl Vm {
     }
 
     /// After each exit of a deprivileged guest: EIP and the virtual IF become what the guest knows.
-    #[inline]
+    #[inline(never)] // out of the way of guests that have none
     pub(crate) fn leave_patch(&mut self, exit: Exit) -> Left {
-        if self.code.patching.count == 0 {
-            return Left::Whole;
-        }
-        self.leave_patches(exit)
-    }
-
-    fn leave_patches(&mut self, exit: Exit) -> Left {
         self.code.patching.redirect = None;
         if core::mem::replace(&mut self.code.patching.in_flags, false) {
             let on = self.world.context().rflags as u32 & flags::NT == 0;
@@ -84,7 +79,8 @@ impl Vm {
             return Left::Whole; // `on_patch_fetch`
         }
         let trapped = matches!(exit, Exit::Vector(vector::BP));
-        let here = self.linear_eip().wrapping_sub(u32::from(trapped));
+        let eip = if self.runs_flat_kernel() { self.eip() } else { self.linear_eip() };
+        let here = eip.wrapping_sub(u32::from(trapped));
         let origin = here.wrapping_sub(self.code.patching.place.distance);
         if !self.code.patching.regions.contains(&(origin >> REGION_SHIFT)) {
             self.note_sti(exit, here);
@@ -202,6 +198,7 @@ impl Vm {
         self.code.patching.count != 0 && self.on_shadow_code() && self.jumped_inside()
     }
 
+    #[inline(never)]
     fn jumped_inside(&mut self) -> bool {
         let gva = self.linear_eip();
         let offset = offset_of(gva);

@@ -37,7 +37,7 @@ pub(crate) struct Patching {
     /// How many times the guest took that place.
     lost: u8,
     /// How many patches there are.
-    pub(super) count: usize,
+    pub(crate) count: usize,
     /// Regions that patches were mapped for.
     pub(super) regions: Vec<u32>,
     /// Which offsets of a page are bytes of any jump, or behind an STI that ends a patch.
@@ -123,8 +123,16 @@ pub(super) fn offset_of(gva: u32) -> usize {
 
 impl Vm {
     /// CLI, STI, PUSHF or POPF at `eip` trapped and was emulated.
+    #[inline]
     pub(crate) fn note_hot(&mut self, eip: u32) {
-        if self.code.patching.on && self.code.patching.heat(eip) {
+        if self.code.patching.on {
+            self.heat_site(eip);
+        }
+    }
+
+    #[inline(never)] // out of the way of guests that have no patches
+    fn heat_site(&mut self, eip: u32) {
+        if self.code.patching.heat(eip) {
             let gva = self.segment_base(gnomon_hw::SegReg::Cs).wrapping_add(eip);
             let _ = self.make_patch(gva);
             self.redirect();

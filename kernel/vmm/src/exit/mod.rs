@@ -28,10 +28,12 @@ impl Vm {
     /// The reason for which the VM stops.
     #[inline]
     pub(crate) fn on_exit(&mut self, exit: Exit) -> Result<(), StopReason> {
-        let left = self.leave_patch(exit);
+        if self.code.patching.count != 0 && self.leave_patch(exit) == Left::Emulate {
+            return self.on_exit_amid(exit, Left::Emulate);
+        }
         match exit {
-            Exit::Vector(number) if left == Left::Whole && self.is_plain() => self.on_plain_exit(number),
-            exit => self.on_exit_amid(exit, left),
+            Exit::Vector(number) if self.is_plain() => self.on_plain_exit(number),
+            exit => self.on_exit_amid(exit, Left::Whole),
         }
     }
 

@@ -41,10 +41,12 @@ impl Vm {
         let reason = match recipe {
             Recipe::Cli => {
                 self.vcpu.set_interrupts(false);
+                self.note_hot(self.eip());
                 Reason::Cli
             }
             Recipe::Sti => {
                 self.set_interrupts_after(next);
+                self.note_hot(self.eip());
                 Reason::Sti
             }
             Recipe::ReadControl(control, to) => {
@@ -74,11 +76,7 @@ impl Vm {
             }
             _ => return Ok(false),
         };
-        let eip = self.eip();
         self.go_on(next, reason);
-        if matches!(recipe, Recipe::Cli | Recipe::Sti) && self.code.is_on() {
-            self.note_hot(eip);
-        }
         Ok(true)
     }
 
