@@ -85,7 +85,7 @@ struct Stack {
 
 /// A frame under construction: words are pushed downwards.
 struct Frame {
-    bytes: [u8; 24],
+    bytes: [u8; 40],
     used: usize,
     wide: bool,
 }
@@ -153,17 +153,24 @@ impl Vm {
         let to = if code.is_conforming() { from } else { code.dpl() };
 
         let eflags = self.eflags();
-        let mut frame = Frame { bytes: [0; 24], used: 0, wide };
+        let v86 = self.in_v86();
+        if v86 && to != 0 {
+            return Err(Exception::gp(target.selector.error_code() | ext).into());
+        }
+        let mut frame = Frame { bytes: [0; 40], used: 0, wide };
         let stack = if to < from {
             let stack = self.inner_stack(to, ext)?;
-            frame.push(self.visible_selector(SegReg::Ss).0.into());
+            let all = [SegReg::Gs, SegReg::Fs, SegReg::Ds, SegReg::Es, SegReg::Ss];
+            for &reg in all.get(if v86 { 0.. } else { 4.. }).unwrap_or(&[]) {
+                frame.push(self.visible_selector_any(reg).into());
+            }
             frame.push(self.esp());
             Some(stack)
         } else {
             None
         };
         frame.push(eflags);
-        frame.push(self.visible_selector(SegReg::Cs).0.into());
+        frame.push(self.visible_selector_any(SegReg::Cs).into());
         frame.push(self.eip());
         if let Some(error) = event.error {
             frame.push(error);
@@ -364,11 +371,11 @@ mod tests {
 
     #[test]
     fn frames_grow_downwards() {
-        let mut frame = Frame { bytes: [0; 24], used: 0, wide: true };
+        let mut frame = Frame { bytes: [0; 40], used: 0, wide: true };
         frame.push(0x202);
         frame.push(0x1b);
         assert_eq!(frame.bytes(), [0x1b, 0, 0, 0, 2, 2, 0, 0]);
-        let mut narrow = Frame { bytes: [0; 24], used: 0, wide: false };
+        let mut narrow = Frame { bytes: [0; 40], used: 0, wide: false };
         narrow.push(0x1_1234);
         assert_eq!(narrow.bytes(), [0x34, 0x12]);
     }

@@ -46,6 +46,7 @@ mod screen_view;
 mod segments;
 mod task;
 mod tracer;
+mod v86;
 mod vm;
 
 pub use run::{Ending, run};

@@ -46,7 +46,7 @@ impl Vm {
     }
 
     /// Reads by a walk of the guest's tables.
-    fn read_walked(&mut self, gva: u32, bytes: &mut [u8], access: Access) -> Emulated<()> {
+    pub(crate) fn read_walked(&mut self, gva: u32, bytes: &mut [u8], access: Access) -> Emulated<()> {
         let (head, tail) = split_at_page(gva, bytes.len());
         let first = self.translate(gva, access)?;
         let second = if tail > 0 { Some(self.translate(gva.wrapping_add(head as u32), access)?) } else { None };

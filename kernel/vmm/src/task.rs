@@ -10,6 +10,7 @@ use shadow_mmu::Privilege;
 
 use crate::event::{Event, Source};
 use crate::trap::{Emulated, Exception, StopReason, Trap, vector};
+use crate::v86::Segments;
 use crate::vcpu::{Descriptor, Gate, Selector, SystemSegment, SystemType, cr0, flags};
 use crate::vm::Vm;
 use image::{Data, Image};
@@ -108,9 +109,6 @@ impl Vm {
         let mut data = Data::default();
         self.read_linear(target.segment.base, data.bytes(target.wide), Privilege::Supervisor)?;
         let image = Image::read(&data, target.wide);
-        if image.eflags & flags::VM != 0 {
-            return Err(StopReason::Virtual8086.into());
-        }
         self.save_task(cause, next)?;
         if cause == Cause::Call {
             let link = self.vcpu.tr.selector.0.to_le_bytes();
@@ -192,11 +190,13 @@ impl Vm {
         self.vcpu.tr = target.segment;
         self.vcpu.tss_wide = target.wide;
         self.vcpu.interrupt_shadow = None;
+        self.clear_flags(flags::VM);
         self.vcpu.forget_breakpoints(LOCAL_BREAKPOINTS);
         self.vcpu.cr0 |= cr0::TS;
         self.world.set_control_bits(self.vcpu.cr0.into(), self.vcpu.cr4.into());
         let [_, cs, ss, ..] = image.segments;
-        let cpl = cs.rpl();
+        let v86 = image.eflags & flags::VM != 0;
+        let cpl = if v86 { 3 } else { cs.rpl() };
         if cpl == 1 || cpl == 2 {
             return Err(StopReason::MiddleRing.into());
         }
@@ -216,6 +216,10 @@ impl Vm {
             self.write_cr3(image.cr3)?;
         }
         self.load_task_ldt(image.ldt)?;
+        if v86 {
+            let segments = Segments(image.segments.map(|selector| selector.0));
+            return Err(self.enter_v86(segments)?.into());
+        }
         self.load_task_segments(image)
     }
 

@@ -4,7 +4,7 @@
 use gnomon_hw::SegReg;
 
 use crate::task::Cause;
-use crate::trap::{Emulated, Exception, StopReason, vector};
+use crate::trap::{Emulated, Exception, vector};
 use crate::vcpu::{Descriptor, Gate, Selector, SystemType, flags};
 use crate::vm::Vm;
 
@@ -206,7 +206,7 @@ impl Vm {
         let image = self.peek(2 * word, size)?;
         let cpl = self.cpl();
         if size == 4 && image & flags::VM != 0 && cpl == 0 {
-            return Err(StopReason::Virtual8086.into());
+            return self.return_to_v86([eip, cs.0.into(), image]);
         }
         let code = self.return_target(cs)?;
         if cs.rpl() == cpl {

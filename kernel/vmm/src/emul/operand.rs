@@ -158,6 +158,7 @@ impl Vm {
     #[must_use]
     pub(crate) fn visible_selector_any(&self, segment: SegReg) -> u16 {
         match segment {
+            _ if self.in_v86() => self.vcpu.v86.get(segment),
             SegReg::Cs | SegReg::Ss => self.visible_selector(segment).0,
             _ => self.world.segment(segment),
         }

@@ -43,7 +43,7 @@ impl Vm {
     pub(super) fn deliver_fast(&mut self, event: &Event) -> Option<()> {
         let from = self.cpl();
         let offset = u32::from(event.vector) << 3;
-        if offset | 7 > self.vcpu.idtr.limit.into() {
+        if offset | 7 > self.vcpu.idtr.limit.into() || self.in_v86() {
             return None;
         }
         let mut gate = [0; 8];

@@ -11,6 +11,8 @@ mod msr;
 pub use descriptor::{Descriptor, Gate, Selector, SystemType};
 pub use msr::{Msrs, Written, efer, number as msr_number};
 
+use crate::v86::Segments;
+
 /// Bits of EFLAGS.
 pub mod flags {
     #![allow(missing_docs, reason = "the names are the manual's mnemonics")]
@@ -107,8 +109,10 @@ pub struct Vcpu {
     pub tr: SystemSegment,
     /// Whether TR holds a 32-bit TSS.
     pub tss_wide: bool,
-    /// Virtual IF, IOPL and NT, at their places in EFLAGS; all other bits 0.
+    /// Virtual IF, IOPL, NT and VM, at their places in EFLAGS; all other bits 0.
     pub system_flags: u32,
+    /// The segment registers while VM is set.
+    pub v86: Segments,
     /// While EIP has this value, interrupts wait for one more instruction (STI, MOV SS, POP SS; SDM 3A 6.8.3).
     pub interrupt_shadow: Option<u32>,
     /// HLT waits for an interrupt.
@@ -136,6 +140,7 @@ impl Vcpu {
             tr: SystemSegment::NULL,
             tss_wide: false,
             system_flags: 0,
+            v86: Segments([0; 6]),
             interrupt_shadow: None,
             halted: false,
             nmi_blocked: false,
