@@ -33,6 +33,9 @@ const NESTED_ONLY_ON_BOCHS: [&str; 6] = ["privileged", "rings", "segments", "iop
 /// QEMU does not intercept them, and the CPU loads CR3 from the guest's TSS.
 const SWITCHES_TASKS: &str = "task-switch";
 
+/// The hardware back ends stop a guest that is found in virtual-8086 mode.
+const ENTERS_V86: &str = "v86";
+
 impl Way {
     fn name(self) -> String {
         format!("{}-{}::{}", self.backend.word(), self.mmu.word(), self.host.name())
@@ -41,7 +44,8 @@ impl Way {
     fn covers(self, guest: &Guest) -> bool {
         let both = self.host != Host::Bochs || self.mmu == MmuName::Nested;
         let switches = self.backend == BackendName::Svm && self.mmu == MmuName::Nested;
-        (switches || guest.name != SWITCHES_TASKS) && (both || !NESTED_ONLY_ON_BOCHS.contains(&guest.name))
+        let runs = (switches || guest.name != SWITCHES_TASKS) && guest.name != ENTERS_V86;
+        runs && (both || !NESTED_ONLY_ON_BOCHS.contains(&guest.name))
     }
 
     /// Does this case never end by itself? `hostile` judges the spinning one by its neighbour. Where the CPU delivers page faults, a

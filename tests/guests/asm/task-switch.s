@@ -31,7 +31,7 @@
 .endm
 
 guest_main:
-    plan 39
+    plan 42
     movl %cr3, %eax                     # CR3 is loaded by a switch once paging is on
     movl %eax, tss + 0x1c
     movw $SEL_TASK, gdt + SEL_GATE + 2
@@ -43,6 +43,7 @@ guest_main:
     call gates
     call refusals
     call other_cr3
+    call virtual_8086
     ret
 
 task_reset:
@@ -225,6 +226,28 @@ refusals:
     movw %ax, %es
     movzbl gdt + SEL_TSS + 5, %eax
     check_eq "LTR makes it busy", %eax, $0x8b
+    ret
+
+# A task in virtual-8086 mode, whose first instruction leaves it. The handler runs in that task, and returns by NT.
+virtual_8086:
+    movw $0x0b0f, 0x42000               # UD2
+    task_at 0
+    movl $0x20002, task + 0x24
+    movl $0x4200, task + 0x4c
+    movl $trap_stack_top, task + 4
+    movl $SEL_KDATA, task + 8
+    try 1f
+    lcall $SEL_TASK, $0
+    jmp 2f
+1:  expect_trap "a task in virtual-8086 mode: UD2", VEC_UD, ANY, 0
+    str %eax
+    check_eq "... handled in that task", %eax, $SEL_TASK
+    pushfl
+    orl $EFLAGS_NT, (%esp)
+    popfl
+    iretl
+2:  str %eax
+    check_eq "... which returns", %eax, $SEL_TSS
     ret
 
 # A task with page tables of its own, in which a page is mapped elsewhere.

@@ -94,6 +94,7 @@ pub const GUESTS: &[Guest] = &[
     tap("hot-sites", "CLI, STI, PUSHF and POPF that run often: flags, interrupts, single steps, jumps among them"),
     tap("self-code", "a kernel that reads, writes and jumps into its own code"),
     tap("task-switch", "hardware task switches: JMP, CALL, IRET, task gates, CR3, refusals"),
+    tap("v86", "virtual-8086 mode entered by IRET and left by an exception"),
     tap("segments", "segment loads, what a return to an outer ring empties, the LDT"),
     tap("faults", "vectors, error codes and addresses of exceptions, nested ones, double faults"),
     tap("iopl", "IOPL and the I/O permission bitmap"),

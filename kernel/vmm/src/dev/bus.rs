@@ -32,6 +32,7 @@ use super::pit::Pit;
 use super::ports::{self, Device};
 use super::power::Power;
 use super::system::System;
+use super::test_device::{LINES, TestDevice};
 use super::time::Nanos;
 use super::uart::Uart;
 use super::unclaimed::Unclaimed;
@@ -78,6 +79,7 @@ pub struct Bus {
     power: Power,
     system: System,
     shutdown: ShutdownWord,
+    pub(super) test: TestDevice,
     console: Console,
     console_kind: ConsoleKind,
     counts: Counts,
@@ -111,6 +113,7 @@ impl Bus {
             power: Power::default(),
             system: System::new(),
             shutdown: ShutdownWord::default(),
+            test: TestDevice::default(),
             console: Console::default(),
             console_kind: ConsoleKind::Auto,
             counts: Counts::default(),
@@ -251,7 +254,10 @@ impl Bus {
             Device::Pci => self.pci.read(port),
             Device::Power => self.power.read(port, now),
             Device::DebugConsole => DEBUG_CONSOLE_READS,
-            Device::Com1 | Device::Pic | Device::Nobody | Device::Delay | Device::Shutdown => u8::MAX,
+            Device::Test => self.test.read(port),
+            Device::Com1 | Device::Pic | Device::Nobody | Device::Delay | Device::Shutdown | Device::TestLine => {
+                u8::MAX
+            }
         }
     }
 
@@ -282,6 +288,8 @@ impl Bus {
             Device::Power if self.power.write(port, value) => return BusEffect::PowerOff,
             Device::Power => {}
             Device::DebugConsole => self.console.print(value),
+            Device::Test => self.test.write(port, value),
+            Device::TestLine => self.set_test_line((port - LINES) as u8, value != 0),
             Device::Shutdown if self.shutdown.write(value) => return BusEffect::Exit(0),
             Device::Com1 | Device::Pic | Device::Nobody | Device::Delay | Device::Shutdown => {}
         }

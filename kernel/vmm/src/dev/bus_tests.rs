@@ -327,3 +327,29 @@ fn typed_bytes_wait_until_it_is_known_where_the_guest_reads() {
     screen.console_input(b'a');
     assert_eq!((inb(&mut screen, 0x64, now) & 1, inb(&mut screen, 0x60, now)), (1, 0x1E));
 }
+
+/// A level of the test device goes through the I/O APIC to the local one, also at inputs that no IRQ has.
+#[test]
+fn the_test_device_drives_lines_and_keeps_words() {
+    let (mut bus, now) = (bus(), Nanos::ZERO);
+    let store = |bus: &mut Bus, address: u64, value: u32| bus.write_memory(address, &value.to_le_bytes(), now);
+    store(&mut bus, 0xFEC0_0000, 0x10 + 2 * 20);
+    store(&mut bus, 0xFEC0_0010, 0x8041); // level, vector 0x41
+    assert!(!bus.interrupt_pending());
+    out(&mut bus, 0x2014, 1, now);
+    assert!(bus.interrupt_pending());
+    assert_eq!(bus.acknowledge(), 0x41);
+    store(&mut bus, 0xFEE0_00B0, 0);
+    assert!(bus.interrupt_pending(), "it is still asserted");
+    assert_eq!(bus.acknowledge(), 0x41);
+    out(&mut bus, 0x2014, 0, now);
+    store(&mut bus, 0xFEE0_00B0, 0);
+    assert!(!bus.interrupt_pending());
+    assert_eq!(bus.write(0xE0, 4, 0x1234_5678, now), BusEffect::None);
+    assert_eq!((bus.read(0xE0, 4, now), bus.read(0xE8, 1, now)), (0x1234_5678, 0x78));
+    store(&mut bus, 0xFF00_1234, 77);
+    let mut bytes = [0; 2];
+    bus.read_memory(0xFF00_1234, &mut bytes, now);
+    assert_eq!(bytes, [77, 0]);
+    assert_nothing_was_missed(&mut bus);
+}

@@ -2,6 +2,7 @@
 
 use super::Bus;
 use super::lapic::Written;
+use super::test_device::TestDevice;
 use super::time::Nanos;
 
 /// Where the I/O APIC is.
@@ -14,6 +15,7 @@ enum Place {
     Nobody,
     LocalApic,
     IoApic,
+    Test,
 }
 
 impl Bus {
@@ -23,6 +25,8 @@ impl Bus {
             Place::LocalApic
         } else if page == IO_APIC && self.has_apic {
             Place::IoApic
+        } else if TestDevice::has_page(page) {
+            Place::Test
         } else {
             Place::Nobody
         }
@@ -34,9 +38,10 @@ impl Bus {
         self.advance(now);
         let (page, offset) = (address & !(PAGE - 1), (address % PAGE) as u16);
         let place = self.place(page);
-        if place == Place::Nobody {
-            bytes.fill(u8::MAX);
-            return;
+        match place {
+            Place::Nobody => return bytes.fill(u8::MAX),
+            Place::Test => return self.test.read_memory(address, bytes),
+            Place::LocalApic | Place::IoApic => {}
         }
         // The registers are doublewords, 16 bytes apart; the bytes between them read as 0. No access is wider than that.
         self.count_place(place == Place::LocalApic);
@@ -57,11 +62,14 @@ impl Bus {
     pub fn write_memory(&mut self, address: u64, bytes: &[u8], now: Nanos) {
         self.advance(now);
         let (page, offset) = (address & !(PAGE - 1), (address % PAGE) as u16);
+        let place = self.place(page);
+        if place == Place::Test {
+            return self.test.write_memory(address, bytes);
+        }
         let Ok(value) = <[u8; 4]>::try_from(bytes).map(u32::from_le_bytes) else { return };
         if offset % 16 != 0 {
             return;
         }
-        let place = self.place(page);
         if place != Place::Nobody {
             self.count_place(place == Place::LocalApic);
         }
@@ -73,7 +81,7 @@ impl Bus {
                 }
                 self.take_over_apic();
             }
-            Place::Nobody => {}
+            Place::Nobody | Place::Test => {}
         }
     }
 

@@ -29,6 +29,7 @@ pub(crate) mod power;
 mod scancodes;
 mod screen;
 mod system;
+mod test_device;
 mod time;
 mod uart;
 mod unclaimed;

@@ -2,6 +2,7 @@
 
 use super::bus::Side;
 use super::debug_exit::SHUTDOWN_PORT;
+use super::test_device::{LINES, LINES_END, REGISTER, REGISTER_END};
 
 /// Ports from here on are not in the table; nearly nothing is there.
 const MAPPED: usize = 0x1000;
@@ -30,6 +31,10 @@ pub(super) enum Device {
     Delay,
     /// Where "Shutdown" is spelled.
     Shutdown,
+    /// QEMU's device for tests: its register.
+    Test,
+    /// Its interrupt lines.
+    TestLine,
 }
 
 /// Where Bochs has the power management's control register.
@@ -66,6 +71,7 @@ pub(super) fn are_unclaimed(port: u16, bytes: u8) -> bool {
 const fn beyond_the_table(port: u16) -> Device {
     match port {
         SHUTDOWN_PORT => Device::Shutdown,
+        LINES..=LINES_END => Device::TestLine,
         BOCHS_POWER..=BOCHS_POWER_END => Device::Power,
         _ => Device::Nobody,
     }
@@ -81,6 +87,7 @@ const fn assigned(port: u16) -> Device {
         0x70 | 0x71 => Device::Cmos,
         0x80 | 0xED => Device::Delay,
         0xE9 => Device::DebugConsole,
+        REGISTER..=REGISTER_END => Device::Test,
         0x1F0 => Device::DiskData(Side::Primary),
         0x1F1..=0x1F7 | 0x3F6 => Device::Disk(Side::Primary),
         0x170 => Device::DiskData(Side::Secondary),

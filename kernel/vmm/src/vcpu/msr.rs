@@ -25,13 +25,6 @@ pub mod number {
     pub const MTRR_DEF_TYPE: u32 = 0x2ff;
     pub const EFER: u32 = 0xc000_0080;
     pub const STAR: u32 = 0xc000_0081;
-    pub const LSTAR: u32 = 0xc000_0082;
-    pub const CSTAR: u32 = 0xc000_0083;
-    pub const SFMASK: u32 = 0xc000_0084;
-    pub const FS_BASE: u32 = 0xc000_0100;
-    pub const GS_BASE: u32 = 0xc000_0101;
-    pub const KERNEL_GS_BASE: u32 = 0xc000_0102;
-    pub const TSC_AUX: u32 = 0xc000_0103;
 }
 
 /// EFER bits.
@@ -69,7 +62,7 @@ pub struct Msrs {
 }
 
 /// MSRs that only keep their value, with their value at reset.
-const PLAIN: [(u32, u64); 16] = [
+const PLAIN: [(u32, u64); 9] = [
     (number::FEATURE_CONTROL, 1),
     (number::BIOS_SIGN_ID, 0),
     (number::MCG_STATUS, 0),
@@ -79,13 +72,6 @@ const PLAIN: [(u32, u64); 16] = [
     (number::MTRR_FIX64K, 0),
     (number::MTRR_FIX16K_80000, 0),
     (number::MTRR_FIX16K_A0000, 0),
-    (number::LSTAR, 0),
-    (number::CSTAR, 0),
-    (number::SFMASK, 0),
-    (number::FS_BASE, 0),
-    (number::GS_BASE, 0),
-    (number::KERNEL_GS_BASE, 0),
-    (number::TSC_AUX, 0),
 ];
 
 impl Msrs {
@@ -187,6 +173,13 @@ mod tests {
         assert_eq!(msrs.read(number::SYSENTER_EIP), Some(0xc010_0000));
         assert_eq!(msrs.write(number::EFER, 1 << 63), Written::Refused);
         assert_eq!(msrs.write(number::EFER, efer::SCE), Written::Efer);
+        for long_mode in [0xc000_0082, 0xc000_0084, 0xc000_0100, 0xc000_0102] {
+            assert_eq!(
+                (msrs.read(long_mode), msrs.write(long_mode, 0)),
+                (None, Written::Refused),
+                "there is no long mode"
+            );
+        }
         assert_eq!(msrs.read(0x1234_5678), None);
         assert_eq!(msrs.write(0x1234_5678, 0), Written::Refused);
     }

@@ -57,7 +57,7 @@ impl Bus {
             Device::Crtc => 6,
             Device::Com1 => 7,
             Device::Disk(_) | Device::DiskData(_) => 8,
-            Device::DebugConsole | Device::Shutdown => 9,
+            Device::DebugConsole | Device::Shutdown | Device::Test | Device::TestLine => 9,
             Device::Delay => 10,
             Device::FwCfg => 13,
             Device::Pci => 14,

@@ -12,6 +12,9 @@ pub(super) const IRQ_COM1: u8 = 4;
 pub(super) const IRQ_CLOCK: u8 = 8;
 pub(super) const IRQ_MOUSE: u8 = 12;
 
+/// Lines that go to the 8259s too.
+const IRQS: u8 = 16;
+
 /// No deadline: the end of time.
 pub(super) const NEVER: Nanos = Nanos::new(u64::MAX);
 
@@ -67,6 +70,16 @@ impl Bus {
         if let Some(message) = self.io_apic.set_line(pin(irq), high) {
             self.lapic.receive(message);
         }
+    }
+
+    /// Drives one of the I/O APIC's 24 inputs for the test device, the first 16 as the line of that IRQ.
+    pub(super) fn set_test_line(&mut self, line: u8, high: bool) {
+        if line < IRQS {
+            self.set_line(line, high);
+        } else if let Some(message) = self.io_apic.set_line(line, high) {
+            self.lapic.receive(message);
+        }
+        self.take_over_apic();
     }
 
     pub(super) fn drive_timer(&mut self) {

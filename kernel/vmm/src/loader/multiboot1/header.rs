@@ -49,15 +49,13 @@ impl<'a> Header<'a> {
         if unknown != 0 {
             return Err(LoadError::RequiredFlags { flags: unknown });
         }
-        if self.flags & VIDEO_MODE != 0 && self.field(32) != Some(TEXT) {
-            return Err(LoadError::GraphicsMode);
-        }
         Ok(self)
     }
 
-    /// Whether the image asked for text mode, so that it may want to know about the text screen.
+    /// Whether the image asked for text mode, so that it may want to know about the text screen. One that asked for graphics gets no
+    /// screen described, as from QEMU, and has to do without.
     pub(super) fn wants_text_mode(&self) -> bool {
-        self.flags & VIDEO_MODE != 0
+        self.flags & VIDEO_MODE != 0 && self.field(32) == Some(TEXT)
     }
 
     /// The image by the header's own load addresses (the "a.out kludge"), or `None` if it has none.
