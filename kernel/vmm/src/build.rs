@@ -106,7 +106,7 @@ pub(crate) fn build(
     let tracer = tracer.for_vm(number);
     check_memory(guest.memory.div_ceil(PAGE)).map_err(BuildError::Memory)?;
     let ram = GuestRam::new(id, guest.memory).map_err(BuildError::Memory)?;
-    for (at, bytes) in firmware::tables(firmware::Machine { apic: guest.apic.is_on() }) {
+    for (at, bytes) in firmware::tables(firmware::Machine { apic: guest.apic.is_on(), memory: guest.memory }) {
         ram.write(at, &bytes);
     }
     let modules: Vec<(&[u8], &str)> = guest.modules.iter().map(|m| (module(m.index), m.arguments.as_str())).collect();

@@ -2,6 +2,7 @@
 
 mod acpi;
 mod bios_data;
+mod coreboot;
 mod dsdt;
 mod mp_table;
 
@@ -13,6 +14,8 @@ use shadow_mmu::Gpa;
 pub(crate) struct Machine {
     /// There are a local APIC and an I/O APIC.
     pub apic: bool,
+    /// Memory in bytes.
+    pub memory: u64,
 }
 
 /// The bytes of the data areas and tables, each with its place.
@@ -20,6 +23,7 @@ pub(crate) struct Machine {
 pub(crate) fn tables(machine: Machine) -> Vec<(Gpa, Vec<u8>)> {
     let mut tables = bios_data::areas();
     tables.extend(acpi::tables(machine.apic));
+    tables.push(coreboot::table(machine.memory));
     if machine.apic {
         tables.push(mp_table::table());
     }

@@ -2,6 +2,7 @@
 
 mod apt;
 mod drivers;
+mod grub;
 mod initramfs;
 mod ready;
 

@@ -15,7 +15,7 @@ use std::path::{Path, PathBuf};
 
 use anyhow::Context as _;
 
-use super::{apt, drivers, initramfs};
+use super::{apt, drivers, grub, initramfs};
 use crate::guest::Found;
 use crate::progress;
 use crate::status::Failed;
@@ -41,13 +41,15 @@ enum Package {
     Linux(&'static str),
     /// This file of this package.
     File(&'static str, &'static str),
+    /// GRUB as coreboot's payload, made from the modules in its package.
+    Grub,
 }
 
 /// The guests' processors are 32-bit ones.
 const ARCHITECTURE: &str = "i386";
 
 /// All ready guests.
-pub(super) const GUESTS: [Ready; 5] = [
+pub(super) const GUESTS: [Ready; 6] = [
     Ready {
         name: "debian-686",
         description: "Debian's kernel for the 686 (2-level paging), with a busybox shell on the console",
@@ -87,6 +89,14 @@ pub(super) const GUESTS: [Ready; 5] = [
         arguments: "",
         ready: None,
         package: Package::File("grub-invaders", "./boot/invaders.exec"),
+    },
+    Ready {
+        name: "grub",
+        description: "GRUB as coreboot's payload: a shell that reads the disk (ata0) and boots from it",
+        memory: 64 << 20,
+        arguments: "",
+        ready: Some(grub::PROMPT),
+        package: Package::Grub,
     },
 ];
 
@@ -139,7 +149,7 @@ impl Ready {
         }
         let (modules, drivers) = match self.package {
             Package::Linux(_) => (vec![initramfs::make(&folder)?], Some(drivers::make(&folder)?)),
-            Package::File(..) => (Vec::new(), None),
+            Package::File(..) | Package::Grub => (Vec::new(), None),
         };
         Ok(Found {
             kernel: folder.join("kernel"),
@@ -153,7 +163,7 @@ impl Ready {
 
     /// Whether everything is there; a folder that an older version of this tool made may lack something.
     fn is_whole(&self, folder: &Path) -> bool {
-        let drivers = matches!(self.package, Package::File(..)) || folder.join(drivers::FOLDER).is_dir();
+        let drivers = !matches!(self.package, Package::Linux(_)) || folder.join(drivers::FOLDER).is_dir();
         drivers && folder.join("kernel").is_file()
     }
 
@@ -172,6 +182,12 @@ impl Ready {
                 package.extract(&format!("./boot/vmlinuz-{release}"), &new.path().join("kernel"))?;
                 package.unpack(&drivers::files(release), new.path())?;
                 apt.fetch("busybox-static")?.extract("./bin/busybox", &new.path().join("busybox"))?;
+                package
+            }
+            Package::Grub => {
+                let package = apt.fetch(grub::PACKAGE)?;
+                package.unpack(&[grub::MODULES.to_owned()], new.path())?;
+                grub::make(new.path(), &new.path().join("kernel"))?;
                 package
             }
             Package::File(name, file) => {
