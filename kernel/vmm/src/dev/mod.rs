@@ -16,7 +16,6 @@ mod i8042;
 mod ide;
 mod ioapic;
 mod lapic;
-mod lapic_timer;
 mod mmio;
 mod mouse;
 mod pci;

@@ -2,7 +2,7 @@
 //!
 //! Its clock runs at 1 GHz, as in QEMU, so that a tick before division is one nanosecond.
 
-use super::time::Nanos;
+use super::super::time::Nanos;
 
 /// The timer's counters. Whether it interrupts, and with which vector, is the local vector table's business.
 #[derive(Clone, Copy, Debug, Default)]

@@ -1,3 +1,5 @@
+use super::message::ERROR_SEND_ILLEGAL;
+use super::registers::VERSION;
 use super::*;
 
 const ICR_SELF: u32 = 1 << 18;
