@@ -137,6 +137,13 @@ cases:
     a_case single-step, single_step
     a_case nested-task, nested_task
     a_case task-gate, task_gate
+    a_case apic-timer-storm, apic_timer_storm
+    a_case self-ipi-storm, self_ipi_storm
+    a_case stuck-line, stuck_line
+    a_case timer-reloads, timer_reloads
+    a_case keyboard-storm, keyboard_storm
+    a_case disk-storm, disk_storm
+    a_case device-memory, device_memory
     .long 0
 nowhere: .word 0xffff
     .long 0xf0000000

@@ -84,6 +84,13 @@ const HOSTILE: &[&str] = &[
     "case=single-step",
     "case=nested-task",
     "case=task-gate",
+    "case=apic-timer-storm",
+    "case=self-ipi-storm",
+    "case=stuck-line",
+    "case=timer-reloads",
+    "case=keyboard-storm",
+    "case=disk-storm",
+    "case=device-memory",
 ];
 
 /// All guests, in the order in which a reader or a test run should meet them.

@@ -4,4 +4,4 @@
 
 mod common;
 
-common::guest!("hostile", "hostile/tables", "hostile/selectors", "hostile/machine");
+common::guest!("hostile", "hostile/tables", "hostile/selectors", "hostile/machine", "hostile/devices");
