@@ -124,7 +124,7 @@ keyboard_storm:                         # every command and parameter, but those
     inb $0x60, %al
     inb $0x64, %al
 2:  incl %esi
-    cmpl $0x10000, %esi
+    cmpl $0x2000, %esi
     jne 1b
     ret
 
