@@ -40,10 +40,11 @@ const HEAP_PER_TABLE: u64 = 6400;
 const HEAP_PER_GUEST_FRAME: u64 = 32;
 /// Frames that stay free for everything else of the host.
 const HOST_RESERVE: u64 = 1024;
-/// Selectors that the CPU holds at entry: those that Linux' protocol names, and that GRUB leaves to all others, which must load
-/// their own before they use them.
-const ENTRY_CODE: Selector = Selector(0x10);
-const ENTRY_DATA: Selector = Selector(0x18);
+/// Selectors of code and data that the CPU holds at entry: those that Linux' protocol names.
+const LINUX_ENTRY: [Selector; 2] = [Selector(0x10), Selector(0x18)];
+/// Those that QEMU leaves to all others. They should load their own before they use them, but kernels whose table has code and data at
+/// these places come as far without.
+const ENTRY: [Selector; 2] = [Selector(0x08), Selector(0x10)];
 const FLAT_CODE: Descriptor = Descriptor(0x00cf_9b00_0000_ffff);
 const FLAT_DATA: Descriptor = Descriptor(0x00cf_9300_0000_ffff);
 
@@ -223,7 +224,7 @@ fn enter(vm: &mut Vm, entry: Entry, guest: &GuestConfig) -> Result<(), BuildErro
     vm.reload_translation(ControlWrite::Reset).map_err(fail)?;
     vm.world.set_control_bits(vm.vcpu.cr0.into(), vm.vcpu.cr4.into());
     if !vm.world.is_hardware() {
-        enter_segments(vm)?;
+        enter_segments(vm, if entry.gdt.is_some() { LINUX_ENTRY } else { ENTRY })?;
     }
     vm.set_gpr(0, entry.eax);
     vm.set_gpr(3, entry.ebx);
@@ -242,13 +243,13 @@ fn enter(vm: &mut Vm, entry: Entry, guest: &GuestConfig) -> Result<(), BuildErro
     Ok(())
 }
 
-/// The segments that GRUB leaves. A hardware world begins with them.
-fn enter_segments(vm: &mut Vm) -> Result<(), BuildError> {
+/// The segments that a boot loader leaves. A hardware world begins with [`ENTRY`]'s.
+fn enter_segments(vm: &mut Vm, [code, data]: [Selector; 2]) -> Result<(), BuildError> {
     let fail = |_| BuildError::Reset;
-    vm.load_fixed(SegReg::Cs, ENTRY_CODE, FLAT_CODE, 0).map_err(fail)?;
-    vm.load_fixed(SegReg::Ss, ENTRY_DATA, FLAT_DATA, 0).map_err(fail)?;
+    vm.load_fixed(SegReg::Cs, code, FLAT_CODE, 0).map_err(fail)?;
+    vm.load_fixed(SegReg::Ss, data, FLAT_DATA, 0).map_err(fail)?;
     for reg in [SegReg::Ds, SegReg::Es, SegReg::Fs, SegReg::Gs] {
-        vm.load_entry_data(reg, FLAT_DATA).map_err(fail)?;
+        vm.load_once(reg, data, FLAT_DATA).map_err(fail)?;
     }
     Ok(())
 }

@@ -15,9 +15,9 @@ impl Svm {
     pub(super) fn reset_segments(&mut self) {
         let flat = |selector, access| Segment { selector, access, limit: u32::MAX, base: 0 };
         let vmcb = self.vmcb_mut();
-        vmcb.cs = flat(0x10, CODE);
+        vmcb.cs = flat(0x08, CODE);
         (vmcb.ds, vmcb.es, vmcb.fs, vmcb.gs, vmcb.ss) =
-            (flat(0x18, DATA), flat(0x18, DATA), flat(0x18, DATA), flat(0x18, DATA), flat(0x18, DATA));
+            (flat(0x10, DATA), flat(0x10, DATA), flat(0x10, DATA), flat(0x10, DATA), flat(0x10, DATA));
         vmcb.tr = Segment { selector: 0, access: TASK, limit: 0x67, base: 0 };
         vmcb.cpl = 0;
     }

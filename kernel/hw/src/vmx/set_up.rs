@@ -21,12 +21,12 @@ const TASK: u64 = 0x8b;
 const UNUSABLE: u64 = 1 << 16;
 /// Places of the segments ES CS SS DS FS GS LDTR TR: selector, access bits, limit.
 const SEGMENTS: [(u64, u64, u64); 8] = [
-    (0x18, DATA, 0xffff_ffff),
-    (0x10, CODE, 0xffff_ffff),
-    (0x18, DATA, 0xffff_ffff),
-    (0x18, DATA, 0xffff_ffff),
-    (0x18, DATA, 0xffff_ffff),
-    (0x18, DATA, 0xffff_ffff),
+    (0x10, DATA, 0xffff_ffff),
+    (0x08, CODE, 0xffff_ffff),
+    (0x10, DATA, 0xffff_ffff),
+    (0x10, DATA, 0xffff_ffff),
+    (0x10, DATA, 0xffff_ffff),
+    (0x10, DATA, 0xffff_ffff),
     (0, UNUSABLE, 0),
     (0, TASK, 0x67),
 ];

@@ -124,7 +124,7 @@ impl Vm {
             }
             self.sync_selector(selector)?;
             if descriptor.is_code() {
-                return self.load_code_as_data(reg, selector, descriptor);
+                return self.load_once(reg, selector, descriptor);
             }
         }
         // What the live table still refuses has no live form: a middle ring, or an index that the host uses.

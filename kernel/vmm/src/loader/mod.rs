@@ -39,7 +39,8 @@ pub trait GuestWriter {
     fn write(&mut self, gpa: Gpa, bytes: &[u8]) -> Result<(), OutsideMemory>;
 }
 
-/// The registers a guest starts with, in protected mode without paging and with flat segments (code 0x10, data 0x18). All
+/// The registers a guest starts with, in protected mode without paging and with flat segments (code 0x08, data 0x10; with a table of its own
+/// 0x10 and 0x18). All
 /// others are 0.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Entry {

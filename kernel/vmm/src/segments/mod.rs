@@ -292,9 +292,9 @@ impl Vm {
         self.loaded_descriptor(SegReg::Cs).is_some_and(|code| !code.is_big())
     }
 
-    /// Loads DS, ES, FS or GS with a code segment of the guest's. The live entry may be moved, or hidden; the register gets what the
-    /// guest's table says, and keeps it.
-    pub(crate) fn load_code_as_data(&mut self, reg: SegReg, selector: Selector, raw: Descriptor) -> Emulated<()> {
+    /// Loads DS, ES, FS or GS with a descriptor that is not to stay in the live table: a code segment of the guest's, whose live entry
+    /// may be moved, or hidden, and what a boot loader leaves. The register keeps it.
+    pub(crate) fn load_once(&mut self, reg: SegReg, selector: Selector, raw: Descriptor) -> Emulated<()> {
         let (table, index) = (table_of(selector), selector.index());
         let entry = self.live.entries.iter().find(|entry| entry.index == index && entry.table == table).copied();
         let live = raw.to_live().ok_or(StopReason::MiddleRing)?;
@@ -353,16 +353,6 @@ impl Vm {
             self.suspend_entries();
         }
         Ok(())
-    }
-
-    /// Loads DS, ES, FS or GS with a descriptor that stands in no table of the guest, as a boot loader leaves them.
-    ///
-    /// # Errors
-    /// [`StopReason::MiddleRing`] for a descriptor of level 1 or 2.
-    pub(crate) fn load_entry_data(&mut self, reg: SegReg, raw: Descriptor) -> Emulated<()> {
-        let live = raw.to_live().ok_or(StopReason::MiddleRing)?;
-        let slot = self.cache_slot(reg, live).with_rpl(1);
-        self.world.load_segment(reg, slot.0).map_err(|_| StopReason::Internal("an entry segment was refused").into())
     }
 
     /// Base address of the segment that a register holds.
