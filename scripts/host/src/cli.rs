@@ -69,7 +69,7 @@ Examples:
   gnomon run --guest 'name=a mem=16M kernel=a.elf -- x' --guest 'name=b kernel=b.elf module=initrd.img'
   echo 'uname -a; poweroff' | gnomon run debian-686-pae
   gnomon run timer --icount --trace out.json
-  gnomon run paging --policy unsync,reuse=off
+  gnomon run aliases --policy unsync,reuse=off
   gnomon run demo --backend svm               on AMD-V with nested paging, which QEMU emulates
 
 Exit codes:
@@ -96,6 +96,9 @@ pub struct MachineArgs {
     /// CPU model, in the emulator's own words [default: max on QEMU, tigerlake on Bochs]
     #[arg(long, visible_alias = "model", value_name = "NAME")]
     pub cpu: Option<String>,
+    /// Bochs: instructions per second of the machine's time [default: 50000000]
+    #[arg(long, value_name = "NUMBER", value_parser = clap::value_parser!(u32).range(1_000_000..=1_000_000_000))]
+    pub ips: Option<u32>,
     /// QEMU: one instruction is one nanosecond and one TSC tick, so that runs are reproducible and TSC counts instructions
     #[arg(long)]
     pub icount: bool,

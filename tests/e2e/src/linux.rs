@@ -102,7 +102,7 @@ fn boot(host: Host, guest: &Guest, bare: bool, commands: &[(&str, &[&str])]) -> 
     let memory = if bare { guest.memory } else { gnomon_host::run::host_memory(std::slice::from_ref(guest)) };
     // Its clock is the real one: a sleeping guest would count no instructions.
     let limit = if host == Host::Bochs { LIMIT_ON_BOCHS } else { LIMIT };
-    let machine = Machine { icount: false, timeout: Some(limit), ..host.machine(memory) };
+    let machine = Machine { icount: false, ips: None, timeout: Some(limit), ..host.machine(memory) };
     let lines: Vec<Vec<u8>> = commands.iter().map(|(line, _)| format!("{line}\n").into_bytes()).collect();
     let typed = lines.iter().map(Vec::as_slice).chain([&b"poweroff\n"[..]]);
     let script: Vec<(&str, &[u8])> = typed.map(|line| (PROMPT, line)).collect();

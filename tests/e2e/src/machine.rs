@@ -11,6 +11,7 @@ use gnomon_host::cli::{Boot, MachineKind};
 use gnomon_host::console::Piece;
 use gnomon_host::guest::Guest;
 use gnomon_host::image::Payload;
+use gnomon_host::machine::QUICK_IPS;
 use gnomon_host::machine::{Ending, Input, Machine, RunFolder, Typed};
 use gnomon_host::status::Status;
 use gnomon_host::{build, run};
@@ -51,6 +52,7 @@ impl Host {
             boot: if self == Self::Qemu { Boot::Kernel } else { Boot::Grub },
             memory_mib: memory >> 20,
             cpu: None,
+            ips: Some(QUICK_IPS),
             // Time that follows instructions keeps timer tests independent of how busy the testing machine is.
             icount: self == Self::Qemu,
             timeout: Some(LIMIT),
@@ -144,13 +146,14 @@ pub fn bare(host: Host, listed: &'static Listed, arguments: &str) -> anyhow::Res
     slot.get_or_init(|| run().map_err(|error| format!("{error:#}"))).clone().map_err(|error| anyhow!("{error}"))
 }
 
-/// Runs guests under Gnomon. `words` is the hypervisor's command line.
+/// Runs guests under Gnomon. `words` is the hypervisor's command line; with `trace=on` the trace goes to a file that nobody reads.
 ///
 /// # Errors
 /// If something cannot be built or the machine cannot be started.
 pub fn gnomon(host: Host, guests: &[Guest], words: &str) -> anyhow::Result<Report> {
     let payload = Payload::gnomon(kernel()?, words.into(), guests);
-    boot(&host.machine(run::host_memory(guests)), &payload, false, None)
+    let trace = words.split(' ').any(|word| word == "trace=on");
+    boot(&Machine { trace, ..host.machine(run::host_memory(guests)) }, &payload, false, None)
 }
 
 /// The same until the hypervisor prints a line with `text` in it.

@@ -167,6 +167,7 @@ fn measure(name: &str, policy: Option<&str>, counted: bool) -> anyhow::Result<Ru
         boot: None,
         host_memory: None,
         cpu: None,
+        ips: None,
         icount: counted,
         timeout: Some(LIMIT),
     };

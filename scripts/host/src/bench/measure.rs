@@ -10,6 +10,7 @@ use crate::cli::{MachineArgs, MachineKind};
 use crate::console::Piece;
 use crate::guest::Guest;
 use crate::image::{Payload, Protocol};
+use crate::machine::QUICK_IPS;
 use crate::machine::{Machine, RunFolder};
 use crate::progress;
 use crate::run;
@@ -139,6 +140,7 @@ impl Job {
             boot: None,
             host_memory: None,
             cpu: None,
+            ips: (self.column.machine == MachineKind::Bochs).then_some(QUICK_IPS),
             icount: self.icount(),
             timeout: Some(self.timeout),
         };

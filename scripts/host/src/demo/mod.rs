@@ -21,6 +21,7 @@ use crate::cli::{DemoArgs, MachineArgs, MachineKind};
 use crate::console::Piece;
 use crate::guest::Guest;
 use crate::image::{Payload, Protocol};
+use crate::machine::QUICK_IPS;
 use crate::machine::{Machine, RunFolder};
 use crate::progress;
 use crate::run::{self, Outcome};
@@ -76,6 +77,7 @@ fn machine(args: &DemoArgs, guest: &Guest) -> anyhow::Result<Machine> {
         boot: None,
         host_memory: None,
         cpu: None,
+        ips: (args.machine == MachineKind::Bochs).then_some(QUICK_IPS),
         // Makes time stamps count instructions, the same ones in every run. Bochs counts so anyway.
         icount: args.machine == MachineKind::Qemu,
         timeout: Some(args.timeout),

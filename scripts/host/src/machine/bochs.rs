@@ -16,9 +16,12 @@ use crate::status::Failed;
 pub const CPU: &str = "tigerlake";
 /// BIOS and VGA BIOS.
 pub const ROM_FILES: [&str; 2] = ["/usr/share/seabios/bios.bin", "/usr/share/seabios/vgabios-isavga.bin"];
-/// Emulated instructions per second of emulated time. More makes every BIOS delay and every serial byte cost more real time; less leaves
-/// Linux too few between two of its 250 ticks a second, each of which costs some ten thousand under Gnomon.
-const IPS: u64 = 25_000_000;
+/// Emulated instructions per second of emulated time, if nobody says otherwise. Less leaves Linux too few between two of its 250 ticks a
+/// second, each of which costs some ten thousand under Gnomon: with half of it, Linux finds that the TSC runs away from its ticks, and
+/// reads the slow ACPI timer for ever.
+const IPS: u32 = 50_000_000;
+/// For guests that count no ticks: every BIOS delay and every serial byte costs half the real time.
+pub const QUICK_IPS: u32 = 25_000_000;
 
 /// What Bochs' ACPI says when the guest switches the machine off.
 const ACPI_OFF: &str = "soft power off";
@@ -99,11 +102,12 @@ fn read(path: &Path) -> String {
 fn configuration(machine: &Machine, com1: &str, disks: &str) -> String {
     let [bios, vga] = ROM_FILES;
     let cpu = machine.cpu.as_deref().unwrap_or(CPU);
+    let ips = machine.ips.unwrap_or(IPS);
     let com2 = if machine.trace { "com2: enabled=1, mode=file, dev=com2\n" } else { "com2: enabled=1, mode=null\n" };
     format!(
         "display_library: term\n\
          megs: {}\n\
-         cpu: model={cpu}, count=1, ips={IPS}, reset_on_triple_fault=0\n\
+         cpu: model={cpu}, count=1, ips={ips}, reset_on_triple_fault=0\n\
          romimage: file={bios}\n\
          vgaromimage: file={vga}\n\
          ata0: enabled=1, ioaddr1=0x1f0, ioaddr2=0x3f0, irq=14\n\
@@ -165,6 +169,7 @@ mod tests {
             boot: Boot::Grub,
             memory_mib: 96,
             cpu: Some("corei3_cnl".into()),
+            ips: Some(QUICK_IPS),
             icount: false,
             timeout: None,
             trace: true,

@@ -7,7 +7,7 @@ mod monitor;
 mod qemu;
 mod tail;
 
-pub use bochs::{CPU as BOCHS_CPU, ROM_FILES};
+pub use bochs::{CPU as BOCHS_CPU, QUICK_IPS, ROM_FILES};
 pub use child::{Child, command};
 pub use input::{Input, Typed, Typist};
 pub use qemu::{CPU as QEMU_CPU, PROGRAM as QEMU};
@@ -48,6 +48,8 @@ pub struct Machine {
     pub memory_mib: u64,
     /// Its CPU model, or the default.
     pub cpu: Option<String>,
+    /// Instructions per second of the machine's time, or the default (Bochs).
+    pub ips: Option<u32>,
     /// Instructions as clock (QEMU).
     pub icount: bool,
     /// Wall-clock limit of a run.
@@ -126,6 +128,9 @@ impl Machine {
         if bochs && args.icount {
             return Err(Failed::usage("--icount is for QEMU (Bochs counts instructions anyway)"));
         }
+        if !bochs && args.ips.is_some() {
+            return Err(Failed::usage("--ips is for Bochs (with --icount, QEMU has 1,000 million)"));
+        }
         let memory_mib = args.host_memory.unwrap_or(memory).div_ceil(1 << 20);
         let timeout = args.timeout.map(Duration::from_secs_f64);
         Ok(Self {
@@ -133,6 +138,7 @@ impl Machine {
             boot,
             memory_mib,
             cpu: args.cpu.clone(),
+            ips: args.ips,
             icount: args.icount,
             timeout,
             trace: false,

@@ -156,6 +156,7 @@ mod tests {
             boot: Boot::Kernel,
             memory_mib: 128,
             cpu: None,
+            ips: None,
             icount: true,
             timeout: None,
             trace: true,
