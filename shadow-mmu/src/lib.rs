@@ -304,7 +304,7 @@ mod write;
 
 pub use access::{Access, AccessKind, GuestFault, Perms, PfErr, Privilege};
 pub use addr::{Gfn, Gpa, Gva, Hpa, Hva, Level, PAGE_SHIFT, PAGE_SIZE, Pfn};
-pub use audit::AuditError;
+pub use audit::{AuditError, Violation};
 pub use config::{Config, ConfigError};
 pub use controls::{ControlFault, ControlWrite, Controls, KeyRights, PagingCtx, PagingMode, cr0, cr4, efer};
 pub use counters::{Counter, MmuCounters};

@@ -1,6 +1,6 @@
 //! Leaves against what the guest's entry says: I1 to I4, I13.
 
-use super::{Audit, AuditError, check};
+use super::{Audit, AuditError, Violation, check};
 use crate::access::{Access, AccessKind, Perms, Privilege};
 use crate::addr::{Gfn, Pfn};
 use crate::controls::PagingMode;
@@ -49,17 +49,17 @@ impl<G: GuestMem, T: TableMem, O: Observer> ShadowMmu<G, T, O> {
 
     /// Shadow code: the frame is the caller's, which the last gate checks; the guest's entry must let the supervisor fetch.
     fn audit_code(&self, (page, slot): (&Page, usize), spte: Spte, target: Gfn) -> Audit {
-        check(spte.perms() == Perms::new(false, false, true), 2, "shadow code has other rights than to be fetched")?;
+        check(spte.perms() == Perms::new(false, false, true), Violation::CodeRights)?;
         if page.key.role.is_place() {
             let found = spte.is_kept() || page.local || !self.policy.keeps_global();
-            return check(found, 14, "a CR3 load would not find shadow code that it must drop");
+            return check(found, Violation::CodeUnlisted);
         }
         let Some((gfn, perms, accessed, _)) = self.guest_leaf(page, slot, None) else {
-            return check(false, 2, "shadow code stands for a guest entry that maps nothing");
+            return check(false, Violation::CodeUnmapped);
         };
-        check(gfn == target, 2, "shadow code stands for another frame than the guest's entry")?;
-        check(accessed, 3, "shadow code is present while A is clear")?;
-        check(perms.execute(), 2, "shadow code can be fetched where the guest forbids it")
+        check(gfn == target, Violation::CodeOtherFrame)?;
+        check(accessed, Violation::CodeBeforeA)?;
+        check(perms.execute(), Violation::CodeForbidden)
     }
 
     pub(super) fn audit_leaf(&self, (page, slot): (&Page, usize), spte: Spte, target: Gfn) -> Audit {
@@ -69,18 +69,18 @@ impl<G: GuestMem, T: TableMem, O: Observer> ShadowMmu<G, T, O> {
         let (pfn, rom) = match self.mem.kind(target) {
             GfnKind::Ram(pfn) => (pfn, false),
             GfnKind::Rom(pfn) => (pfn, true),
-            GfnKind::NotResident => return check(false, 13, "a leaf maps a frame that is not resident"),
-            GfnKind::Mmio | GfnKind::Hole => return check(false, 1, "a leaf maps what is no memory"),
+            GfnKind::NotResident => return check(false, Violation::FrameAway),
+            GfnKind::Mmio | GfnKind::Hole => return check(false, Violation::NoMemory),
         };
-        check(spte.pfn() == pfn, 1, "a leaf maps another frame than the guest's memory has")?;
-        check(!spte.writable() || !self.frames.tracked(target), 4, "a tracked frame is writable")?;
-        check(!spte.writable() || !rom, 2, "read-only memory is writable")?;
+        check(spte.pfn() == pfn, Violation::ForeignFrame)?;
+        check(!spte.writable() || !self.frames.tracked(target), Violation::TrackedWritable)?;
+        check(!spte.writable() || !rom, Violation::RomWritable)?;
         let frame = self.frames.get(target)?;
-        check(frame.may_map(), 13, "a leaf maps a frame that does not count as accessed")?;
-        check(!spte.writable() || frame.may_write(), 13, "a frame that does not count as written is writable")?;
+        check(frame.may_map(), Violation::NotAccessed)?;
+        check(!spte.writable() || frame.may_write(), Violation::NotWritten)?;
         let role = page.key.role;
         let dropped = role.is_place() && self.policy.keeps_global() && !spte.is_kept();
-        check(!dropped || page.local, 14, "a CR3 load would not find a leaf that it must drop")?;
+        check(!dropped || page.local, Violation::LeafUnlisted)?;
         if role.is_place() {
             // What the entry grants was right at some time since the last flush; nothing shows when.
             return Ok(());
@@ -107,11 +107,11 @@ impl<G: GuestMem, T: TableMem, O: Observer> ShadowMmu<G, T, O> {
         raw: Option<u64>,
     ) -> Audit {
         let Some((gfn, perms, accessed, dirty)) = self.guest_leaf(page, slot, raw) else {
-            return check(false, 2, "a leaf stands for a guest entry that maps nothing");
+            return check(false, Violation::UnmappedByGuest);
         };
-        check(gfn == target, 2, "a leaf maps another frame than the guest's entry")?;
-        check(accessed, 3, "a leaf is present while A is clear")?;
-        check(!spte.writable() || dirty, 3, "a leaf is writable while D is clear")?;
+        check(gfn == target, Violation::OtherFrame)?;
+        check(accessed, Violation::LeafBeforeA)?;
+        check(!spte.writable() || dirty, Violation::WritableBeforeD)?;
         let leaf = Leaf {
             pfn,
             perms,
@@ -129,6 +129,6 @@ impl<G: GuestMem, T: TableMem, O: Observer> ShadowMmu<G, T, O> {
             .filter(|possible| possible.present())
             .map(|possible| if self.window.guard && !possible.user() { possible.no_execute() } else { possible })
             .any(|possible| spte == possible || spte == possible.read_only());
-        check(right, 2, "a leaf grants other rights than the guest's entry")
+        check(right, Violation::OtherRights)
     }
 }

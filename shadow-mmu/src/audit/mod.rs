@@ -4,6 +4,7 @@
 //! bookkeeping of the bounded pool can be seen.
 
 mod leaf;
+mod violation;
 
 use core::fmt;
 
@@ -25,13 +26,16 @@ use crate::table::WINDOW;
 use crate::view::View;
 use crate::write::child_key;
 
+pub use violation::Violation;
+
 /// An invariant that does not hold, and where.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct AuditError {
-    /// 4 for I4 and so on; numbers as in `docs/invariants.md`.
+    /// 4 for I4 and so on; numbers as in `docs/invariants.md`. It is [`Violation::invariant`], but I5 for what a table out of sync
+    /// had when it went, and that of the index for [`Violation::Nowhere`].
     pub invariant: u8,
-    /// What is wrong.
-    pub what: &'static str,
+    /// Which check failed.
+    pub violation: Violation,
     /// The guest frame concerned.
     pub gfn: Option<Gfn>,
     /// The shadow page concerned (its number in the pool) and the entry in it.
@@ -40,7 +44,7 @@ pub struct AuditError {
 
 impl fmt::Display for AuditError {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "I{}: {}", self.invariant, self.what)?;
+        write!(f, "I{}: {}", self.invariant, self.violation.text())?;
         if let Some(gfn) = self.gfn {
             write!(f, " gfn={gfn}")?;
         }
@@ -53,14 +57,15 @@ impl fmt::Display for AuditError {
 
 impl From<Broken> for AuditError {
     fn from(broken: Broken) -> Self {
-        Self { invariant: broken.0, what: "an index leads nowhere", gfn: None, entry: None }
+        Self { invariant: broken.0, violation: Violation::Nowhere, gfn: None, entry: None }
     }
 }
 
 type Audit = Result<(), AuditError>;
 
-fn check(holds: bool, invariant: u8, what: &'static str) -> Audit {
-    if holds { Ok(()) } else { Err(AuditError { invariant, what, gfn: None, entry: None }) }
+fn check(holds: bool, violation: Violation) -> Audit {
+    let invariant = violation.invariant();
+    if holds { Ok(()) } else { Err(AuditError { invariant, violation, gfn: None, entry: None }) }
 }
 
 impl AuditError {
@@ -106,60 +111,60 @@ impl<G: GuestMem, T: TableMem, O: Observer> ShadowMmu<G, T, O> {
                 self.audit_free(page).map_err(|e| e.at(index, 0))?;
             }
         }
-        check(self.pool.lists_are_sound(census.live), 12, "the lists of the pool do not hold every page once")?;
+        check(self.pool.lists_are_sound(census.live), Violation::PoolLists)?;
         self.audit_frames(&census)?;
         self.audit_roots()?;
         self.audit_local()?;
-        check(self.plan.is_none(), 10, "a flush plan was left behind")
+        check(self.plan.is_none(), Violation::PlanLeft)
     }
 
     /// I15: an entry that is not present is zero, or a gap that tells the truth.
     fn audit_absent(&self, (page, slot): (&Page, usize), spte: Spte) -> Audit {
         if !page.has_gap(slot) {
-            return check(spte == Spte::ABSENT, 2, "an absent entry is not zero");
+            return check(spte == Spte::ABSENT, Violation::AbsentNotZero);
         }
         let role = page.key.role;
-        check(spte.is_gap() && self.policy.mark_absent, 15, "a gap is not in the table, or not wanted")?;
+        check(spte.is_gap() && self.policy.mark_absent, Violation::GapUnwanted)?;
         let followed = role.is_table() && !role.code() && !self.frames.get(page.key.gfn)?.is_unsync();
-        check(followed, 15, "a gap stands for an entry that the guest may write unseen")?;
-        check(self.guest_entry(page, slot) == Some(GuestPte::Absent), 15, "a gap stands for an entry that is present")
+        check(followed, Violation::GapUnfollowed)?;
+        check(self.guest_entry(page, slot) == Some(GuestPte::Absent), Violation::GapLies)
     }
 
     /// I14: the list of pages with leaves that a CR3 load drops has each of them once.
     fn audit_local(&self) -> Audit {
         let marked = self.pool.iter().filter(|(_, page)| page.local).count();
         let listed = self.local.iter().all(|&index| self.pool.get(index).is_ok_and(|page| page.local));
-        check(listed && marked == self.local.len(), 14, "the list of pages that a CR3 load looks at is wrong")
+        check(listed && marked == self.local.len(), Violation::LocalUnlisted)
     }
 
     fn audit_free(&self, page: &Page) -> Audit {
-        check(page.parents == NIL, 7, "a free page is named by an entry")?;
+        check(page.parents == NIL, Violation::FreeNamed)?;
         let empty = (0..SLOTS)
             .all(|slot| !page.has(slot) && !page.has_gap(slot) && self.tables.load(page.pfn, slot) == Spte::ABSENT);
-        check(empty, 10, "a free page has entries")
+        check(empty, Violation::FreeNotEmpty)
     }
 
     fn audit_page(&self, index: u32, page: &Page, census: &mut Census) -> Audit {
         let role = page.key.role;
         let absent = role.is_table() && self.mem.kind(page.key.gfn) == GfnKind::NotResident;
         let used = absent && page.first_present().is_some();
-        check(!used, 13, "a table is shadowed whose frame is not resident").map_err(|e| e.of(page.key.gfn))?;
+        check(!used, Violation::TableAway).map_err(|e| e.of(page.key.gfn))?;
         for slot in 0..SLOTS {
             let at = |e: AuditError| e.at(index, slot).of(page.key.gfn);
             if is_fold_link(role, slot) && page.has(slot) {
                 census.tables = census.tables.wrapping_add(1);
                 let fold = self.pool.get(self.links.target(node_of(index, slot))?)?;
                 let wanted = self.fold_key(page.key, slot);
-                check(wanted.is_some(), 3, "a half is folded in that the guest does not use").map_err(at)?;
-                check(fold.live && wanted == Some(fold.key), 2, "another PML4 is folded in").map_err(at)?;
+                check(wanted.is_some(), Violation::FoldUnused).map_err(at)?;
+                check(fold.live && wanted == Some(fold.key), Violation::OtherFold).map_err(at)?;
                 continue;
             }
             if role.is_root() && WINDOW.contains(&slot) {
-                check(!page.has(slot), 11, "a guest entry lies in the hypervisor's window").map_err(at)?;
+                check(!page.has(slot), Violation::WindowUsed).map_err(at)?;
                 continue;
             }
             let spte = self.tables.load(page.pfn, slot);
-            check(spte.present() == page.has(slot), 6, "the table and its bookkeeping differ").map_err(at)?;
+            check(spte.present() == page.has(slot), Violation::BitsDiffer).map_err(at)?;
             if !spte.present() {
                 self.audit_absent((page, slot), spte).map_err(at)?;
                 continue;
@@ -171,7 +176,7 @@ impl<G: GuestMem, T: TableMem, O: Observer> ShadowMmu<G, T, O> {
             } else {
                 census.tables = census.tables.wrapping_add(1);
                 let child = self.pool.get(target)?;
-                check(child.live && spte == Spte::table(child.pfn), 7, "an entry names another table").map_err(at)?;
+                check(child.live && spte == Spte::table(child.pfn), Violation::LinkElsewhere).map_err(at)?;
                 self.audit_link((index, page, slot), child).map_err(at)?;
             }
         }
@@ -186,23 +191,22 @@ impl<G: GuestMem, T: TableMem, O: Observer> ShadowMmu<G, T, O> {
                 && parent.has(slot_of(node))
                 && parent.key.role.level() != Level::L1
                 && self.links.target(node)? == index;
-            check(points_back, 7, "a parent does not name its child")
-                .map_err(|e| e.at(page_of(node), slot_of(node)))?;
+            check(points_back, Violation::ParentForeign).map_err(|e| e.at(page_of(node), slot_of(node)))?;
             census.tables = census.tables.wrapping_sub(1);
         }
         let two = page.parents != NIL && self.links.next(page.parents)? != NIL;
-        check(page.key.role.has_key() || !two, 9, "two entries name one page of the virtual TLB")?;
-        check(!(page.key.role.is_root() && page.parents != NIL), 8, "a root has parents")
+        check(page.key.role.has_key() || !two, Violation::PlaceShared)?;
+        check(!(page.key.role.is_root() && page.parents != NIL), Violation::RootLinked)
     }
 
     fn audit_link(&self, (index, page, slot): (u32, &Page, usize), child: &Page) -> Audit {
         let role = page.key.role;
         if child.key.role.code() || child.key.role.window() {
-            return check(self.audit_window((index, page, slot), child), 2, "shadow code is linked in the wrong place");
+            return check(self.audit_window((index, page, slot), child), Violation::CodeMisplaced);
         }
         if role.is_place() {
             let right = Some(child.key) == Key::place_below(role);
-            return check(right, 2, "a page of the virtual TLB names one of a tracked table");
+            return check(right, Violation::PlaceNamesTable);
         }
         let wanted = if role.is_root() && role.format() == PagingMode::Long5 {
             self.key_through_fold(index, slot)?
@@ -219,10 +223,10 @@ impl<G: GuestMem, T: TableMem, O: Observer> ShadowMmu<G, T, O> {
                 PagingMode::Off => None,
             })
         };
-        let Some(wanted) = wanted else { return check(false, 3, "a table is linked that the guest does not use") };
+        let Some(wanted) = wanted else { return check(false, Violation::TableUnused) };
         // A walk through another way may have set D in a large page meanwhile; the entry without it grants less.
         let right = wanted == child.key || wanted.without_dirty() == child.key;
-        check(right, 2, "an entry names the shadow of another table")
+        check(right, Violation::OtherTable)
     }
 
     /// Which page the glue above the directories of PAE paging must name. Of another root than the current one nobody knows which
@@ -265,29 +269,29 @@ impl<G: GuestMem, T: TableMem, O: Observer> ShadowMmu<G, T, O> {
                     && page.has(slot_of(node))
                     && page.key.role.level() == Level::L1
                     && u64::from(self.links.target(node)?) == gfn.raw();
-                check(maps, 6, "the reverse map names an entry that does not map the frame").map_err(|e| e.of(gfn))?;
+                check(maps, Violation::RmapForeign).map_err(|e| e.of(gfn))?;
                 leaves = leaves.wrapping_sub(1);
             }
             let chain = self.audit_chain(gfn, frame.pages).map_err(|e| e.of(gfn))?;
             live = live.wrapping_sub(chain.pages);
             let right = usize::from(frame.tables) == chain.tables && usize::from(frame.upper) == chain.upper;
-            check(right, 4, "the count of tables is wrong").map_err(|e| e.of(gfn))?;
+            check(right, Violation::TablesMiscounted).map_err(|e| e.of(gfn))?;
             self.audit_unsync(gfn, frame).map_err(|e| e.of(gfn))?;
         }
-        check(leaves == 0, 6, "a leaf is missing in the reverse map")?;
-        check(census.tables == 0, 7, "an entry is missing in the parents of its table")?;
-        check(live == 0, 9, "a live page is not found by its key")
+        check(leaves == 0, Violation::RmapLacks)?;
+        check(census.tables == 0, Violation::ParentLacks)?;
+        check(live == 0, Violation::KeyLost)
     }
 
     /// I5: only leaf tables that nobody watches, and no more than the policy allows.
     fn audit_unsync(&self, gfn: Gfn, frame: &Frame) -> Audit {
-        check(frame.is_unsync() == self.unsync.has(gfn), 5, "the list of tables out of sync is wrong")?;
+        check(frame.is_unsync() == self.unsync.has(gfn), Violation::UnsyncUnlisted)?;
         if !frame.is_unsync() {
             return Ok(());
         }
-        check(frame.upper == 0, 5, "a table above the leaves is out of sync")?;
-        check(frame.tables != 0 && frame.watches == 0, 5, "a frame that is no table, or watched, is out of sync")?;
-        check(self.unsync.is_sound(), 5, "more tables are out of sync than there are snapshots")
+        check(frame.upper == 0, Violation::UnsyncUpper)?;
+        check(frame.tables != 0 && frame.watches == 0, Violation::UnsyncNoTable)?;
+        check(self.unsync.is_sound(), Violation::UnsyncTooMany)
     }
 
     /// Pages of a guest frame, and how many of them shadow it as a table. No two have the same role.
@@ -296,11 +300,11 @@ impl<G: GuestMem, T: TableMem, O: Observer> ShadowMmu<G, T, O> {
         let mut index = first;
         while index != NIL && chain.pages <= self.pool.len() {
             let page = self.pool.get(index)?;
-            check(page.live && page.key.gfn == gfn, 9, "a page is in the chain of another frame")?;
+            check(page.live && page.key.gfn == gfn, Violation::ChainForeign)?;
             let mut other = page.next_same;
             while other != NIL {
                 let twin = self.pool.get(other)?;
-                check(twin.key.role != page.key.role, 9, "two pages have the same key")?;
+                check(twin.key.role != page.key.role, Violation::KeyTwice)?;
                 other = twin.next_same;
             }
             let role = page.key.role;
@@ -316,20 +320,20 @@ impl<G: GuestMem, T: TableMem, O: Observer> ShadowMmu<G, T, O> {
         let roots = || self.pool.iter().filter(|(_, page)| page.live && page.key.role.is_root());
         for &view in View::all(&self.ctx) {
             let Some(id) = self.root_of_view(view) else {
-                return check(self.root.is_none(), 8, "a view has no root");
+                return check(self.root.is_none(), Violation::ViewRootless);
             };
             let Some(page) = self.pool.checked(id) else {
-                return check(false, 8, "a current root was given up");
+                return check(false, Violation::RootGone);
             };
             let wanted = self.root_key(&crate::PagingCtx { view, ..self.ctx });
-            check(page.key == wanted, 8, "a current root is not that of the control registers")?;
+            check(page.key == wanted, Violation::RootOther)?;
         }
         let most = self.policy.most_roots(View::all(&self.ctx).len());
-        check(roots().count() <= most, 12, "there are more roots than the policy allows")?;
+        check(roots().count() <= most, Violation::TooManyRoots)?;
         let Some((_, first)) = roots().next() else { return Ok(()) };
         for (index, page) in roots() {
             let same = WINDOW.into_iter().all(|s| self.tables.load(page.pfn, s) == self.tables.load(first.pfn, s));
-            check(same, 11, "two roots have different windows").map_err(|e| e.at(index, WINDOW.start))?;
+            check(same, Violation::WindowsDiffer).map_err(|e| e.at(index, WINDOW.start))?;
         }
         Ok(())
     }

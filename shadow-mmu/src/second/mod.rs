@@ -68,7 +68,7 @@ mod fill;
 mod format;
 mod npt;
 #[cfg(test)]
-mod tests;
+pub(crate) mod tests;
 mod usage;
 
 pub use ept::Ept;

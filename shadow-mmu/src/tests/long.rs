@@ -16,6 +16,8 @@ const ALL: u64 = 1 << 30;
 /// The table of the first 2 MiB, and the entry of the page 0x3000, which is frame 3.
 const TABLE: u64 = 0x2000;
 const ENTRY: u64 = TABLE + 3 * 8;
+/// Where the top entry of a 5-level guest is.
+pub(super) const PML5: u64 = 0x9000;
 /// The upper half begins here for the guest.
 const UPPER: u64 = 0xffff_8800_0000_0000;
 
@@ -293,7 +295,7 @@ fn in_ring_1_smap_holds_although_wp_is_clear() {
 }
 
 /// A guest of each mode that has used pages in both views.
-fn used(mode: Mode) -> Machine {
+pub(super) fn used(mode: Mode) -> Machine {
     let mut machine = machine(mode);
     put(&mut machine, ENTRY, 0x3063);
     for page in [0x1000, 0x2000, 0x3000, 0x5000] {

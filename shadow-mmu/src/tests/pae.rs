@@ -8,7 +8,7 @@ use crate::{Access, AccessKind, Counter, Gfn, Gpa, Gva, PfErr, Policy, Privilege
 const SETUP: Setup = Setup { pool: 32, policy: Policy::DEFAULT, caching: true, stepping: false };
 /// PDPTs lie in this frame, directories in frames 1 and 3, the table in frame 2.
 const TOPS: u64 = 0x7000;
-const TABLE: u64 = 0x2000;
+pub(super) const TABLE: u64 = 0x2000;
 
 fn pages() -> Vec<u64> {
     (0..16).chain(0x200..0x208).chain(0x4_0000..0x4_0008).collect()
@@ -32,6 +32,13 @@ fn paged() -> Machine {
     machine.flip_cr4(cr4::PAE);
     machine.set_cr3(7);
     assert!(machine.set_cr0(cr0::PG, true));
+    machine
+}
+
+/// The same with EFER.NXE.
+pub(super) fn with_nx() -> Machine {
+    let mut machine = paged();
+    machine.flip_nxe();
     machine
 }
 

@@ -5,3 +5,5 @@ mod cpu;
 mod machine;
 mod random;
 mod scenarios;
+
+pub(crate) use breaks::seen;
