@@ -63,6 +63,8 @@ pub struct Machine {
     reach: (Mode, Vec<u64>),
     /// With whose privilege the guest runs.
     who: Who,
+    /// Of these alone it is known what the guest's CPU might cache, if any are named.
+    followed: Option<Vec<u64>>,
     /// Compare and audit after each event.
     pub checking: bool,
 }
@@ -105,6 +107,7 @@ impl Machine {
             setup,
             reach: (Mode::Off, reach(Mode::Off)),
             who: Who::Supervisor,
+            followed: None,
             checking: true,
         };
         machine.reset();
@@ -264,6 +267,7 @@ impl Machine {
     /// Compares memories, audits, and remembers what a guest's CPU might cache now.
     pub fn settle(&mut self) {
         if !self.checking {
+            self.observe();
             return;
         }
         if let Some(at) = self.mmu.mem().ram.first_difference(&self.twin) {
@@ -283,12 +287,23 @@ impl Machine {
     /// Remembers what a guest's CPU might cache now of the pages that it can reach.
     fn observe(&mut self) {
         let mode = self.regs.mode();
-        if self.reach.0 != mode {
-            self.reach = (mode, reach(mode));
+        if !self.lags() || mode == Mode::Off {
+            return;
         }
-        if self.checking && self.lags() && mode != Mode::Off {
+        if let Some(pages) = &self.followed {
+            self.caches.observe(&self.twin, &self.regs, pages);
+        } else if self.checking {
+            if self.reach.0 != mode {
+                self.reach = (mode, reach(mode));
+            }
             self.caches.observe(&self.twin, &self.regs, &self.reach.1);
         }
+    }
+
+    /// From now on it is known, without other checks too, what the guest's CPU might cache of these pages. Whatever the machine does
+    /// elsewhere must be fresh.
+    pub fn follow(&mut self, pages: &[u64]) {
+        self.followed = Some(pages.to_vec());
     }
 
     /// May the machine use translations that the guest has changed since?
