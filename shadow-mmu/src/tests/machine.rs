@@ -249,6 +249,8 @@ impl Machine {
     fn try_access(&mut self, gva: u64, access: Access, bytes: &[u8]) -> Verdict {
         let address = Gva::new(gva);
         self.enter(access.privilege);
+        // The CPU is not asked about an address that no entry of ours can stand for.
+        self.cpu.reserved = false;
         let real = self.real(access);
         if self.state.canonical(gva)
             && (!self.state.long() || self.state.host_can(gva))

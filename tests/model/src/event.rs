@@ -37,6 +37,10 @@ pub enum Event {
     Rebuild(Mode, u32),
     /// The hypervisor begins or ends to watch a frame.
     Watch(u64, bool),
+    /// The code window moves.
+    Window(u8),
+    /// The patches move.
+    Patches(u8),
     /// The host takes a frame to disk.
     PageOut(u64),
     /// The host brings a frame back before anybody asks.
@@ -221,6 +225,8 @@ pub fn decode(bytes: &[u8], mode: Mode) -> Event {
         243..245 => Event::LogStart(frame(&mut bytes), frame(&mut bytes)),
         245..248 => Event::LogCollect(frame(&mut bytes), frame(&mut bytes)),
         248 => Event::LogStop(frame(&mut bytes), frame(&mut bytes)),
+        249 => Event::Window(bytes.byte()),
+        250 => Event::Patches(bytes.byte()),
         _ => {
             let (at, low) = (frame(&mut bytes) << 12, entry(&mut bytes));
             let index = bytes.pick(&NARROW);

@@ -4,6 +4,7 @@
 //! It uses the library through its public interface only, as its documentation says.
 
 mod access;
+mod code;
 mod hosting;
 
 use shadow_mmu::{
@@ -35,6 +36,8 @@ pub struct Setup {
     pub speculating: bool,
     /// The emulator knows nothing: each caught write is stepped over an opened frame.
     pub stepping: bool,
+    /// The guest's kernel runs on shadow code while it is one of 32 bits.
+    pub code: bool,
     /// What the virtual CPU's CPUID says.
     pub features: Features,
 }
@@ -63,6 +66,9 @@ pub struct Machine {
     reach: (Mode, Vec<u64>),
     /// With whose privilege the guest runs.
     who: Who,
+    code: code::Code,
+    /// How many watches of each frame events have begun.
+    watches: Vec<u32>,
     /// Of these alone it is known what the guest's CPU might cache, if any are named.
     followed: Option<Vec<u64>>,
     /// Compare and audit after each event.
@@ -107,10 +113,15 @@ impl Machine {
             setup,
             reach: (Mode::Off, reach(Mode::Off)),
             who: Who::Supervisor,
+            code: code::Code::default(),
+            watches: vec![0; FRAMES as usize],
             followed: None,
             checking: true,
         };
         machine.reset();
+        if setup.code {
+            machine.use_code();
+        }
         machine
     }
 
@@ -120,8 +131,8 @@ impl Machine {
         let plan = self.mmu.load_controls(controls_of(&first), ControlWrite::Reset).expect("paging off");
         self.execute(plan);
         self.caches.clear();
-        (self.cpu.smep, self.cpu.smap) = (false, false);
         self.regs = first;
+        self.take_real_bits();
     }
 
     /// The registers.
@@ -165,6 +176,8 @@ impl Machine {
             Event::Pkru(pkru) => drop(self.set_pkru(pkru)),
             Event::Rebuild(mode, variant) => guest::rebuild(self, mode, variant),
             Event::Watch(frame, on) => self.watch(frame, on),
+            Event::Window(choice) => self.move_window(choice),
+            Event::Patches(choice) => self.move_patches(choice),
             Event::PageOut(frame) => self.page_out(frame),
             Event::PageIn(frame) => self.mmu.mem().page_in(frame),
             Event::Move(frame) => {
@@ -214,11 +227,17 @@ impl Machine {
         if latched {
             self.note(regs.cr3 >> 12, false);
         }
-        // While the guest does not page it has no user pages, though ours are.
-        self.cpu.smep = regs.mode() != Mode::Off && regs.cr4 & SMEP != 0;
-        self.cpu.smap = regs.mode() != Mode::Off && regs.cr4 & SMAP != 0;
+        self.take_real_bits();
         self.settle();
         true
+    }
+
+    /// The real CPU gets the guest's SMEP and SMAP. While the guest does not page it has no user pages, though ours are; and a kernel
+    /// that runs on shadow code runs on nothing else.
+    fn take_real_bits(&mut self) {
+        let pages = self.regs.mode() != Mode::Off;
+        self.cpu.smep = pages && self.regs.cr4 & SMEP != 0 || self.runs_on_code();
+        self.cpu.smap = pages && self.regs.cr4 & SMAP != 0;
     }
 
     /// MOV to CR3.

@@ -39,6 +39,7 @@ pub fn setup(bytes: [u8; SETUP]) -> Setup {
         caching: on(2),
         speculating: on(2) && shape >> 5 & 1 != 0,
         stepping: on(3) && on(4),
+        code: flood >> 3 & 3 == 1,
         features,
     }
 }

@@ -36,6 +36,13 @@ impl Machine {
 
     /// `None` if a frame had to be brought back first.
     fn try_access(&mut self, gva: u64, what: What, who: Who, bytes: &[u8]) -> Option<Verdict> {
+        let supervisor = who != Who::User;
+        if supervisor && what == What::Fetch && self.runs_on_code() {
+            return self.fetch_code(gva);
+        }
+        if supervisor && what == What::Read && self.is_in_window(gva) {
+            return Some(Verdict::Lost(gva));
+        }
         if let Some(target) = self.cpu_target(gva, what, who) {
             self.perform(target, what, bytes);
             return Some(Verdict::At(target));
@@ -64,7 +71,7 @@ impl Machine {
     }
 
     /// The tables that a walk used, and marked now, though the library may do so only when a missing frame is back.
-    fn note_walk(&mut self, walk: &Walk) {
+    pub(super) fn note_walk(&mut self, walk: &Walk) {
         for used in &walk.used {
             self.note(used.at >> 12, used.marked);
         }
@@ -215,6 +222,7 @@ impl Machine {
         self.store(gpa.raw(), bytes);
         let plan = self.mmu.on_write(gpa, bytes.len());
         self.execute(plan);
+        self.hide_code(gpa.raw(), bytes.len());
     }
 
     /// The CPU does it while the frame is open.
@@ -229,6 +237,7 @@ impl Machine {
         let plan = self.mmu.close(|gfn| written.push(gfn.raw()));
         assert_eq!(written, [frame]);
         self.execute(plan);
+        self.hide_code(frame << 12 | gva & 0xfff, bytes.len());
     }
 
     /// What the library says that an access would do, without doing it, against the reference.

@@ -7,10 +7,14 @@ use crate::ram::{ROM, Ram};
 
 impl Machine {
     pub(super) fn watch(&mut self, frame: u64, on: bool) {
+        let held = &mut self.watches[frame as usize];
         if on {
+            *held += 1;
             let plan = self.mmu.watch(Gfn::new(frame));
             self.execute(plan);
-        } else {
+        } else if *held != 0 {
+            // Shadow code has watches of its own.
+            *held -= 1;
             self.mmu.unwatch(Gfn::new(frame));
         }
     }
@@ -59,6 +63,7 @@ impl Machine {
             self.store(at, bytes);
             let plan = self.mmu.on_write(Gpa::new(at), bytes.len());
             self.execute(plan);
+            self.hide_code(at, bytes.len());
         }
     }
 }

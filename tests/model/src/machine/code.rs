@@ -1,0 +1,209 @@
+//! Shadow code: the guest's kernel of 32 bits fetches through the code window, and all else of it goes to its own pages.
+//!
+//! What the window shows of a frame is a host frame of its own, whose number says which frame that is and which one it takes the next
+//! page for. As a kernel does, the machine watches each frame that it shows, and shows it no longer once it is written.
+
+use std::collections::BTreeSet;
+
+use shadow_mmu::{CodeOutcome, CodePage, Gfn, Gva, Patches, Pfn, VmStop};
+
+use super::Machine;
+use crate::ram::{FRAME, FRAMES, MMIO, ROM, Ram};
+use crate::reference::{Mode, Verdict, What, Who};
+
+/// Where the window can be.
+const SHIFTS: [u32; 6] = [0x4000_0000, 0x00c0_0000, 0x0140_0000, 0x8000_0000, 0xc000_0000, 0x7fe0_0000];
+/// How far patches can be from their code.
+const DISTANCES: [u32; 3] = [0, 0x1000_0000, 0x0040_0000];
+/// Host frames of shadow code, and of patches.
+const SHOWN: u64 = 0x1_0000;
+const PATCHED: u64 = 0x2_0000;
+
+/// The window, as its owner knows it.
+#[derive(Debug, Default)]
+pub(super) struct Code {
+    /// The guest's kernel runs on shadow code.
+    pub(super) on: bool,
+    shift: u32,
+    distance: u32,
+    /// The frames that are shown, and watched.
+    shown: BTreeSet<u64>,
+}
+
+fn shown(CodePage { gfn, following }: CodePage) -> Pfn {
+    Pfn::new(SHOWN + gfn.raw() * 64 + following.map_or(0, |next| next.raw() + 1))
+}
+
+const FETCH: (What, Who) = (What::Fetch, Who::Supervisor);
+
+impl Machine {
+    /// From now on shadow code is used.
+    pub(super) fn use_code(&mut self) {
+        self.code.on = true;
+        self.mmu.set_fetch_guard(true);
+        self.move_window(0);
+    }
+
+    /// Does the guest's kernel run on shadow code now?
+    pub(super) fn runs_on_code(&self) -> bool {
+        self.code.on && !self.regs.is_long()
+    }
+
+    /// Is there shadow code in place of what the supervisor might read there? That it sees it is the one thing that a window cannot hide:
+    /// only where the guest itself has nothing.
+    pub(super) fn is_in_window(&self, gva: u64) -> bool {
+        let place =
+            |code: Gva, far: u32| u64::from((code.raw() as u32).wrapping_add(self.code.shift).wrapping_add(far));
+        let mut regions = self.mmu.code_regions();
+        self.runs_on_code()
+            && regions.any(|code| [0, self.code.distance].iter().any(|&far| place(code, far) >> 21 == gva >> 21))
+    }
+
+    /// The window moves to another place.
+    pub(super) fn move_window(&mut self, choice: u8) {
+        if self.code.on {
+            self.code.shift = SHIFTS[usize::from(choice) % SHIFTS.len()];
+            let plan = self.mmu.set_window(self.code.shift);
+            self.execute(plan);
+        }
+    }
+
+    /// Patches are put elsewhere, or nowhere.
+    pub(super) fn move_patches(&mut self, choice: u8) {
+        if self.code.on {
+            let plan = self.mmu.unlink_patches();
+            self.execute(plan);
+            self.code.distance = DISTANCES[usize::from(choice) % DISTANCES.len()];
+            self.mmu.set_patches(Patches { distance: self.code.distance, sure: choice & 0x80 != 0 });
+        }
+    }
+
+    /// A fetch by the guest's kernel. `None` if a frame had to be brought back first.
+    pub(super) fn fetch_code(&mut self, gva: u64) -> Option<Verdict> {
+        let gva = gva & 0xffff_ffff;
+        // One turn for the link, one for the page; the window moves at most once.
+        for _ in 0..4 {
+            if let Some(frame) = self.code_target(gva) {
+                self.note(frame, false);
+                self.try_patches(gva, frame);
+                return Some(Verdict::At(frame << 12 | gva & (FRAME - 1)));
+            }
+            let walk = self.regs.access(&self.twin, gva, What::Fetch, Who::Supervisor, true);
+            let (outcome, plan) = self.mmu.on_code_fetch(Gva::new(gva));
+            self.execute(plan);
+            self.note_walk(&walk);
+            self.observe();
+            match (outcome, walk.verdict) {
+                (CodeOutcome::NotResident(gfn), _) => {
+                    assert!(walk.needs(gfn.raw()), "frame {gfn} for {gva:#x}: {walk:x?}");
+                    self.bring_back(gfn);
+                    return None;
+                }
+                (CodeOutcome::Resume, Verdict::At(_)) => {}
+                (CodeOutcome::Wanted(page), Verdict::At(at)) => {
+                    assert_eq!((page.gfn.raw(), self.mmu.code_page(Gva::new(gva))), (at >> 12, Some(page)));
+                    self.note(page.gfn.raw(), false);
+                    self.show(gva, page);
+                }
+                (CodeOutcome::Inject(fault), Verdict::Fault(error)) => {
+                    assert_eq!((fault.gva, fault.error.bits()), (Gva::new(gva), error));
+                    return Some(walk.verdict);
+                }
+                (CodeOutcome::Mmio(gpa), Verdict::At(at)) => {
+                    assert!(gpa.raw() == at && (!Ram::is_memory(at >> 12) || at >> 12 == MMIO));
+                    return Some(walk.verdict);
+                }
+                (CodeOutcome::Stop(VmStop::TableOutsideMemory { entry, .. }), Verdict::Lost(at)) => {
+                    assert_eq!(entry.raw(), at);
+                    return Some(walk.verdict);
+                }
+                (CodeOutcome::Taken, Verdict::At(_)) => {
+                    assert!(!self.mmu.window_fits(self.code.shift, Gva::new(gva)) && self.has_something(gva));
+                    let fits = SHIFTS.iter().position(|&shift| self.mmu.window_fits(shift, Gva::new(gva)));
+                    let Some(choice) = fits else { return Some(walk.verdict) };
+                    self.move_window(choice as u8);
+                }
+                other => panic!("fetch of {gva:#x}: {other:x?}"),
+            }
+        }
+        panic!("no end of a fetch through the window");
+    }
+
+    /// Does the guest have anything where code at `gva` is fetched from?
+    fn has_something(&self, gva: u64) -> bool {
+        let place = u64::from((gva as u32).wrapping_add(self.code.shift));
+        let (shift, Some(top)) = (if self.regs.mode() == Mode::Legacy { 22 } else { 21 }, self.regs.top(place)) else {
+            return false;
+        };
+        self.regs.mode() == Mode::Off
+            || self.regs.read(&self.twin, self.regs.entry_at(top, place, shift)).is_none_or(|entry| entry & 1 != 0)
+    }
+
+    fn show(&mut self, gva: u64, page: CodePage) {
+        if self.code.shown.insert(page.gfn.raw()) {
+            let plan = self.mmu.watch(page.gfn);
+            self.execute(plan);
+        }
+        let plan = self.mmu.map_code(Gva::new(gva), page.gfn, shown(page));
+        self.execute(plan);
+    }
+
+    /// The frame whose code the real CPU gets for a fetch by the guest's kernel, which must be right.
+    fn code_target(&mut self, gva: u64) -> Option<u64> {
+        let found = self.fetch_from(gva, 0)?.raw();
+        assert!((SHOWN..PATCHED).contains(&found), "{gva:#x} is fetched from {found:#x}, which is no shadow code");
+        let (frame, following) = ((found - SHOWN) / 64, (found - SHOWN) % 64);
+        assert!(self.code.shown.contains(&frame), "the code of frame {frame:#x} was taken back");
+        assert!(self.may_fetch(gva, frame, true), "the code of frame {frame:#x} is at {gva:#x}");
+        if let Some(next) = following.checked_sub(1) {
+            assert!(
+                self.may_fetch((gva & !0xfff) + FRAME, next, false),
+                "{next:#x} does not follow {frame:#x} at {gva:#x}"
+            );
+        }
+        Some(frame)
+    }
+
+    /// Where the real CPU fetches from for the guest's kernel.
+    fn fetch_from(&mut self, gva: u64, far: u32) -> Option<Pfn> {
+        let place = u64::from((gva as u32).wrapping_add(self.code.shift).wrapping_add(far));
+        self.who = Who::Supervisor;
+        let root = self.root(Who::Supervisor);
+        self.cpu.access(self.mmu.tables(), root, place, FETCH)
+    }
+
+    /// May the guest's kernel fetch from `gva` what is in `frame`? If it has `marked` what it went through.
+    fn may_fetch(&self, gva: u64, frame: u64, marked: bool) -> bool {
+        let walk = self.regs.access(&self.twin, gva, What::Fetch, Who::Supervisor, false);
+        let fresh = walk.verdict == Verdict::At(frame << 12 | gva & (FRAME - 1)) && (walk.was_marked() || !marked);
+        fresh || self.lags() && self.caches.permit(&self.regs, gva, What::Fetch, Who::Supervisor, frame)
+    }
+
+    /// Patches for the code that was just fetched, and a jump to them.
+    fn try_patches(&mut self, gva: u64, frame: u64) {
+        if self.code.distance == 0 {
+            return;
+        }
+        let pfn = Pfn::new(PATCHED + frame);
+        let (done, plan) = self.mmu.map_patches(Gva::new(gva), Gfn::new(frame), pfn);
+        self.execute(plan);
+        let found = self.fetch_from(gva, self.code.distance);
+        assert!(!done || found == Some(pfn), "patches of {gva:#x}: {found:x?}");
+        if let Some(found) = found.filter(|_| !self.mmu.take_patches_lost()) {
+            let of = found.raw().checked_sub(PATCHED).filter(|&frame| frame < FRAMES);
+            assert!(of.is_some_and(|frame| self.may_fetch(gva, frame, true)), "{found} for the patches of {gva:#x}");
+        }
+    }
+
+    /// Memory was written: of these frames no code may be shown any more.
+    pub(super) fn hide_code(&mut self, at: u64, len: usize) {
+        let last = (at + len.max(1) as u64 - 1) >> 12;
+        for frame in at >> 12..=last {
+            if frame != ROM && self.code.shown.remove(&frame) {
+                let plan = self.mmu.unmap_code(Gfn::new(frame));
+                self.execute(plan);
+                self.mmu.unwatch(Gfn::new(frame));
+            }
+        }
+    }
+}
