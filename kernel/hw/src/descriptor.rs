@@ -50,6 +50,14 @@ pub(crate) const fn check(raw: u64) -> Result<(), RefusedDescriptor> {
     }
 }
 
+/// A code segment of ring 3 whose base is not 0.
+#[inline]
+pub(crate) const fn is_moved_user_code(raw: u64) -> bool {
+    const USER_CODE: u64 = CODE_OR_DATA | 1 << 43 | 3 << DPL_SHIFT;
+    const BASE: u64 = 0xff00_00ff_ffff_0000;
+    raw & USER_CODE == USER_CODE && raw & BASE != 0
+}
+
 /// The two entries of a 64-bit TSS descriptor.
 pub(crate) const fn tss(base: u64, limit: u32) -> [u64; 2] {
     system(base, limit, TSS_TYPE)

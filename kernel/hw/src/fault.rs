@@ -7,6 +7,10 @@ use crate::report;
 use core::ptr::addr_of;
 use core::sync::atomic::{AtomicU8, AtomicU32, AtomicU64, Ordering};
 
+/// #DB.
+pub const DEBUG: u8 = 1;
+/// #BP.
+pub const BREAKPOINT: u8 = 3;
 /// #GP.
 pub const GENERAL_PROTECTION: u8 = 13;
 /// #PF.

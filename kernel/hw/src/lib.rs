@@ -58,7 +58,7 @@ pub use entry::GuestContext;
 pub use features::Missing;
 pub use frames::VmId;
 pub use irq::Irq;
-pub use world::{Exit, LinearFault, OutOfFrames, SegReg, SegmentFault, Table, World};
+pub use world::{Breakpoints, Exit, LinearFault, OutOfFrames, SegReg, SegmentFault, Table, World};
 
 use gnomon_boot::BootInfo;
 use x86::msr::{IA32_EFER, IA32_SYSENTER_CS, rdmsr, wrmsr};

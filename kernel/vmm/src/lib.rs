@@ -27,6 +27,7 @@ mod build;
 mod clock;
 mod code;
 mod console;
+mod debug;
 mod disk_frames;
 mod disk_save;
 mod emul;

@@ -11,14 +11,9 @@ use shadow_mmu::Privilege;
 use crate::event::{Event, Source};
 use crate::trap::{Emulated, Exception, StopReason, Trap, vector};
 use crate::v86::Segments;
-use crate::vcpu::{Descriptor, Gate, Selector, SystemSegment, SystemType, cr0, flags};
+use crate::vcpu::{Descriptor, Gate, Selector, SystemSegment, SystemType, cr0, dr6, flags};
 use crate::vm::Vm;
 use image::{Data, Image};
-
-/// DR6.BT: the new task's T bit is set.
-const TASK_SWITCH: u32 = 1 << 15;
-/// DR7's local enable bits L0 to L3 and LE.
-const LOCAL_BREAKPOINTS: u32 = 0x155;
 
 /// What switches tasks.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -121,10 +116,7 @@ impl Vm {
             self.write_descriptor_type(selector, target.descriptor.busy())?;
         }
         match self.enter_task(target, &image, cause) {
-            Ok(()) if image.trap => {
-                self.vcpu.mark_debug(TASK_SWITCH);
-                Ok(Some(Exception::plain(vector::DB)))
-            }
+            Ok(()) if image.trap => Ok(Some(self.debug_exception(dr6::BT))),
             Ok(()) => Ok(None),
             Err(Trap::Exception(exception)) => Ok(Some(exception)),
             Err(stop) => Err(stop),
@@ -191,7 +183,7 @@ impl Vm {
         self.vcpu.tss_wide = target.wide;
         self.vcpu.interrupt_shadow = None;
         self.clear_flags(flags::VM);
-        self.vcpu.forget_breakpoints(LOCAL_BREAKPOINTS);
+        self.forget_local_breakpoints();
         self.vcpu.cr0 |= cr0::TS;
         self.world.set_control_bits(self.vcpu.cr0.into(), self.vcpu.cr4.into());
         let [_, cs, ss, ..] = image.segments;

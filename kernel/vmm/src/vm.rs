@@ -64,6 +64,12 @@ pub(crate) struct Vm {
     pub progress: Progress,
     /// What was counted since the guest's last mark.
     pub marks: Marks,
+    /// Whether the guest has breakpoints.
+    pub armed: bool,
+    /// Whether it has breakpoints, or is traced: then it takes no short ways.
+    pub watched: bool,
+    /// Breakpoints that the instruction being emulated has hit: B0 to B3 of DR6.
+    pub hits: u32,
     /// Whether devices were touched since the run loop last looked at them.
     pub devices_touched: bool,
 }

@@ -36,6 +36,9 @@ const SWITCHES_TASKS: &str = "task-switch";
 /// The hardware back ends stop a guest that is found in virtual-8086 mode.
 const ENTERS_V86: &str = "v86";
 
+/// Bare as well, this makes QEMU stop as if its own debugger had set the breakpoint. No guest's breakpoints act there without AMD-V.
+const STOPS_QEMU: &str = "case=breakpoint-moved";
+
 impl Way {
     fn name(self) -> String {
         format!("{}-{}::{}", self.backend.word(), self.mmu.word(), self.host.name())
@@ -52,7 +55,8 @@ impl Way {
     /// guest that faults for ever is one that spins; so is one that has destroyed its IDT, where the CPU delivers all exceptions.
     fn endless(self, arguments: &str) -> bool {
         let faults = self.mmu == MmuName::Nested && arguments == "case=fault-loop-forever";
-        arguments == ENDLESS || faults || (self.host == Host::Qemu && arguments == "seed=4")
+        let on_qemu = self.host == Host::Qemu && matches!(arguments, "seed=4" | STOPS_QEMU);
+        arguments == ENDLESS || faults || on_qemu
     }
 
     fn run(self, guest: &'static Guest, arguments: &str) -> anyhow::Result<machine::Report> {
@@ -68,7 +72,7 @@ pub(crate) fn trials() -> Vec<Trial> {
         for guest in GUESTS.iter().filter(|guest| way.covers(guest)) {
             for (name, arguments) in variants(guest) {
                 let test: fn(Way, &'static Guest, &str) -> anyhow::Result<()> = match guest.kind {
-                    Kind::Tap | Kind::Resets => same,
+                    Kind::Tap | Kind::TapOffQemu | Kind::Resets => same,
                     Kind::Hostile if !way.endless(arguments) => survives,
                     _ => continue,
                 };

@@ -21,7 +21,9 @@ pub(crate) fn trials() -> Vec<Trial> {
     let mut trials = Vec::new();
     for host in Host::BOTH {
         for (name, guest, arguments) in judged() {
-            trials.push(trial(format!("bare::{}::{name}", host.name()), move || bare(host, guest, arguments)));
+            if is_judge(host, guest) {
+                trials.push(trial(format!("bare::{}::{name}", host.name()), move || bare(host, guest, arguments)));
+            }
             let test = move || gnomon(host, guest, arguments, QUIET);
             trials.push(trial(format!("gnomon::{}::{name}", host.name()), test));
         }
@@ -41,9 +43,14 @@ pub(crate) fn trials() -> Vec<Trial> {
     trials
 }
 
+/// Whether what the guest prints bare on this machine is what it should print.
+fn is_judge(host: Host, guest: &Guest) -> bool {
+    host == Host::Bochs || guest.kind != Kind::TapOffQemu
+}
+
 /// The guests that judge themselves, with each of their command lines, by name.
 fn judged() -> impl Iterator<Item = (String, &'static Guest, &'static str)> {
-    let guests = GUESTS.iter().filter(|guest| matches!(guest.kind, Kind::Tap | Kind::Resets));
+    let guests = GUESTS.iter().filter(|guest| matches!(guest.kind, Kind::Tap | Kind::TapOffQemu | Kind::Resets));
     guests.flat_map(|guest| variants(guest).into_iter().map(move |(name, arguments)| (name, guest, arguments)))
 }
 
@@ -74,11 +81,13 @@ fn gnomon(host: Host, guest: &'static Guest, arguments: &str, words: &str) -> an
     bare_agrees(host, guest, arguments, &report)
 }
 
-/// The guest printed the same as bare, and all was well.
+/// The guest printed the same as bare where that is right, and all was well.
 pub(crate) fn bare_agrees(host: Host, guest: &'static Guest, arguments: &str, report: &Report) -> anyhow::Result<()> {
-    let expected = machine::bare(host, guest, arguments)?;
+    let expected = if is_judge(host, guest) { Some(machine::bare(host, guest, arguments)?) } else { None };
     let judge = || {
-        compare::same(&expected.output, &report.output)?;
+        if let Some(expected) = &expected {
+            compare::same(&expected.output, &report.output)?;
+        }
         compare::tap(&report.output)?;
         // A guest that resets its machine has ended with a report, as far as Gnomon is concerned.
         let status = if guest.kind == Kind::Resets { Status::Guest } else { Status::Ok };

@@ -134,6 +134,8 @@ cases:
     a_case control-bits, control_bits
     a_case no-protection, no_protection
     a_case debug-registers, debug_registers
+    a_case breakpoint-storm, breakpoint_storm
+    a_case breakpoint-moved, breakpoint_moved
     a_case single-step, single_step
     a_case nested-task, nested_task
     a_case task-gate, task_gate

@@ -33,6 +33,7 @@ pub struct GuestContext {
 }
 
 /// Offsets of fields, for the assembly.
+pub(crate) const VECTOR: usize = offset_of!(GuestContext, vector);
 pub(crate) const RIP: usize = offset_of!(GuestContext, rip);
 pub(crate) const CS: usize = offset_of!(GuestContext, cs);
 pub(crate) const RFLAGS: usize = offset_of!(GuestContext, rflags);

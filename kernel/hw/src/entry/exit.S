@@ -5,6 +5,8 @@
 #  3. RFLAGS.VM before CS: under TCG a guest can enter virtual-8086 mode inside long mode, and then CS is no selector
 #  4. guest: back to the host's stack, and return from gnomon_enter. EAX = {normal} or {v86}
 #  5. host, at gnomon_iretq: the entry was refused. Rust moves the registers to the GuestContext. EAX = {refused}
+#     host, #DB: QEMU reports a data breakpoint of the guest's a second time, if the guest steps too. This frame lies in the part of
+#     the GuestContext that is not filled yet, and in the memory before it, so nothing is called
 #  6. host, elsewhere: a fixup or a report in Rust, which may change the frame; then resume it
 #
 #  NMI, #DF and #MC have stacks of their own (IST), so their frames are not in the GuestContext: always step 6.
@@ -62,6 +64,8 @@ gnomon_exit:
     jmp 1b
 
 3:  cld
+    cmp qword ptr [rsp + {vector}], 1
+    je 6f
     mov rdi, rsp
     lea rax, [rip + gnomon_iretq]
     cmp [rsp + {rip}], rax
@@ -80,7 +84,7 @@ gnomon_exit:
     and rsp, -16
     call {host_exception}
     mov rsp, rbx
-    pop rax
+5:  pop rax
     pop rcx
     pop rdx
     pop rbx
@@ -98,6 +102,10 @@ gnomon_exit:
     pop r15
     add rsp, 16
     iretq
+
+6:  mov eax, 0x400                      # no breakpoints
+    mov dr7, rax
+    jmp 5b
 
 gnomon_exit_ist:
     push r15

@@ -21,7 +21,7 @@ use core::arch::global_asm;
 use core::sync::atomic::AtomicU64;
 
 pub use context::GuestContext;
-pub(crate) use context::{CS, RFLAGS, RIP};
+pub(crate) use context::{CS, RFLAGS, RIP, VECTOR};
 
 /// How [`gnomon_enter`] ended.
 pub(crate) const NORMAL: u32 = 0;
@@ -39,6 +39,7 @@ global_asm!(
     host_rsp = sym HOST_RSP,
     entry_refused = sym crate::world::entry_refused,
     host_exception = sym crate::fault::host_exception,
+    vector = const VECTOR,
     rip = const RIP,
     cs = const CS,
     rflags = const RFLAGS,

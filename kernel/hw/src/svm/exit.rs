@@ -2,10 +2,10 @@
 
 use super::Svm;
 use super::vmcb::{code, first, interrupt};
-use crate::fault::PAGE_FAULT;
+use crate::fault::{DEBUG, PAGE_FAULT};
 use crate::idle;
 use crate::virt::{HardwareExit, Instruction, Intercepted, Violation};
-use crate::world::State;
+use crate::world::{State, status};
 use shadow_mmu::AccessKind;
 
 /// Error code bits of a nested page fault (APM 2, 15.25.6).
@@ -43,10 +43,13 @@ impl Svm {
         }
     }
 
-    fn exception(&self, vector: u8, state: *mut State) -> HardwareExit {
-        let vmcb = self.vmcb();
+    fn exception(&mut self, vector: u8, state: *mut State) -> HardwareExit {
+        let vmcb = self.vmcb_mut();
         // SAFETY: the caller owns the world, so nothing else refers to its state.
         let state = unsafe { &mut *state };
+        if vector == DEBUG {
+            state.dr6 = status(core::mem::replace(&mut vmcb.dr6, status(0)));
+        }
         state.context.vector = vector.into();
         state.context.error = vmcb.exit_info1 & 0xffff_ffff;
         if vector == PAGE_FAULT {

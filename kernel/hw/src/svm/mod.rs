@@ -13,7 +13,7 @@ use crate::frames::{self, Owner, VmId};
 use crate::virt::{ControlRegisters, EFER_NXE, EFER_SCE, EventKind, Injection, Pdpt, SyscallRegisters, Translation};
 use crate::virt::{HardwareCpu, HardwareExit, descriptor};
 use crate::virt::{Unavailable, real_controls};
-use crate::world::{SegReg, State};
+use crate::world::{SegReg, State, arm_hardware, disarm};
 use crate::{gate, phys};
 use alloc::boxed::Box;
 use core::arch::{asm, global_asm};
@@ -303,8 +303,12 @@ impl HardwareCpu for Svm {
         }
         let (guest, host) = (self.first.raw() << 12, self.host);
         // SAFETY: the caller owns the world, so nothing else refers to its context.
-        let context = unsafe { &mut (*state).context };
+        let State { context, armed, breakpoints, .. } = unsafe { &mut *state };
         self.load(context);
+        if *armed {
+            // QEMU does not look at DR7 in the control block: what acts is what was armed before.
+            self.vmcb_mut().dr7 = arm_hardware(breakpoints, self.vmcb().cs.base);
+        }
         // SAFETY: the control block is whole: its tables are this machine's own (a checked nested root, or a PDPT that names only
         // L2 tables which the gate knows), every port and MSR is intercepted, and the host's block is the CPU's own. The stub keeps
         // RBX, RBP and the stack.
@@ -318,6 +322,10 @@ impl HardwareCpu for Svm {
                 lateout("r12") _, lateout("r13") _, lateout("r14") _, lateout("r15") _,
                 clobber_abi("sysv64"),
             );
+        }
+        if *armed {
+            disarm();
+            self.vmcb_mut().dr7 = 0x400;
         }
         self.save(context);
         self.ended(state)

@@ -2,11 +2,11 @@
 
 use super::Vmx;
 use super::vmcs::{field, read};
-use crate::fault::PAGE_FAULT;
+use crate::fault::{DEBUG, PAGE_FAULT};
 use crate::idt::IRQ_BASE;
 use crate::irq;
 use crate::virt::{HardwareExit, Instruction, Intercepted, Violation};
-use crate::world::State;
+use crate::world::{State, status};
 use shadow_mmu::AccessKind;
 
 /// Basic exit reasons (SDM 3D, appendix C).
@@ -117,6 +117,9 @@ fn exception(state: *mut State) -> HardwareExit {
     let state = unsafe { &mut *state };
     state.context.vector = vector.into();
     state.context.error = if event & 1 << 11 != 0 { read(field::EXIT_ERROR) } else { 0 };
+    if vector == DEBUG {
+        state.dr6 = status(read(field::QUALIFICATION));
+    }
     if vector == PAGE_FAULT {
         state.cr2 = read(field::QUALIFICATION);
     }

@@ -16,7 +16,7 @@ use crate::virt::{
     ControlRegisters, EFER_NXE, HardwareCpu, HardwareExit, Injection, Pdpt, SyscallRegisters, Translation,
 };
 use crate::virt::{Unavailable, descriptor, real_controls};
-use crate::world::{SegReg, State};
+use crate::world::{SegReg, State, arm_hardware, disarm};
 use crate::{gate, phys};
 use alloc::boxed::Box;
 use core::arch::{asm, global_asm};
@@ -314,8 +314,13 @@ impl HardwareCpu for Vmx {
             self.flush_own();
         }
         // SAFETY: the caller owns the world, so nothing else refers to its context.
-        let context = unsafe { &mut (*state).context };
+        let State { context, armed, breakpoints, .. } = unsafe { &mut *state };
         self.load(context);
+        if *armed {
+            let control = arm_hardware(breakpoints, read(field::GUEST_ES_BASE + 2 * SegReg::Cs as u32));
+            // SAFETY: this VMCS is current; the host's addresses are not among the guest's.
+            unsafe { write(field::DR7, control) };
+        }
         let failed: u32;
         // SAFETY: this VMCS is current and whole (see `set_up`): its tables are this machine's own (a checked EPT root, or a PDPT
         // that names only L2 tables which the gate knows), every port and MSR makes it exit, and the host's state in it is what
@@ -333,6 +338,11 @@ impl HardwareCpu for Vmx {
             );
             // Reading CR2 at CPL 0 changes nothing.
             self.cr2 = x86::controlregs::cr2() as u32;
+        }
+        if *armed {
+            disarm();
+            // SAFETY: this VMCS is current.
+            unsafe { write(field::DR7, 0x400) };
         }
         if failed != 0 {
             return HardwareExit::Refused(u64::MAX);

@@ -4,6 +4,7 @@
 //! It stays resident over exits, which therefore save general registers only. A resident world is *active* while its root is in
 //! CR3 with nothing stale in the TLB; only an active world is entered.
 
+mod breakpoints;
 mod hardware;
 mod hidden;
 mod linear;
@@ -25,6 +26,8 @@ use core::fmt;
 use core::ptr::NonNull;
 use shadow_mmu::{FlushPlan, Root};
 
+pub use breakpoints::Breakpoints;
+pub(crate) use breakpoints::{arm_hardware, disarm, status};
 pub use linear::LinearFault;
 pub(crate) use resident::init;
 pub use segment::{SegReg, SegmentFault};
@@ -171,6 +174,7 @@ impl World {
             true => self.state_mut().hidden.replaced(&selectors, (table, index), old, raw),
             false => raw,
         };
+        self.state_mut().moved_code |= descriptor::is_moved_user_code(raw);
         // SAFETY: callers passed the entry through the gate; `replaced` changes at most the accessed bit.
         unsafe { entry.write_volatile(raw) };
     }
@@ -220,8 +224,18 @@ impl World {
             if self.is_hardware() {
                 return self.run_hardware();
             }
+            if self.state().armed {
+                return self.run_armed();
+            }
             resident::activate(state);
         }
+        self.enter()
+    }
+
+    /// Runs the guest of an active world.
+    #[inline(always)] // The one call that matters is in `run`.
+    fn enter(&mut self) -> Exit {
+        let state = self.state.as_ptr();
         // SAFETY: `state` is this world's own, and nothing else runs before the asm.
         let context = unsafe { &mut (*state).context };
         context.rflags = GuestContext::real_flags(context.rflags);

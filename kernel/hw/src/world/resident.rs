@@ -46,7 +46,7 @@ pub(crate) fn set_controls(state: *mut State) {
     }
 }
 
-/// Makes `state` the resident world with its root in CR3 and an empty TLB.
+/// Makes `state` the resident world with its root in CR3 and an empty TLB; active too, unless breakpoints must be armed for each run.
 #[cold]
 pub(crate) fn activate(state: *mut State) {
     make_resident(state);
@@ -62,7 +62,10 @@ pub(crate) fn activate(state: *mut State) {
     };
     // SAFETY: both kinds of root hold the window (I11), where host code goes on.
     unsafe { cr3_write(root) };
-    cpu::set_active(state);
+    // SAFETY: as above.
+    if !unsafe { (*state).armed } {
+        cpu::set_active(state);
+    }
 }
 
 /// Makes `state` the resident world.

@@ -1,3 +1,4 @@
+use super::breakpoints::Breakpoints;
 use super::hidden::Hidden;
 use crate::entry::GuestContext;
 use crate::frames::VmId;
@@ -33,8 +34,15 @@ pub(crate) struct State {
     /// Frame number of the shadow root.
     pub(crate) root: u64,
     pub(crate) cr2: u64,
+    /// The guest's breakpoints, and whether the CPU has to watch any.
+    pub(crate) breakpoints: Breakpoints,
+    pub(crate) armed: bool,
+    /// A code segment of ring 3 was installed whose base is not 0.
+    pub(crate) moved_code: bool,
+    /// A hardware guest's DR6 at its last #DB.
+    pub(crate) dr6: u64,
     /// What the CPU and the stub write when IRETQ faults reaches 48 bytes below the context; see `entry/enter.S`.
-    _below: [u64; 15],
+    _below: [u64; 16],
     pub(crate) context: GuestContext,
 }
 

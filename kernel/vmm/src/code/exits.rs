@@ -155,6 +155,7 @@ impl Vm {
         let span = span.join(self.join_next(at));
         self.undo_patches(at, |patch| overlapped.contains(&patch.span.first));
         self.show(at, span);
+        self.hide_breakpoints();
     }
 
     /// Shows an instruction that was shy.

@@ -12,6 +12,7 @@
 //! | marks of a page, and the bytes that follow from them | `view.rs` |
 //! | fetch faults, INT3, stepping over a hidden instruction, moving the window | `exits.rs` |
 //! | hot sites that run without exits | `patch.rs`, `patch_room.rs`, `patches.rs`, `patch_run.rs` |
+//! | the guest's own breakpoints | `breakpoints.rs` |
 //! | the guest writes code, or data beside code | `writes.rs` |
 //! | emulation of what trapped | `emul/sensitive.rs` |
 //!
@@ -19,6 +20,7 @@
 //! key because of instructions that reach into the next page: where another frame follows, another view is shown, so that half an
 //! instruction never meets a foreign half. (Nor does a frame ever change behind a view's page, which Bochs would not notice.)
 
+mod breakpoints;
 mod discover;
 mod exits;
 mod patch;

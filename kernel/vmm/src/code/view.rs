@@ -141,6 +141,17 @@ impl View {
         self.set(found.offset, found.length & LENGTH | hides);
     }
 
+    /// Makes an instruction that was discovered trap for good; says whether it did not.
+    pub(super) fn hide(&mut self, offset: usize) -> bool {
+        let mark = self.mark(offset);
+        let hidden = mark & LENGTH | TRAP;
+        let changes = mark != 0 && mark != hidden;
+        if changes {
+            self.set(offset, hidden);
+        }
+        changes
+    }
+
     /// A shy instruction was reached. Says whether it is to be shown from now on.
     pub(super) fn reach(&mut self, offset: usize) -> bool {
         let mark = self.mark(offset);

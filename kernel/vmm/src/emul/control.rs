@@ -163,37 +163,6 @@ impl Vm {
         }
     }
 
-    /// MOV to or from a debug register. The values are kept; breakpoints do not act yet.
-    pub(crate) fn move_debug(&mut self, insn: &Instruction) -> Emulated<()> {
-        let number = |register: Register| {
-            let n = (register as usize).wrapping_sub(Register::DR0 as usize);
-            // DR4 and DR5 are DR6 and DR7 while CR4.DE is clear (SDM 3B 17.2.2).
-            match n {
-                4 | 5 if self.vcpu.cr4 & 1 << 3 != 0 => None,
-                4 | 5 => Some(n + 2),
-                0..=7 => Some(n),
-                _ => None,
-            }
-        };
-        if insn.op0_register().is_dr() {
-            let n = number(insn.op0_register()).ok_or(Exception::ud())?;
-            let raw = self.register(insn.op1_register())?;
-            let value = match n {
-                6 => (raw & 0xe00f) | 0xffff_0ff0,
-                7 => (raw & 0xffff_2fff) | 0x400,
-                _ => raw,
-            };
-            if let Some(place) = self.vcpu.debug.get_mut(n) {
-                *place = value;
-            }
-            Ok(())
-        } else {
-            let n = number(insn.op1_register()).ok_or(Exception::ud())?;
-            let value = self.vcpu.debug.get(n).copied().unwrap_or(0);
-            self.set_register(insn.op0_register(), value)
-        }
-    }
-
     /// RDMSR.
     pub(crate) fn read_msr(&mut self) -> Emulated<()> {
         let msr = self.gpr(1);

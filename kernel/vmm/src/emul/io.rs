@@ -102,6 +102,7 @@ impl Vm {
             _ => u16::from(insn.immediate8()),
         };
         self.check_port(port, size)?;
+        self.note_port(port, size);
         if output {
             let value = self.register(register)?;
             self.port_out(port, size, value)
@@ -122,6 +123,7 @@ impl Vm {
         };
         let port = self.register(Register::DX)? as u16;
         self.check_port(port, size)?;
+        self.note_port(port, size);
         let string = PortString {
             port,
             size,

@@ -77,6 +77,9 @@ impl Vm {
     pub(crate) fn finish(&mut self, insn: &Instruction, next: Next) {
         if next == Next::Advance {
             self.set_eip(insn.next_ip32());
+        } else if matches!(insn.mnemonic(), Mnemonic::Int | Mnemonic::Int3 | Mnemonic::Into) {
+            // It was done before its handler got the frame; no step is due in front of that (SDM 3B 17.3.1.4).
+            return;
         }
         // IRET has loaded RF for the instruction that it returns to.
         if !matches!(insn.mnemonic(), Mnemonic::Iret | Mnemonic::Iretd) {
@@ -272,6 +275,7 @@ impl Vm {
     fn shadow_stack_load(&mut self, segment: SegReg, insn: &Instruction) {
         if segment == SegReg::Ss {
             self.vcpu.interrupt_shadow = Some(insn.next_ip32());
+            self.vcpu.holds_step = true;
         }
     }
 

@@ -168,6 +168,7 @@ impl Vm {
     pub(crate) fn read_sized(&mut self, address: u32, size: usize) -> Emulated<u32> {
         let mut bytes = [0; 4];
         let privilege = self.privilege();
+        self.note_data(address, size, false);
         self.read_linear(address, bytes.get_mut(..size).ok_or(StopReason::Unemulated)?, privilege)?;
         Ok(u32::from_le_bytes(bytes))
     }
@@ -175,6 +176,7 @@ impl Vm {
     /// Writes `size` (1, 2 or 4) bytes at a linear address with the rights of the running code.
     pub(crate) fn write_sized(&mut self, address: u32, size: usize, value: u32) -> Emulated<()> {
         let privilege = self.privilege();
+        self.note_data(address, size, true);
         self.write_linear(address, value.to_le_bytes().get(..size).ok_or(StopReason::Unemulated)?, privilege)
     }
 

@@ -36,6 +36,7 @@ impl Vm {
     pub(crate) fn store_table(&mut self, insn: &Instruction, register: TableRegister) -> Emulated<()> {
         let address = self.memory_address(insn)?;
         let privilege = self.privilege();
+        self.note_data(address, 6, true);
         let [b0, b1, b2, b3] = register.base.to_le_bytes();
         let [l0, l1] = register.limit.to_le_bytes();
         self.write_linear(address, &[l0, l1, b0, b1, b2, b3], privilege)

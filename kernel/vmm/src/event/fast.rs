@@ -152,7 +152,7 @@ impl Vm {
         let esp = self.esp();
         let frame = self.read_live(esp)?;
         let (eip, cs, image) = (word(frame, 0), Selector(word(frame, 1) as u16), word(frame, 2));
-        if image & flags::VM != 0 || !self.is_code_target(cs) {
+        if image & flags::VM != 0 || (self.armed && image & flags::RF != 0) || !self.is_code_target(cs) {
             return None;
         }
         let esp = if cs.rpl() == 0 {

@@ -60,6 +60,7 @@ impl Vm {
             }
             (Instruction::Port { port, size, output }, Some(next)) => {
                 self.count(Reason::Io);
+                self.note_port(port, size.into());
                 self.transfer(port, size, output)?;
                 self.retire(next);
             }

@@ -18,8 +18,6 @@ use crate::vm::Vm;
 
 /// The system call gate that is open to INT n without decoding.
 const SYSTEM_CALL: u8 = 0x80;
-/// DR6.BS: a single step was done.
-const SINGLE_STEP: u32 = 1 << 14;
 
 impl Vm {
     /// Handles one exit.
@@ -68,6 +66,7 @@ impl Vm {
         }
         let tracing = self.world.context().rflags as u32 & flags::TF != 0;
         self.retired = false;
+        (self.hits, self.vcpu.holds_step) = (0, false);
         // A page fault may belong to the instruction that is being stepped over; anything else ends that.
         let stepping = self.mmu.is_open() && matches!(exit, Exit::Vector(vector::PF));
         if !stepping {
@@ -93,11 +92,11 @@ impl Vm {
             }
         }
         match outcome {
-            // The CPU cannot single-step over what was emulated: the trap is due now.
-            Ok(()) if tracing && self.retired => {
-                let trap = self.single_step_trap();
-                self.deliver(trap)
-            }
+            // The CPU cannot single-step over what was emulated, nor watch it: the trap is due now.
+            Ok(()) if self.retired => match self.trap_behind(tracing) {
+                Some(exception) => self.deliver(exception.into()),
+                None => Ok(()),
+            },
             Ok(()) => Ok(()),
             Err(Trap::Exception(exception)) => self.deliver(exception.into()),
             Err(Trap::Stop(reason)) => Err(reason),
@@ -114,7 +113,10 @@ impl Vm {
             vector::GP | vector::NP | vector::SS | vector::UD => {
                 self.on_refused(number, error).inspect_err(|_| self.count(Reason::Exception))
             }
-            vector::BP if self.on_shadow_code() => self.on_code_trap(),
+            vector::BP if self.on_shadow_code() => match self.code_breakpoint() {
+                Some(exception) => self.reflect(exception),
+                None => self.on_code_trap(),
+            },
             vector::BP | vector::OF => self.on_open_gate(number, 1),
             SYSTEM_CALL => self.on_open_gate(number, 2),
             vector::DB => self.on_debug(stepped),
@@ -151,23 +153,5 @@ impl Vm {
         let instruction = self.eip().wrapping_sub(length);
         let event = Event { vector: number, error: None, cr2: None, source: Source::Software };
         self.deliver_software(event, instruction)
-    }
-
-    /// #DB: our own single step, the guest's, or its INT1.
-    pub(super) fn on_debug(&mut self, stepped: bool) -> Emulated<()> {
-        let own = self.world.context().rflags as u32 & flags::TF != 0;
-        if stepped && !own {
-            self.count(Reason::SingleStep);
-            return Ok(());
-        }
-        if own {
-            self.vcpu.mark_debug(SINGLE_STEP);
-        }
-        self.reflect(Exception::plain(vector::DB))
-    }
-
-    fn single_step_trap(&mut self) -> Event {
-        self.vcpu.mark_debug(SINGLE_STEP);
-        Exception::plain(vector::DB).into()
     }
 }

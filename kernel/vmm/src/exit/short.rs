@@ -14,14 +14,14 @@ use crate::vcpu::flags;
 use crate::vm::Vm;
 
 impl Vm {
-    /// Whether short ways are open: the guest is a deprivileged one, and nothing is stepped over, shown for one step, opened or traced.
+    /// Whether short ways are open: the guest is a deprivileged one, and nothing is stepped over, shown for one step, opened, traced or watched by breakpoints.
     #[inline]
     pub(super) fn is_plain(&self) -> bool {
         !self.world.is_hardware()
             && self.step.is_none()
             && !self.is_unveiled()
             && !self.mmu.is_open()
-            && !self.tracer.is_on()
+            && !self.watched
             && self.world.context().rflags as u32 & flags::TF == 0
     }
 
@@ -52,7 +52,7 @@ impl Vm {
     /// A stop that a port write asked for.
     pub(super) fn intercepted_shortly(&mut self) -> Emulated<bool> {
         let (base, big) = self.world.hardware_code();
-        if self.tracer.is_on() || base != 0 || !big || self.cpl() != 0 {
+        if self.watched || base != 0 || !big || self.cpl() != 0 {
             return Ok(false);
         }
         let Ok((bytes, _)) = self.fetch(self.eip()) else { return Ok(false) };

@@ -5,9 +5,11 @@
 //! system part of EFLAGS, MSRs.
 
 pub mod cpuid;
+mod debug;
 mod descriptor;
 mod msr;
 
+pub use debug::{DebugRegisters, dr6, dr7};
 pub use descriptor::{Descriptor, Gate, Selector, SystemType};
 pub use msr::{Msrs, Written, efer, number as msr_number};
 
@@ -119,8 +121,10 @@ pub struct Vcpu {
     pub halted: bool,
     /// An NMI was delivered, and no IRET was executed since.
     pub nmi_blocked: bool,
-    /// DR0..DR7.
-    pub debug: [u32; 8],
+    /// MOV SS or POP SS was the last instruction emulated: a single step waits for the next.
+    pub holds_step: bool,
+    /// The debug registers.
+    pub debug: DebugRegisters,
     /// Model-specific registers.
     pub msrs: Msrs,
 }
@@ -144,7 +148,8 @@ impl Vcpu {
             interrupt_shadow: None,
             halted: false,
             nmi_blocked: false,
-            debug: [0, 0, 0, 0, 0, 0, 0xffff_0ff0, 0x400],
+            holds_step: false,
+            debug: DebugRegisters::new(),
             msrs: Msrs::new(),
         }
     }
@@ -168,20 +173,6 @@ impl Vcpu {
     #[must_use]
     pub const fn iopl(&self) -> u8 {
         ((self.system_flags & flags::IOPL) >> 12) as u8
-    }
-
-    /// Notes the reason of a debug exception in DR6.
-    pub fn mark_debug(&mut self, bit: u32) {
-        if let Some(dr6) = self.debug.get_mut(6) {
-            *dr6 |= bit;
-        }
-    }
-
-    /// Clears enable bits in DR7.
-    pub fn forget_breakpoints(&mut self, bits: u32) {
-        if let Some(dr7) = self.debug.get_mut(7) {
-            *dr7 &= !bits;
-        }
     }
 
     /// Whether paging is in PAE format.

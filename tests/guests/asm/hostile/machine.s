@@ -171,6 +171,45 @@ debug_registers:                        # breakpoints on everything near
 1:  movl $0x400, %eax
     movl %eax, %dr7
     ret
+.pushsection .bss
+storm_count: .space 4
+.popsection
+breakpoint_moved:                       # a breakpoint on user code that is moved: QEMU itself stops there
+    movl $1f, %eax
+    movl %eax, %dr0
+    movl $0x402, %eax
+    movl $SEL_FREE | 3, %ecx
+    movl $2f - 0x100000, %edx
+    jmp storm
+breakpoint_storm:                       # steps and breakpoints at once
+    movl $1f, %eax
+    movl %eax, %dr0
+    movl $user_stack_top - 4, %eax
+    movl %eax, %dr3
+    movl $0xff000482, %eax
+    movl $SEL_UCODE, %ecx
+    movl $2f, %edx
+storm:
+    movl $gdt + SEL_FREE, %ebx
+    movl $0x0000ffff, (%ebx)            # code of ring 3 whose base is 1 MiB
+    movl $0x00cffa10, 4(%ebx)
+    hook VEC_DB, 9f
+    movl %eax, %dr7
+    pushl $SEL_UDATA
+    pushl $user_stack_top
+    pushl $EFLAGS_TF | 2
+    pushl %ecx
+    pushl %edx
+    iretl
+2:  nop
+1:  pushl %eax
+    popl %eax
+    jmp 2b
+9:  incl storm_count
+    cmpl $200, storm_count
+    jb 8f
+    hook VEC_DB, 0                      # the guest ends by the next
+8:  ret
 single_step:                            # TF over everything privileged
     hook VEC_DB, 9f
     hook VEC_LEAVE + 1, 9f
