@@ -3,6 +3,7 @@
 use std::path::PathBuf;
 
 use clap::{Args, Parser, Subcommand, ValueEnum};
+use shadow_mmu::Policy;
 
 use crate::status::EXIT_CODES;
 use crate::trace::Format;
@@ -187,7 +188,7 @@ pub struct RunArgs {
     /// How the guest's page tables are shadowed: `write-protect`, `unsync`, `unsync:N` or `vtlb`, and switches with commas between:
     /// eager=on|off, reuse=on|off, patience=N, prefetch=N, roots=N|all, flood=N, teardown=N, global=on|off, absent=on|off
     /// (docs/architecture.md) [default: unsync,prefetch=16,flood=3]
-    #[arg(long, value_name = "POLICY[,SWITCH=VALUE]...")]
+    #[arg(long, value_name = "POLICY[,SWITCH=VALUE]...", value_parser = parse_policy)]
     pub policy: Option<String>,
     /// An initial RAM disk; several are joined. Replaces the one that a ready guest brings
     #[arg(long, value_name = "FILE")]
@@ -329,6 +330,11 @@ pub(crate) fn parse_seconds(text: &str) -> Result<f64, String> {
         Ok(seconds) if seconds.is_finite() && seconds > 0.0 && seconds <= 1e6 => Ok(seconds),
         _ => Err("expected a number of seconds above 0, such as 30 or 0.5".into()),
     }
+}
+
+/// A policy in its own words, which are handed on as they are.
+fn parse_policy(text: &str) -> Result<String, String> {
+    text.parse::<Policy>().map(|_| text.to_owned()).map_err(|error| error.to_string())
 }
 
 /// Reads a size in bytes with an optional suffix K, M or G.

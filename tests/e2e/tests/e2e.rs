@@ -11,5 +11,10 @@ fn main() -> std::process::ExitCode {
         eprintln!("cannot handle signals: {error}");
     }
     gnomon_host::progress::set_quiet(true);
-    libtest_mimic::run(&arguments, trials()).exit_code()
+    let conclusion = libtest_mimic::run(&arguments, trials());
+    if arguments.filter.is_some() && conclusion.num_passed + conclusion.num_failed == 0 && !arguments.list {
+        eprintln!("no test has this in its name, or all are ignored (--list lists them)");
+        return std::process::ExitCode::FAILURE;
+    }
+    conclusion.exit_code()
 }
