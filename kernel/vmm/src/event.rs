@@ -314,7 +314,14 @@ impl Vm {
             Some(step) if !step.guest_tf => real & !flags::TF,
             _ => real,
         };
-        real | self.vcpu.system_flags | flags::FIXED
+        real | self.vcpu.system_flags & !flags::NT | self.nested_task() | flags::FIXED
+    }
+
+    /// NT, or 0. It is real as well, because user code changes it natively, and its IRET must trap while NT is set.
+    #[inline]
+    pub(crate) fn nested_task(&self) -> u32 {
+        let all = if self.cpl() == 3 { self.world.context().rflags as u32 } else { self.vcpu.system_flags };
+        all & flags::NT
     }
 
     /// Clears flags, real and virtual.
@@ -326,7 +333,7 @@ impl Vm {
     /// Loads the flags in `mask` from `value`, each where it lives.
     pub(crate) fn load_flags(&mut self, value: u32, mask: u32) {
         let context = self.world.context_mut();
-        let real = mask & (flags::REAL | flags::RF);
+        let real = mask & (flags::REAL | flags::RF | flags::NT);
         context.rflags = (context.rflags & !u64::from(real)) | u64::from(value & real);
         let system = mask & (flags::IF | flags::IOPL | flags::NT);
         self.vcpu.system_flags = (self.vcpu.system_flags & !system) | (value & system);

@@ -31,7 +31,7 @@
 .endm
 
 guest_main:
-    plan 42
+    plan 46
     movl %cr3, %eax                     # CR3 is loaded by a switch once paging is on
     movl %eax, tss + 0x1c
     movw $SEL_TASK, gdt + SEL_GATE + 2
@@ -39,6 +39,7 @@ guest_main:
     set_tss SEL_SHORT, 0x89, 102
     set_tss SEL_ABSENT, 0x09
     call calls
+    call user_task
     call jumps
     call gates
     call refusals
@@ -155,6 +156,51 @@ calls:
     clts
     check_eq "CALL again: it goes on behind its IRET", seen_again, $1
     ret
+
+# A task in ring 3: its IRET goes back, whatever lies on its stack.
+user_task:
+    task_at returning_task
+    call user_segments
+    movl $SEL_UCODE, task + 0x4c
+    lcall $SEL_TASK, $0
+    clts
+    check_eq "CALL to a task in ring 3", seen_eax, $0x11111111
+    check_eq "... its IRET is no return within ring 3", seen_again, $0
+    run_ring3 popping
+    movl trap_eflags, %eax
+    andl $EFLAGS_NT, %eax
+    check_eq "NT that ring 3 has set is in the frame", %eax, $EFLAGS_NT
+    movl $EFLAGS_NT | 2, ring3_eflags
+    movl $pushing, %eax
+    call enter_ring3_flags
+    movl trap_ebx, %eax
+    andl $EFLAGS_NT, %eax
+    check_eq "ring 3 sees NT that IRET has loaded", %eax, $EFLAGS_NT
+    ret
+user_segments:
+    movl $user_stack_top - 16, task + 0x38
+    movl $SEL_UDATA, task + 0x48
+    movl $SEL_UDATA, task + 0x50
+    movl $SEL_UDATA, task + 0x54
+    movl $astray, user_stack_top - 16
+    movl $SEL_UCODE, user_stack_top - 12
+    movl $2, user_stack_top - 8
+    movl $0, seen_again
+    ret
+returning_task:
+    movl %eax, seen_eax
+    iretl
+astray:
+    incl seen_again
+    int $VEC_LEAVE
+popping:
+    pushl $EFLAGS_NT | 2
+    popfl
+    int $VEC_LEAVE
+pushing:
+    pushfl
+    popl %ebx
+    int $VEC_LEAVE
 
 jumps:
     task_at jumped_task

@@ -197,7 +197,7 @@ impl Vm {
     /// IRET; `next` is the address behind it.
     pub(crate) fn interrupt_return(&mut self, size: usize, next: u32) -> Emulated<()> {
         self.vcpu.nmi_blocked = false; // even if it faults (SDM 3A 6.7.1)
-        if self.vcpu.system_flags & flags::NT != 0 {
+        if self.nested_task() != 0 {
             return self.return_to_task(next);
         }
         let word = size as u32;
@@ -246,6 +246,7 @@ impl Vm {
         if cs & !3 == 0 {
             return Err(Exception::gp(0).into());
         }
+        self.load_flags(self.nested_task(), flags::NT);
         self.load_flat(cs as u16, (cs as u16).wrapping_add(8), 0)?;
         self.clear_flags(flags::VM | flags::IF);
         self.set_esp(esp);
@@ -271,6 +272,7 @@ impl Vm {
         let star = self.vcpu.msrs.star;
         let cs = (star >> 32) as u16;
         self.set_gpr(1, next);
+        self.load_flags(self.nested_task(), flags::NT);
         self.load_flat(cs, (cs & !3).wrapping_add(8), 0)?;
         self.clear_flags(flags::VM | flags::IF | flags::RF);
         self.set_eip(star as u32);
