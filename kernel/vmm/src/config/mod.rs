@@ -2,11 +2,13 @@
 //!
 //! Every refusal is one line that names the word and what was expected.
 
+mod description;
 mod error;
 mod guest;
 mod kernel;
 mod words;
 
+pub use description::{GuestConfig, GuestModule, ImageFormat, MmuMode, TimeMode};
 pub use error::ConfigError;
-pub use guest::{GuestConfig, GuestModule, ImageFormat, MmuMode, TimeMode, parse_guests};
+pub use guest::parse_guests;
 pub use kernel::{Backend, KernelConfig, Switch, parse_kernel};

@@ -6,7 +6,7 @@
 
 use gnomon_hw::SegReg;
 
-use super::real_selector;
+use super::loaded::real_selector;
 use crate::vcpu::{Descriptor, Selector};
 use crate::vm::Vm;
 

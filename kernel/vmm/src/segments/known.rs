@@ -3,7 +3,8 @@
 
 use gnomon_hw::SegReg;
 
-use super::{set_real_selector, table_of};
+use super::loaded::set_real_selector;
+use super::table_of;
 use crate::vcpu::{Descriptor, Selector};
 use crate::vm::Vm;
 

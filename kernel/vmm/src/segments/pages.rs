@@ -5,7 +5,8 @@ use gnomon_hw::{SegReg, Table};
 use shadow_mmu::{Gfn, Gpa};
 
 use super::flat::Flat;
-use super::{Entry, Watched, real_selector, table_of};
+use super::loaded::real_selector;
+use super::{Entry, Watched, table_of};
 use crate::vcpu::{Descriptor, Selector};
 use crate::vm::Vm;
 
