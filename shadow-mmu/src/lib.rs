@@ -197,10 +197,13 @@
 //! - *Reserved bits* are those of a CPU with [`Config::maxphyaddr`] and [`Config::gib_pages`]. The address of a 4 MiB page has at most
 //!   40 bits.
 //! - *A and D.* A walk for an access that the guest's tables allow sets A in every entry that it used and, for a write, D in the last,
-//!   by compare-exchange. That is so whatever the [`Outcome`], `Inject` excepted: a walk that ends in a fault sets none.
+//!   by compare-exchange. That is so whatever the [`Outcome`], `Inject` excepted: a walk that ends in a fault sets none, not even A in
+//!   the entries above. (The SDM leaves that open; KVM's and Bochs' walkers do so, too.)
+//!   An entry that somebody changes between the walk's read and its compare-exchange is not marked: the answer is `Resume`.
 //!   [`translate`](ShadowMmu::translate) sets them, [`probe`](ShadowMmu::probe) does not. Nothing else ever does.
 //! - *PDPTEs* of PAE paging are read by the loads that the SDM names (4.4.1) and kept until the next of them. If one is not valid, the
-//!   load is refused ([`ControlFault::GeneralProtection`]), and nothing has changed.
+//!   load is refused ([`ControlFault::GeneralProtection`]), and nothing has changed. Where no memory is they read as all ones, which is
+//!   not valid. CR3 itself may name anything: a table that is not there stops the walk only, see below.
 //! - *What may be old.* After a write of an entry, the guest may see what the entry said since it last flushed that address, until it
 //!   flushes again. Where from depends on the [`SyncPolicy`]: under `WriteProtect` from the real TLB only, as the shadow has followed
 //!   when [`on_write`](ShadowMmu::on_write) returns; under `Unsync` and `VirtualTlb` also from the shadow. INVLPG ends it for the
@@ -210,7 +213,8 @@
 //! [`shadow_access`](ShadowMmu::shadow_access) says what the real CPU would do with an access, for tests without such a CPU.
 //!
 //! # What cannot be shadowed
-//! - Tables outside memory, and in ROM if A or D is to be set in them: [`VmStop::TableOutsideMemory`].
+//! - Tables outside memory (holes and devices), and in ROM if A or D is to be set in them: [`VmStop::TableOutsideMemory`]. Entries are
+//!   marked from the top down, and those above that one may be marked by then.
 //! - Addresses in the [`WINDOW`]. A guest may leave them unmapped: then it gets its own page faults there. The first access that its
 //!   tables allow is [`VmStop::InWindow`].
 //! - 5-level addresses that 48 bits do not hold: [`VmStop::BeyondHost`], likewise. The real CPU has 4 levels and raises #GP for

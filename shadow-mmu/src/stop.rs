@@ -5,6 +5,10 @@ use core::fmt;
 use crate::addr::{Gpa, Gva, Level, Pfn};
 
 /// The guest did what cannot be shadowed, or this library has a bug. Stops this VM only; the others run on.
+///
+/// After [`Refused`](Self::Refused) and [`Internal`](Self::Internal) nothing can be relied on, and every later fault may get the same
+/// answer. The others are about the one access that was asked for: the state is sound, and a caller who has a way to go on for the guest
+/// may do so.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum VmStop {
     /// A page-table entry that the walk needs lies outside memory, or needs its A or D bit set and cannot be written.

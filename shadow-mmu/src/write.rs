@@ -22,6 +22,8 @@ impl<G: GuestMem, T: TableMem, O: Observer> ShadowMmu<G, T, O> {
     /// Guest memory at `gpa`, `len` bytes of one frame or of consecutive ones, was changed by emulation or by a device. Must be called
     /// for tracked tables; for other frames it only notes that they were written, for [`frame_use`](Self::frame_use) and the dirty log.
     ///
+    /// Any length and alignment will do: each entry that the bytes touch is read anew as a whole.
+    ///
     /// Rights that the write takes away may stay in the TLB until the guest's own INVLPG or CR3 load, as on the CPU, so the plan
     /// is nearly always empty.
     #[inline]

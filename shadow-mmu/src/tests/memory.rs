@@ -26,15 +26,23 @@ pub(super) struct Memory {
     words: Vec<Cell<u32>>,
     /// A frame that is not resident.
     pub(super) absent: Cell<Option<Gfn>>,
+    /// Another CPU stores this word there just before the next compare-exchange.
+    pub(super) race: Cell<Option<(u64, u32)>>,
 }
 
 impl Memory {
     pub(super) fn new() -> Self {
-        Self { words: vec![Cell::new(0); (ROM as usize + 1) * 1024], absent: Cell::new(None) }
+        Self { words: vec![Cell::new(0); (ROM as usize + 1) * 1024], absent: Cell::new(None), race: Cell::new(None) }
     }
 
     fn cell(&self, gpa: Gpa) -> Option<&Cell<u32>> {
         self.words.get(usize::try_from(gpa.raw() / 4).ok()?)
+    }
+
+    fn let_others_go_first(&self) {
+        if let Some((at, word)) = self.race.take() {
+            self.store(Gpa::new(at), &word.to_le_bytes());
+        }
     }
 
     pub(super) fn word(&self, gpa: u64) -> u32 {
@@ -80,6 +88,7 @@ impl GuestMem for Memory {
     }
 
     fn cmpxchg_u32(&self, gpa: Gpa, old: u32, new: u32) -> Result<(), CmpxchgError> {
+        self.let_others_go_first();
         if gpa.gfn().raw() >= RAM {
             return Err(CmpxchgError::NoMemory);
         }
@@ -92,6 +101,7 @@ impl GuestMem for Memory {
     }
 
     fn cmpxchg_u64(&self, gpa: Gpa, old: u64, new: u64) -> Result<(), CmpxchgError> {
+        self.let_others_go_first();
         if gpa.gfn().raw() >= RAM {
             return Err(CmpxchgError::NoMemory);
         }

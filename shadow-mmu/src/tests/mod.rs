@@ -9,6 +9,7 @@ mod machine;
 mod memory;
 mod pae;
 mod permissions;
+mod races;
 mod reference;
 mod scenarios;
 mod spaces;
