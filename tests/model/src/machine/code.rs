@@ -44,6 +44,18 @@ impl Machine {
         self.move_window(0);
     }
 
+    /// Is the code of a frame shown, and the frame watched?
+    #[must_use]
+    pub fn shows(&self, frame: u64) -> bool {
+        self.code.shown.contains(&frame)
+    }
+
+    /// How far from their own addresses instructions are fetched.
+    #[must_use]
+    pub fn window_shift(&self) -> u32 {
+        self.code.shift
+    }
+
     /// Does the guest's kernel run on shadow code now?
     pub(super) fn runs_on_code(&self) -> bool {
         self.code.on && !self.regs.is_long()

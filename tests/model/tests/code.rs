@@ -1,0 +1,110 @@
+//! Shadow code, as single stories: a kernel fetches from the window, reads and writes its own pages, and moves things about.
+
+use gnomon_model::event::Event;
+use gnomon_model::guest;
+use gnomon_model::machine::{Machine, Setup};
+use gnomon_model::reference::{Mode, PSE, Verdict, What, Who};
+use shadow_mmu::{Gva, Policy, SyncPolicy};
+
+const SUPERVISOR: Who = Who::Supervisor;
+/// Page 5 is frame 20, which is no table.
+const PAGE: u64 = 0x5000;
+const FRAME: u64 = 20;
+const PTE: u64 = 0x2014;
+
+fn every_policy(story: impl Fn(Machine)) {
+    for sync in [SyncPolicy::WriteProtect, SyncPolicy::UNSYNC, SyncPolicy::VirtualTlb] {
+        for caching in [false, true] {
+            let policy = Policy { sync, ..Policy::default() };
+            let mut machine = Machine::new(Setup { pool: 48, policy, caching, code: true, ..Setup::default() });
+            machine.set_cr4(PSE, true);
+            guest::rebuild(&mut machine, Mode::Legacy, 0x3f);
+            machine.write(PTE, SUPERVISOR, &0x1_4067u32.to_le_bytes());
+            machine.invlpg(PAGE);
+            story(machine);
+        }
+    }
+}
+
+fn fetch(machine: &mut Machine, gva: u64) -> Verdict {
+    machine.access(gva, What::Fetch, SUPERVISOR, &[])
+}
+
+#[test]
+fn fetches_see_the_shadow_and_reads_the_original() {
+    every_policy(|mut machine| {
+        assert_eq!(fetch(&mut machine, PAGE + 0x123), Verdict::At(FRAME << 12 | 0x123));
+        assert!(machine.shows(FRAME));
+        // The model would not know the host frame of shadow code as a frame of the guest.
+        assert_eq!(machine.read(PAGE + 0x123, SUPERVISOR), Verdict::At(FRAME << 12 | 0x123));
+        assert_eq!(machine.read(PAGE, Who::User), Verdict::At(FRAME << 12));
+        let place = u64::from(machine.window_shift()) + PAGE;
+        assert_eq!(machine.read(place, Who::User), Verdict::Fault(4), "nothing is there for user code");
+        assert_eq!(machine.write(place, SUPERVISOR, b"x"), Verdict::Fault(2), "nor to be written");
+    });
+}
+
+#[test]
+fn a_write_is_noticed_and_the_code_comes_anew() {
+    every_policy(|mut machine| {
+        for who in [SUPERVISOR, Who::User] {
+            fetch(&mut machine, PAGE);
+            assert!(machine.shows(FRAME) && machine.mmu.write_kind(shadow_mmu::Gfn::new(FRAME)).watched);
+            assert_eq!(machine.write(PAGE + 8, who, b"code"), Verdict::At(FRAME << 12 | 8));
+            assert!(!machine.shows(FRAME));
+            // Nobody watches it any more.
+            machine.write(PAGE + 8, who, b"data");
+        }
+        fetch(&mut machine, PAGE);
+        machine.device((FRAME << 12) - 2, b"dma!");
+        assert!(!machine.shows(FRAME));
+        assert_eq!(fetch(&mut machine, PAGE), Verdict::At(FRAME << 12));
+    });
+}
+
+#[test]
+fn the_guest_takes_the_place_and_the_window_moves() {
+    every_policy(|mut machine| {
+        fetch(&mut machine, PAGE);
+        let shift = machine.window_shift();
+        machine.write(0x1000 + u64::from(shift >> 22) * 4, SUPERVISOR, &0x2067u32.to_le_bytes());
+        // A virtual TLB looks at the guest's tables when the guest flushes.
+        machine.set_cr3(machine.regs().cr3);
+        machine.settle();
+        assert_eq!(machine.read(u64::from(shift) + 0x3000, Who::User), Verdict::At(0x3000));
+        assert_eq!(fetch(&mut machine, PAGE), Verdict::At(FRAME << 12));
+        assert_ne!(machine.window_shift(), shift);
+        assert!(!machine.mmu.window_fits(shift, Gva::new(PAGE)));
+        machine.event(Event::Window(2));
+        assert_eq!(fetch(&mut machine, PAGE), Verdict::At(FRAME << 12));
+    });
+}
+
+#[test]
+fn what_may_not_be_fetched_faults() {
+    every_policy(|mut machine| {
+        fetch(&mut machine, PAGE);
+        machine.write(PTE, SUPERVISOR, &0u32.to_le_bytes());
+        machine.invlpg(PAGE);
+        assert_eq!(fetch(&mut machine, PAGE), Verdict::Fault(0));
+        machine.write(PTE, SUPERVISOR, &0x1_5007u32.to_le_bytes());
+        assert_eq!(fetch(&mut machine, PAGE), Verdict::At(0x1_5000));
+        assert_eq!(machine.mmu.mem().ram.read(PTE, 4), Some(0x1_5027), "the fetch sets A");
+    });
+}
+
+#[test]
+fn patches_go_where_their_code_goes() {
+    every_policy(|mut machine| {
+        machine.event(Event::Patches(0x81));
+        for page in [PAGE, 0x3000] {
+            // The machine puts patches beside the code that it fetches, and jumps to them.
+            fetch(&mut machine, page);
+        }
+        machine.write(PTE, SUPERVISOR, &0x1_5067u32.to_le_bytes());
+        machine.invlpg(PAGE);
+        assert_eq!(fetch(&mut machine, PAGE), Verdict::At(0x1_5000));
+        machine.event(Event::Patches(2));
+        fetch(&mut machine, PAGE);
+    });
+}
