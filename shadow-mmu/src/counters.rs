@@ -43,6 +43,10 @@ counters! {
     SpteEager = "sptes-eager",
     /// A shadow entry was made beside the one that a fault asked for.
     SptePrefetched = "sptes-prefetched",
+    /// A shadow entry was made that maps 2 MiB.
+    HugeFilled = "huge-fills",
+    /// Such an entry was cleared because a frame of it needs entries of its own.
+    HugeBroken = "huge-breaks",
     /// A shadow entry was cleared.
     SpteZapped = "sptes-zapped",
     /// A shadow entry lost its right to write because its frame became tracked.

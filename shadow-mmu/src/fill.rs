@@ -115,6 +115,12 @@ impl<G: GuestMem, T: TableMem, O: Observer> ShadowMmu<G, T, O> {
             self.unshadow(walk.gfn)?;
         }
         let mut room = self.reserve(MAX_NEW_PAGES)?;
+        if self.policy.huge
+            && walk.leaf > Level::L1.number()
+            && let Some(outcome) = self.fill_huge::<F>(walk, (gva, access), &mut room)?
+        {
+            return Ok(outcome);
+        }
         let page = self.link_path::<F>(walk, gva, &mut room)?;
         self.note_large::<F>(walk);
         self.frames.note(walk.gfn, access.into());
@@ -201,6 +207,19 @@ impl<G: GuestMem, T: TableMem, O: Observer> ShadowMmu<G, T, O> {
         gva: Gva,
         room: &mut Reservation,
     ) -> Result<u32, Trouble> {
+        let directory = self.link_to_directory::<F>(walk, gva, room)?;
+        let key = self.key_on_path::<F>(walk, gva, Level::L1);
+        self.link((directory, gva.slot(Level::L2)), key, gva, room)
+    }
+
+    /// The same down to the L2 page.
+    #[inline]
+    pub(crate) fn link_to_directory<F: GuestFormat>(
+        &mut self,
+        walk: &Walk,
+        gva: Gva,
+        room: &mut Reservation,
+    ) -> Result<u32, Trouble> {
         if F::SPLIT {
             return self.link_long::<F>(walk, gva, room);
         }
@@ -209,12 +228,10 @@ impl<G: GuestMem, T: TableMem, O: Observer> ShadowMmu<G, T, O> {
             Some(upper) => self.child(upper, gva.slot(Level::L3))?,
             None => None,
         };
-        let directory = match directory {
-            Some(directory) => directory,
-            None => self.link_directory::<F>(root, walk, gva, room)?,
-        };
-        let key = self.key_on_path::<F>(walk, gva, Level::L1);
-        self.link((directory, gva.slot(Level::L2)), key, gva, room)
+        match directory {
+            Some(directory) => Ok(directory),
+            None => self.link_directory::<F>(root, walk, gva, room),
+        }
     }
 
     /// Links the upper levels down to the L2 page for `gva`.
@@ -240,7 +257,7 @@ impl<G: GuestMem, T: TableMem, O: Observer> ShadowMmu<G, T, O> {
             let step = walk.step(Level::L4).ok_or(Broken(8))?;
             self.link_fold(page, gva, (step.table(), step.inherited()), room)?;
         }
-        for (level, below) in [(Level::L4, Level::L3), (Level::L3, Level::L2), (Level::L2, Level::L1)] {
+        for (level, below) in [(Level::L4, Level::L3), (Level::L3, Level::L2)] {
             let key = self.key_on_path::<F>(walk, gva, below);
             page = self.link((page, gva.slot(level)), key, gva, room)?;
         }

@@ -79,6 +79,12 @@ impl Frame {
         !self.tracked() && self.uses.contains(Uses::WRITE)
     }
 
+    /// May a large leaf map it, with others? Nothing is withheld for its own sake, and no shadow depends on it. I16.
+    #[inline]
+    pub(crate) const fn is_plain(&self) -> bool {
+        self.tables == 0 && self.watches == 0 && self.uses.is_all()
+    }
+
     /// May a shadow entry map it that nobody has asked for? I13.
     #[inline]
     pub(crate) const fn may_map(&self) -> bool {

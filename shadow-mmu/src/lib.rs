@@ -142,6 +142,7 @@
 //! - *window* the entries of a root that are the hypervisor's own: [`WINDOW`].
 //! - *tracked* frame: a guest table with a shadow, or a frame the caller watches; no spte grants writes to it.
 //! - *rmap* reverse map, from a gfn to the sptes that map it.
+//! - *large leaf* an spte of level 2 that maps 2 MiB, a *block*; there are some with [`Policy::huge`] only.
 //! - *hidden fault* one that only completes the shadow; *true fault* one that the guest must see.
 //!
 //! # What happens
@@ -246,6 +247,8 @@
 //!   resident has no leaf, and a table in it no shadow.
 //! - **I14** A virtual TLB that keeps global pages over CR3 loads finds all other leaves: each is in a page that is in the list of such.
 //! - **I15** A [gap](Spte::GAP) stands for a guest entry that is not present, in a table whose writes are all followed.
+//! - **I16** A large leaf maps a *clear* block: 512 frames of RAM from a border of 2 MiB on, one behind the other in the host as in the
+//!   guest, none of them a table or watched, all accessed and written. So what the others say of a frame and its leaves holds for it.
 //!
 //! # Reading
 //! Adams and Agesen, *A Comparison of Software and Hardware Techniques for x86 Virtualization*, 2006, for true and hidden faults;
@@ -278,6 +281,7 @@ mod flush;
 mod fold;
 mod frames;
 mod gap;
+mod huge;
 mod links;
 mod mem;
 mod mmu;

@@ -1,7 +1,8 @@
 //! Who points where: one node for each shadow entry, exact in both directions. Owns the storage of I6 and I7.
 //!
 //! Node `page * 512 + slot` belongs to that entry. While the entry is present its node is in exactly one doubly linked list: a
-//! leaf's in the reverse map of the guest frame it maps, a table entry's in the parents of the page it names. Adding and
+//! leaf's in the reverse map of the guest frame it maps, a large leaf's in that of its block (`huge`), a table entry's in the parents of
+//! the page it names. Adding and
 //! removing are a few instructions and never depend on the length of a list.
 
 use alloc::vec;
@@ -12,6 +13,9 @@ use crate::stop::Broken;
 /// No index.
 pub(crate) const NIL: u32 = u32::MAX;
 
+/// Marks the target of a large leaf: the number of a block. No page's index is that large.
+pub(crate) const BLOCK: u32 = 1 << 31;
+
 /// Entries of a shadow page.
 pub(crate) const SLOTS: usize = 512;
 
@@ -19,7 +23,7 @@ pub(crate) const SLOTS: usize = 512;
 struct Node {
     next: u32,
     prev: u32,
-    /// Guest frame number of a leaf, page index of a table entry.
+    /// Guest frame number of a leaf, page index of a table entry; of a large leaf [`BLOCK`] and the number of its block.
     target: u32,
 }
 

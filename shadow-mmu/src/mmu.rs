@@ -10,6 +10,7 @@ use crate::counters::{Counter, MmuCounters};
 use crate::event::{Event, Observer};
 use crate::flush::FlushPlan;
 use crate::frames::{Frames, NoteWalk};
+use crate::huge::Blocks;
 use crate::links::Links;
 use crate::mem::{GuestMem, TableMem};
 use crate::open::{MAX_OPEN, Opened};
@@ -49,6 +50,8 @@ pub struct ShadowMmu<G, T, O = ()> {
     pub(crate) pool: Pool,
     pub(crate) links: Links,
     pub(crate) frames: Frames,
+    /// What large leaves map.
+    pub(crate) blocks: Blocks,
     pub(crate) counters: MmuCounters,
     /// Counts plans that empty the whole TLB. What carries the present epoch may still be in the TLB.
     pub(crate) epoch: u32,
@@ -114,6 +117,7 @@ impl<G: GuestMem, T: TableMem, O: Observer> ShadowMmu<G, T, O> {
             pool: Pool::new(&config.frames),
             links: Links::new(pages),
             frames: Frames::new(config.guest_frames as usize),
+            blocks: Blocks::new(if config.policy.huge { config.guest_frames as usize } else { 0 }),
             counters: MmuCounters::new(),
             epoch: 1,
             splinter_epoch: 0,

@@ -84,6 +84,9 @@ pub struct Policy {
     /// Shadow entries say where the guest's entry is not present, so that the true fault is known without a walk
     /// ([`ShadowMmu::known_absent`](crate::ShadowMmu::known_absent)). Only for a real CPU with fewer than 52 physical address bits.
     pub mark_absent: bool,
+    /// A fault in a large page of the guest, or in a guest that does not page, fills 2 MiB by one shadow entry, where they lie in the
+    /// host as in the guest and no frame of them needs an entry of its own. See `huge`.
+    pub huge: bool,
 }
 
 impl Policy {
@@ -99,6 +102,7 @@ impl Policy {
         teardown: 0,
         keep_global: true,
         mark_absent: false,
+        huge: false,
     };
 
     /// What serves general-purpose kernels best: `unsync,prefetch=16,flood=3`. Linux' processes come and go in frames that were page
@@ -152,7 +156,7 @@ impl fmt::Display for PolicyError {
 
 impl Policy {
     /// What a policy is written as: words with commas between them.
-    pub const WORDS: &'static str = "write-protect, unsync, unsync:N or vtlb, and switches with commas between: eager=on|off, reuse=on|off, patience=N, prefetch=N, roots=N|all, flood=N, teardown=N, global=on|off, absent=on|off";
+    pub const WORDS: &'static str = "write-protect, unsync, unsync:N or vtlb, and switches with commas between: eager=on|off, reuse=on|off, patience=N, prefetch=N, roots=N|all, flood=N, teardown=N, global=on|off, absent=on|off, huge=on|off";
 
     /// Reads one word into the policy.
     fn read(&mut self, word: &str) -> Option<()> {
@@ -185,6 +189,7 @@ impl Policy {
             "roots" => self.root_cache = number(value, 0, Self::MAX_ROOTS)?,
             "flood" => self.flood = number(value, 0, u8::MAX.into())? as u8,
             "absent" => self.mark_absent = on_off(value)?,
+            "huge" => self.huge = on_off(value)?,
             "global" => self.keep_global = on_off(value)?,
             "teardown" => self.teardown = number(value, 0, u8::MAX.into())? as u8,
             _ => return None,
@@ -230,6 +235,7 @@ mod tests {
             Ok(Policy { sync: SyncPolicy::WriteProtect, ..Policy::DEFAULT })
         );
         assert_eq!(read("unsync,prefetch=16,flood=3"), Ok(Policy::RECOMMENDED));
+        assert_eq!(read("huge=on"), Ok(Policy { huge: true, ..Policy::DEFAULT }));
         assert_eq!(read("unsync:7").map(|policy| policy.sync), Ok(SyncPolicy::Unsync { tables: 7 }));
         assert_eq!(
             read("reuse=off,vtlb"),
@@ -250,6 +256,8 @@ mod tests {
             "roots=",
             "roots=2000",
             "flood=256",
+            "huge",
+            "huge=yes",
         ] {
             assert_eq!(read(wrong), Err(PolicyError), "{wrong}");
         }

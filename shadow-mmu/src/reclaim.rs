@@ -192,6 +192,7 @@ impl<G: GuestMem, T: TableMem, O: Observer> ShadowMmu<G, T, O> {
 
     /// Clears every leaf that maps a frame.
     pub(crate) fn unmap(&mut self, gfn: Gfn) -> Result<(), Trouble> {
+        self.break_up(gfn)?;
         loop {
             let node = self.frames.get(gfn)?.rmap;
             if node == NIL {

@@ -6,6 +6,7 @@ use crate::access::{Access, AccessKind, Privilege};
 use crate::addr::{Gpa, Gva, Hpa, Level};
 use crate::controls::PagingMode;
 use crate::event::Observer;
+use crate::huge::BLOCK_BYTES;
 use crate::mem::{GuestMem, TableMem};
 use crate::mmu::ShadowMmu;
 use crate::pte::{Flat, GuestFormat, GuestPte, Legacy32, Long4, Long5, Pae, Spte, entry_gpa};
@@ -168,6 +169,9 @@ impl<G: GuestMem, T: TableMem, O: Observer> ShadowMmu<G, T, O> {
             table = spte.pfn();
             if level == Level::L1 {
                 walk.hpa = Some(table.base().add(gva.offset()));
+            } else if level == Level::L2 && spte.is_large() {
+                walk.hpa = Some(table.base().add(gva.raw() & BLOCK_BYTES.wrapping_sub(1)));
+                break;
             }
         }
         walk

@@ -285,8 +285,11 @@ impl<G: GuestMem, T: TableMem, O: Observer> ShadowMmu<G, T, O> {
         self.pkru = pkru;
         for index in 0..self.pool.len() as u32 {
             let page = self.pool.get(index)?;
-            if page.live && page.key.role.pke() && page.key.role.is_leaf_table() {
+            let role = page.key.role;
+            if page.live && role.pke() && role.is_leaf_table() {
                 self.empty(index)?;
+            } else if page.live && role.pke() && role.level() == Level::L2 {
+                self.zap_large_leaves(index, |_| true)?;
             }
         }
         self.flush_all();

@@ -6,7 +6,7 @@ use crate::addr::{Gfn, Gva, Level, Pfn};
 use crate::counters::Counter;
 use crate::event::{Event, Observer};
 use crate::fold::is_fold_link;
-use crate::links::{NIL, node_of, page_of, slot_of};
+use crate::links::{BLOCK, NIL, node_of, page_of, slot_of};
 use crate::mem::{GuestMem, TableMem};
 use crate::mmu::ShadowMmu;
 use crate::pool::Reservation;
@@ -39,7 +39,7 @@ impl<G: GuestMem, T: TableMem, O: Observer> ShadowMmu<G, T, O> {
     }
 
     #[inline]
-    fn store_in(&mut self, (page, table): (u32, Pfn), slot: usize, spte: Spte) -> Result<(), Trouble> {
+    pub(crate) fn store_in(&mut self, (page, table): (u32, Pfn), slot: usize, spte: Spte) -> Result<(), Trouble> {
         match self.tables.store(table, slot, spte) {
             Ok(()) => Ok(()),
             Err(_) => Err(Trouble::Refused { page, slot: slot as u16 }),
@@ -134,6 +134,9 @@ impl<G: GuestMem, T: TableMem, O: Observer> ShadowMmu<G, T, O> {
         if is_fold_link(role, slot) {
             return self.unfold(page, slot);
         }
+        if target & BLOCK != 0 {
+            return self.zap_large((page, slot), role, target);
+        }
         let place = self.pool.get_mut(page)?;
         let table = place.pfn;
         place.set_absent(slot);
@@ -155,18 +158,18 @@ impl<G: GuestMem, T: TableMem, O: Observer> ShadowMmu<G, T, O> {
     }
 
     #[inline]
-    fn zapped(&mut self, level: Level, (table, slot): (Pfn, usize), spte: Spte) {
+    pub(crate) fn zapped(&mut self, level: Level, (table, slot): (Pfn, usize), spte: Spte) {
         self.counters.add(Counter::SpteZapped);
         self.observer.event(Event::Zap { level, entry: table.base().add((slot as u64) << 3), spte });
     }
 
-    /// The page that entry `slot` names, if it is present.
+    /// The page that entry `slot` names, if it names one.
     #[inline]
     pub(crate) fn child(&self, page: u32, slot: usize) -> Result<Option<u32>, Broken> {
         if !self.pool.get(page)?.has(slot) {
             return Ok(None);
         }
-        Ok(Some(self.links.target(node_of(page, slot))?))
+        Ok(Some(self.links.target(node_of(page, slot))?).filter(|target| target & BLOCK == 0))
     }
 
     /// Makes entry `slot` of `page` name the page of `key`, which is made if there is none.
@@ -178,11 +181,13 @@ impl<G: GuestMem, T: TableMem, O: Observer> ShadowMmu<G, T, O> {
         gva: Gva,
         room: &mut Reservation,
     ) -> Result<u32, Trouble> {
-        if let Some(child) = self.child(page, slot)? {
-            if self.pool.get(child)?.key == key {
+        if self.pool.get(page)?.has(slot) {
+            let child = self.links.target(node_of(page, slot))?;
+            if self.pool.get(child).is_ok_and(|page| page.key == key) {
                 return Ok(child);
             }
-            // Stale only if a walk set D in a large page's entry: the guest's own writes were propagated.
+            // A large leaf, which is no page, that has to be broken up. Else stale only if a walk set D in a large page's entry: the
+            // guest's own writes were propagated.
             self.zap(page, slot)?;
         }
         self.link_new((page, slot), key, gva, room)
@@ -235,8 +240,10 @@ impl<G: GuestMem, T: TableMem, O: Observer> ShadowMmu<G, T, O> {
         Ok(())
     }
 
-    /// Takes the right to write out of every leaf that maps `gfn`; says how many had it. What the TLB keeps is for the caller.
+    /// Takes the right to write out of every leaf that maps `gfn`; says how many had it. What the TLB keeps is for the caller. Large
+    /// leaves go.
     pub(crate) fn revoke_writes(&mut self, gfn: Gfn) -> Result<u64, Trouble> {
+        self.break_up(gfn)?;
         let mut node = self.frames.get(gfn)?.rmap;
         let mut revoked: u64 = 0;
         while node != NIL {

@@ -50,8 +50,10 @@ impl<G: GuestMem, T: TableMem, O: Observer> ShadowMmu<G, T, O> {
             let page = self.pool.get_mut(index)?;
             page.local = false;
             // It may have been given up meanwhile, and serve as something else.
-            if page.key.role.is_leaf_table() {
-                self.drop_local_leaves(index)?;
+            match page.key.role.level() {
+                Level::L1 => self.drop_local_leaves(index)?,
+                Level::L2 => self.zap_large_leaves(index, |spte| !spte.is_kept())?,
+                _ => {}
             }
         }
         self.check_code_places()
@@ -68,7 +70,7 @@ impl<G: GuestMem, T: TableMem, O: Observer> ShadowMmu<G, T, O> {
         Ok(())
     }
 
-    /// An entry that `walk` led to is about to be made in L1 page `page`: it gets the mark of a global page, or the page is noted for
+    /// An entry that `walk` led to is about to be made in page `page`: it gets the mark of a global page, or the page is noted for
     /// the next CR3 load.
     #[inline]
     pub(crate) fn keep_global(&mut self, walk: &Walk, page: u32, spte: Spte) -> Result<Spte, Broken> {
@@ -142,8 +144,10 @@ impl<G: GuestMem, T: TableMem, O: Observer> ShadowMmu<G, T, O> {
         let around = gva.slot(Level::L2) & !1;
         let (first, last) = if self.large > Level::L2.number() { (0, SLOTS) } else { (around, around | 1) };
         for slot in first..=last.min(SLOTS.wrapping_sub(1)) {
-            if let Some(page) = self.child(directory, slot)? {
-                self.zap_page(page)?;
+            match self.child(directory, slot)? {
+                Some(page) => self.zap_page(page)?,
+                None if self.pool.get(directory)?.has(slot) => self.zap(directory, slot)?,
+                None => {}
             }
         }
         Ok(())

@@ -265,11 +265,15 @@ impl<G: GuestMem, T: TableMem, O: Observer> ShadowMmu<G, T, O> {
         role: Role,
         entry: Gpa,
     ) -> Result<(), Trouble> {
-        let Some(child) = self.child(page, slot)? else { return Ok(()) };
+        if !self.pool.get(page)?.has(slot) {
+            return Ok(());
+        }
         let ctx = role.ctx(&self.ctx);
         let gva = frame_index(role.level(), role.quadrant(), slot);
         let raw = F::read(&self.mem, entry).unwrap_or(0);
-        let wanted = child_key::<F>(&ctx, role, gva, F::decode(raw, role.level(), &ctx));
+        let pte = F::decode(raw, role.level(), &ctx);
+        let Some(child) = self.child(page, slot)? else { return self.follow_huge::<F>((page, slot), role, pte) };
+        let wanted = child_key::<F>(&ctx, role, gva, pte);
         if wanted == Some(self.pool.get(child)?.key) { Ok(()) } else { self.zap(page, slot) }
     }
 }

@@ -1,8 +1,8 @@
-//! Leaves against what the guest's entry says: I1 to I4, I13.
+//! Leaves against what the guest's entry says: I1 to I4, I13. Those of 2 MiB are in `huge`, and their rights here.
 
 use super::{Audit, AuditError, Violation, check};
 use crate::access::{Access, AccessKind, Perms, Privilege};
-use crate::addr::{Gfn, Pfn};
+use crate::addr::{Gfn, PAGE_SHIFT, Pfn};
 use crate::controls::PagingMode;
 use crate::event::Observer;
 use crate::mem::{GfnKind, GuestMem, TableMem};
@@ -11,16 +11,25 @@ use crate::pool::Page;
 use crate::propagate::{Cause, Leaf, Rules, propagate};
 use crate::pte::{GuestFormat, GuestPte, Legacy32, Long4, Pae, Spte, entry_gpa, frame_index};
 use crate::role::Key;
+use crate::walk::frame_in_leaf;
 
 impl<G: GuestMem, T: TableMem, O: Observer> ShadowMmu<G, T, O> {
-    /// What the guest says of the page that an L1 entry maps: frame, rights, A, D. It says so in `raw`, or in its memory now.
+    /// What the guest says of the page that an L1 entry or a large leaf maps: first frame, rights, A, D. It says so in `raw`, or in its
+    /// memory now.
     fn guest_leaf(&self, page: &Page, slot: usize, raw: Option<u64>) -> Option<(Gfn, Perms, bool, bool)> {
         let role = page.key.role;
+        let place = frame_index(role.level(), role.quadrant(), slot);
         if role.direct() {
-            return Some((page.key.gfn.add(slot as u64), role.perms(), true, role.dirty()));
+            return Some((page.key.gfn.add(place.raw() >> PAGE_SHIFT), role.perms(), true, role.dirty()));
         }
         match self.decoded(page, slot, raw)? {
-            GuestPte::Leaf { gfn, perms, accessed, dirty, .. } => Some((gfn, perms & role.perms(), accessed, dirty)),
+            GuestPte::Leaf { gfn, perms, accessed, dirty, .. } => {
+                let gfn = match role.format() {
+                    PagingMode::Legacy32 => frame_in_leaf::<Legacy32>(gfn, role.level(), place),
+                    _ => frame_in_leaf::<Long4>(gfn, role.level(), place),
+                };
+                Some((gfn, perms & role.perms(), accessed, dirty))
+            }
             _ => None,
         }
     }
@@ -99,7 +108,7 @@ impl<G: GuestMem, T: TableMem, O: Observer> ShadowMmu<G, T, O> {
     }
 
     /// A leaf grants no more than the guest's entry, which is `raw` or what memory has now.
-    fn audit_rights(
+    pub(super) fn audit_rights(
         &self,
         (page, slot): (&Page, usize),
         (spte, pfn): (Spte, Pfn),
@@ -128,6 +137,7 @@ impl<G: GuestMem, T: TableMem, O: Observer> ShadowMmu<G, T, O> {
             .into_iter()
             .filter(|possible| possible.present())
             .map(|possible| if self.window.guard && !possible.user() { possible.no_execute() } else { possible })
+            .map(|possible| if page.key.role.is_leaf_table() { possible } else { possible.large() })
             .any(|possible| spte == possible || spte == possible.read_only());
         check(right, Violation::OtherRights)
     }

@@ -3,6 +3,7 @@
 //! What a snapshot cannot show is left to the tests: I10 (that a plan names every loss) needs a history, and of I12 only the
 //! bookkeeping of the bounded pool can be seen.
 
+mod huge;
 mod leaf;
 mod violation;
 
@@ -14,6 +15,7 @@ use crate::controls::PagingMode;
 use crate::event::Observer;
 use crate::fold::is_fold_link;
 use crate::frames::Frame;
+use crate::huge::block_of;
 use crate::links::{NIL, SLOTS, node_of, page_of, slot_of};
 use crate::mem::{GfnKind, GuestMem, TableMem};
 use crate::mmu::ShadowMmu;
@@ -82,6 +84,7 @@ impl AuditError {
 #[derive(Default)]
 struct Census {
     leaves: usize,
+    large: usize,
     tables: usize,
     live: usize,
     keyless: usize,
@@ -96,7 +99,7 @@ struct Chain {
 }
 
 impl<G: GuestMem, T: TableMem, O: Observer> ShadowMmu<G, T, O> {
-    /// Checks the invariants I1 to I15 over the whole state.
+    /// Checks the invariants I1 to I16 over the whole state.
     ///
     /// # Errors
     /// The first that does not hold.
@@ -173,6 +176,9 @@ impl<G: GuestMem, T: TableMem, O: Observer> ShadowMmu<G, T, O> {
             if role.level() == Level::L1 {
                 census.leaves = census.leaves.wrapping_add(1);
                 self.audit_leaf((page, slot), spte, Gfn::new(u64::from(target))).map_err(at)?;
+            } else if let Some(first) = block_of(target) {
+                census.large = census.large.wrapping_add(1);
+                self.audit_large((page, slot), spte, first).map_err(at)?;
             } else {
                 census.tables = census.tables.wrapping_add(1);
                 let child = self.pool.get(target)?;
@@ -279,6 +285,7 @@ impl<G: GuestMem, T: TableMem, O: Observer> ShadowMmu<G, T, O> {
             self.audit_unsync(gfn, frame).map_err(|e| e.of(gfn))?;
         }
         check(leaves == 0, Violation::RmapLacks)?;
+        self.audit_blocks(census.large)?;
         check(census.tables == 0, Violation::ParentLacks)?;
         check(live == 0, Violation::KeyLost)
     }

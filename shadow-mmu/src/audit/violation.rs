@@ -86,6 +86,18 @@ violations! {
     GapUnwanted: 15, "a gap is not in the table, or not wanted";
     GapUnfollowed: 15, "a gap stands for an entry that the guest may write unseen";
     GapLies: 15, "a gap stands for an entry that is present";
+    LargeElsewhere: 1, "a large leaf maps another block than the guest's memory has";
+    BlockTracked: 4, "a frame of a clear block is a table or watched";
+    LargeMisplaced: 6, "the bookkeeping of a large leaf stands for another entry";
+    BlockForeign: 6, "the reverse map of a block names an entry that does not map it";
+    BlockLacks: 6, "a large leaf is missing in the reverse map of its block";
+    BlockAway: 13, "a frame of a clear block is not resident";
+    BlockUnused: 13, "a frame of a clear block does not count as accessed and written";
+    LargeUnlisted: 14, "a CR3 load would not find a large leaf that it must drop";
+    LargeUnwanted: 16, "a large leaf is not wanted";
+    LargeMisaligned: 16, "a large leaf maps no whole block";
+    BlockNotClear: 16, "a large leaf maps a block that is not clear";
+    BlockInPieces: 16, "a clear block is not RAM in one piece";
     SecondBeyond: 1, "second level: a leaf beyond the guest's frames";
     SecondForeign: 1, "second level: a leaf maps something else than the guest's memory";
     SecondMalformed: 2, "second level: an entry that the CPU refuses";

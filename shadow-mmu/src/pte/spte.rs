@@ -5,8 +5,9 @@
 //! [NX][  zero    ][ frame                 ][00 K ][ G][PS ][ D][ A][ 0][ 0][ U][ W][P]
 //! ```
 //! A is always set, and D exactly where W is, so that the CPU never writes our tables: the guest's A and D bits are kept by
-//! withholding the entry or its W (I3). G and PS are never set. An entry of zero is not present. K, which the CPU ignores, marks a
-//! leaf of the virtual TLB that outlives CR3 loads. A *gap* has all bits of the frame set, some of which are reserved in the CPU.
+//! withholding the entry or its W (I3). G is never set, PS in a leaf of level 2 alone, which maps 2 MiB. An entry of zero is not
+//! present. K, which the CPU ignores, marks a leaf of the virtual TLB that outlives CR3 loads. A *gap* has all bits of the frame set,
+//! some of which are reserved in the CPU.
 
 use core::fmt;
 
@@ -18,6 +19,8 @@ const WRITABLE: u64 = 1 << 1;
 const USER: u64 = 1 << 2;
 const ACCESSED: u64 = 1 << 5;
 const DIRTY: u64 = 1 << 6;
+/// PS in a table of level 2. In one of level 1 the bit is another's, and never set.
+const LARGE: u64 = 1 << 7;
 /// Ignored by the CPU.
 const KEPT: u64 = 1 << 9;
 const NO_EXECUTE: u64 = 1 << 63;
@@ -68,6 +71,20 @@ impl Spte {
         let write = perms.write() as u64;
         let rights = (perms.user() as u64) << 2 | write << 1 | write << 6 | (!perms.execute() as u64) << 63;
         Self(pfn.base().raw() & FRAME | PRESENT | ACCESSED | rights)
+    }
+
+    /// The same leaf for a table of level 2, where it maps 2 MiB. Its frame must be the first of 512 from a border of 2 MiB on.
+    #[must_use]
+    #[inline]
+    pub const fn large(self) -> Self {
+        Self(self.0 | if self.0 & PRESENT != 0 { LARGE } else { 0 })
+    }
+
+    /// Of an entry in a table of level 2: does it map 2 MiB?
+    #[must_use]
+    #[inline]
+    pub const fn is_large(self) -> bool {
+        self.0 & (LARGE | PRESENT | HIGHEST) == LARGE | PRESENT
     }
 
     /// The same entry without the right to write.

@@ -16,9 +16,16 @@ pub(super) struct Cpu {
     pub(super) root: Option<Root>,
     /// The last access met reserved bits, as the error code of its fault says.
     pub(super) reserved: bool,
-    tlb: HashMap<u64, (Pfn, Perms)>,
+    /// By page, those of a large leaf, too: with the mark that it comes from one.
+    tlb: HashMap<u64, (Pfn, Perms, bool)>,
     /// Address bits above 21, to the L1 table.
     upper: HashMap<u64, Pfn>,
+}
+
+/// What a directory names.
+enum Named {
+    Table(Pfn),
+    Large(Spte),
 }
 
 impl Cpu {
@@ -34,9 +41,14 @@ impl Cpu {
             self.root = root;
         }
         for page in plan.pages() {
-            self.tlb.remove(&page.raw());
+            self.drop_page(page.raw());
             self.upper.clear();
         }
+    }
+
+    /// What INVLPG of a page drops: of a large one all.
+    fn drop_page(&mut self, page: u64) {
+        self.tlb.retain(|&other, &mut (_, _, large)| other != page && !(large && other >> 21 == page >> 21));
     }
 
     fn allows(&self, perms: Perms, access: Access) -> bool {
@@ -54,33 +66,38 @@ impl Cpu {
     pub(super) fn access(&mut self, tables: &Tables, gva: Gva, access: Access) -> Option<Pfn> {
         let page = gva.page().raw();
         self.reserved = false;
-        if let Some(&(pfn, perms)) = self.tlb.get(&page) {
+        if let Some(&(pfn, perms, _)) = self.tlb.get(&page) {
             if self.allows(perms, access) {
                 return Some(pfn);
             }
             return self.fault(page);
         }
-        let table = match self.upper.get(&(page >> 21)) {
-            Some(&table) => table,
-            None => match self.walk_upper(tables, gva) {
-                Some(table) => table,
-                None => return self.fault(page),
-            },
+        let named = match self.upper.get(&(page >> 21)) {
+            Some(&table) => Some(Named::Table(table)),
+            None => self.walk_upper(tables, gva),
         };
-        let spte = tables.load(table, gva.slot(Level::L1));
+        let (table, spte) = match named {
+            Some(Named::Table(table)) => (Some(table), tables.load(table, gva.slot(Level::L1))),
+            Some(Named::Large(spte)) => (None, spte),
+            None => return self.fault(page),
+        };
         self.reserved = spte.is_gap();
         if !spte.present() || !self.allows(spte.perms(), access) {
             return self.fault(page);
         }
         self.check_hardware_never_writes(spte);
+        let large = table.is_none();
+        let pfn = if large { Pfn::new(spte.pfn().raw() + (page >> 12 & 511)) } else { spte.pfn() };
         if self.caching {
-            self.tlb.insert(page, (spte.pfn(), spte.perms()));
-            self.upper.insert(page >> 21, table);
+            let mut near = self.tlb.iter().filter(|(other, _)| *other >> 21 == page >> 21);
+            assert!(near.all(|(_, entry)| entry.2 == large), "translations of two sizes for {gva}");
+            self.tlb.insert(page, (pfn, spte.perms(), large));
+            self.upper.extend(table.map(|table| (page >> 21, table)));
         }
-        Some(spte.pfn())
+        Some(pfn)
     }
 
-    fn walk_upper(&mut self, tables: &Tables, gva: Gva) -> Option<Pfn> {
+    fn walk_upper(&mut self, tables: &Tables, gva: Gva) -> Option<Named> {
         let mut table = self.root?.table;
         for level in [Level::L4, Level::L3, Level::L2] {
             let spte = tables.load(table, gva.slot(level));
@@ -88,20 +105,25 @@ impl Cpu {
                 self.reserved = spte.is_gap();
                 return None;
             }
+            if level == Level::L2 && spte.is_large() {
+                return Some(Named::Large(spte));
+            }
             assert!(spte.raw() & 0x80 == 0 && spte.perms() == Perms::ALL, "a plain table entry: {spte:?}");
             self.check_hardware_never_writes(spte);
             table = spte.pfn();
         }
-        Some(table)
+        Some(Named::Table(table))
     }
 
     fn check_hardware_never_writes(&self, spte: Spte) {
         assert!(spte.raw() & 0x20 != 0, "A is set: {spte:?}");
+        // As in every leaf; a table's D means nothing.
+        assert!(!spte.is_large() || spte.writable() == (spte.raw() & 0x40 != 0), "D where W: {spte:?}");
     }
 
     /// A page fault drops what would be used for that address (SDM 3A 4.10.4.1).
     fn fault(&mut self, page: u64) -> Option<Pfn> {
-        self.tlb.remove(&page);
+        self.drop_page(page);
         self.upper.remove(&(page >> 21));
         None
     }

@@ -4,7 +4,7 @@ use proptest::collection::vec;
 use proptest::prelude::*;
 
 use super::machine::{Machine, SUPERVISOR, Setup};
-use super::memory::GUEST_FRAMES;
+use super::memory::HOLE;
 use super::reference::Mode;
 use super::tables::{PDES, PML4S, PML5, PTES, STRANGE, WIDE, long_pages, narrow_pages, rebuild};
 use crate::{Access, AccessKind, EagerFill, Policy, Privilege, SyncPolicy, cr0, cr4, efer};
@@ -35,7 +35,7 @@ enum Step {
 }
 
 fn gpte() -> impl Strategy<Value = u32> {
-    let frame = prop_oneof![8 => 1u32..10, 2 => 0..GUEST_FRAMES as u32];
+    let frame = prop_oneof![8 => 1u32..10, 2 => 0..HOLE as u32 + 1, 1 => 0x200u32..0x204];
     let flags = prop_oneof![
         6 => any::<u32>().prop_map(|n| n & 0x7f | 1),
         2 => any::<u32>().prop_map(|n| n & 0x1ff),
@@ -43,7 +43,9 @@ fn gpte() -> impl Strategy<Value = u32> {
         2 => Just(0x07u32),
         2 => Just(0x167u32),
     ];
-    let large = prop_oneof![12 => Just(None), 3 => Just(Some(0u32)), 1 => (0u32..0x400).prop_map(Some)];
+    let large = prop_oneof![
+        12 => Just(None), 2 => Just(Some(0u32)), 2 => Just(Some(0x200)), 1 => (0u32..0x400).prop_map(Some),
+    ];
     (frame, flags, large).prop_map(|(frame, flags, large)| match large {
         None => frame << 12 | flags,
         Some(middle) => middle << 12 | flags | 0x80,
@@ -135,10 +137,10 @@ fn step() -> impl Strategy<Value = Step> {
         8 => wide_write(),
         4 => spot().prop_map(Step::Invlpg),
         3 => (1u64..5).prop_map(Step::Cr3),
-        1 => (0..GUEST_FRAMES + 2).prop_map(Step::Cr3),
+        1 => (0..HOLE + 3).prop_map(Step::Cr3),
         2 => prop_oneof![3 => 0u64..2, 1 => 0u64..128].prop_map(Step::Part),
         5 => control(),
-        1 => (0u64..12, any::<bool>()).prop_map(|(frame, on)| Step::Watch(frame, on)),
+        1 => (prop_oneof![3 => 0u64..12, 1 => 0x200u64..0x204], any::<bool>()).prop_map(|(frame, on)| Step::Watch(frame, on)),
         2 => (any::<u64>(), mode()).prop_map(|(variant, mode)| Step::Rebuild(variant, mode)),
     ]
 }
@@ -198,11 +200,11 @@ fn policy() -> impl Strategy<Value = Policy> {
     let prefetch = prop_oneof![Just(1u16), Just(4), Just(512)];
     let roots = prop_oneof![2 => Just(Policy::ALL_ROOTS), 1 => 0u16..3];
     let bursts = (prop_oneof![Just(0u8), 1u8..5], prop_oneof![Just(0u8), 1u8..5], 0u8..3);
-    (sync, eager, any::<[bool; 3]>(), prefetch, roots, bursts).prop_map(
+    (sync, eager, any::<[bool; 4]>(), prefetch, roots, bursts).prop_map(
         |(
             sync,
             eager_fill,
-            [reuse_detection, keep_global, mark_absent],
+            [reuse_detection, keep_global, mark_absent, huge],
             prefetch,
             root_cache,
             (flood, teardown, patience),
@@ -218,6 +220,7 @@ fn policy() -> impl Strategy<Value = Policy> {
                 patience,
                 keep_global,
                 mark_absent,
+                huge,
             }
         },
     )

@@ -1,6 +1,8 @@
 //! Guest memory and table memory as plain arrays.
 
-use std::cell::Cell;
+use std::cell::{Cell, RefCell};
+use std::collections::BTreeMap;
+use std::ops::Range;
 
 use crate::{CmpxchgError, Gfn, GfnKind, Gpa, GuestMem, Pfn, Refused, Spte, TableMem, WINDOW as WINDOW_SLOTS};
 
@@ -9,21 +11,31 @@ pub(super) const RAM: u64 = 32;
 pub(super) const ROM: u64 = RAM;
 pub(super) const MMIO: u64 = RAM + 1;
 pub(super) const HOLE: u64 = RAM + 2;
-pub(super) const GUEST_FRAMES: u64 = RAM + 3;
+/// Then RAM again, which lies in the host as in the guest: a large leaf can map it.
+pub(super) const BLOCK: Range<u64> = 0x200..0x400;
+pub(super) const GUEST_FRAMES: u64 = BLOCK.end;
+/// Where it lies.
+const BLOCK_PLACE: u64 = 0x8000;
 
-/// Scatters guest frames over the host: never contiguous, never where the guest thinks.
+/// Scatters guest frames over the host: never contiguous, never where the guest thinks. But for the block.
 pub(super) fn pfn_of(gfn: u64) -> Pfn {
-    Pfn::new(0x4000 + gfn * 37 % 127 * 3)
+    Pfn::new(if BLOCK.contains(&gfn) { BLOCK_PLACE + (gfn - BLOCK.start) } else { 0x4000 + gfn * 37 % 127 * 3 })
 }
 
 pub(super) fn gfn_of(pfn: Pfn) -> Option<u64> {
-    (0..=ROM).find(|&gfn| pfn_of(gfn) == pfn)
+    (0..=ROM).chain(BLOCK).find(|&gfn| pfn_of(gfn) == pfn)
 }
 
-/// Guest memory, one cell for each aligned 32-bit word.
+pub(super) fn is_ram(frame: u64) -> bool {
+    frame < RAM || BLOCK.contains(&frame)
+}
+
+/// Guest memory, in aligned 32-bit words.
 #[derive(Debug)]
 pub(super) struct Memory {
     words: Vec<Cell<u32>>,
+    /// Those of the block that were written.
+    block: RefCell<BTreeMap<u64, u32>>,
     /// A frame that is not resident.
     pub(super) absent: Cell<Option<Gfn>>,
     /// Another CPU stores this word there just before the next compare-exchange.
@@ -32,11 +44,23 @@ pub(super) struct Memory {
 
 impl Memory {
     pub(super) fn new() -> Self {
-        Self { words: vec![Cell::new(0); (ROM as usize + 1) * 1024], absent: Cell::new(None), race: Cell::new(None) }
+        let words = vec![Cell::new(0); (ROM as usize + 1) * 1024];
+        Self { words, block: RefCell::default(), absent: Cell::new(None), race: Cell::new(None) }
     }
 
-    fn cell(&self, gpa: Gpa) -> Option<&Cell<u32>> {
-        self.words.get(usize::try_from(gpa.raw() / 4).ok()?)
+    fn get(&self, gpa: Gpa) -> Option<u32> {
+        if BLOCK.contains(&gpa.gfn().raw()) {
+            return Some(self.block.borrow().get(&(gpa.raw() / 4)).copied().unwrap_or(0));
+        }
+        self.words.get(usize::try_from(gpa.raw() / 4).ok()?).map(Cell::get)
+    }
+
+    fn set(&self, gpa: Gpa, word: u32) {
+        if BLOCK.contains(&gpa.gfn().raw()) {
+            self.block.borrow_mut().insert(gpa.raw() / 4, word);
+        } else {
+            self.words[gpa.raw() as usize / 4].set(word);
+        }
     }
 
     fn let_others_go_first(&self) {
@@ -46,25 +70,28 @@ impl Memory {
     }
 
     pub(super) fn word(&self, gpa: u64) -> u32 {
-        self.cell(Gpa::new(gpa)).map_or(0, Cell::get)
+        self.get(Gpa::new(gpa)).unwrap_or(0)
     }
 
     /// Stores bytes as a device or an emulator would; ROM keeps what it has.
     pub(super) fn store(&self, gpa: Gpa, bytes: &[u8]) {
         for (n, &byte) in bytes.iter().enumerate() {
             let at = gpa.add(n as u64);
-            if at.gfn().raw() < RAM
-                && let Some(cell) = self.cell(at)
-            {
+            if is_ram(at.gfn().raw()) {
                 let shift = at.raw() % 4 * 8;
-                cell.set(cell.get() & !(0xff << shift) | u32::from(byte) << shift);
+                self.set(at, self.word(at.raw()) & !(0xff << shift) | u32::from(byte) << shift);
             }
         }
     }
 
     pub(super) fn first_difference(&self, other: &Self) -> Option<(usize, u32, u32)> {
         let pairs = self.words.iter().zip(&other.words).enumerate();
-        pairs.map(|(n, (a, b))| (n * 4, a.get(), b.get())).find(|(_, a, b)| a != b)
+        let low = pairs.map(|(n, (a, b))| (n * 4, a.get(), b.get())).find(|(_, a, b)| a != b);
+        low.or_else(|| {
+            let (ours, theirs) = (self.block.borrow(), other.block.borrow());
+            let at = ours.keys().chain(theirs.keys()).find(|at| ours.get(at) != theirs.get(at))?;
+            Some((*at as usize * 4, self.word(at * 4), other.word(at * 4)))
+        })
     }
 }
 
@@ -72,7 +99,7 @@ impl GuestMem for Memory {
     fn kind(&self, gfn: Gfn) -> GfnKind {
         match gfn.raw() {
             _ if self.absent.get() == Some(gfn) => GfnKind::NotResident,
-            n if n < RAM => GfnKind::Ram(pfn_of(n)),
+            n if is_ram(n) => GfnKind::Ram(pfn_of(n)),
             ROM => GfnKind::Rom(pfn_of(ROM)),
             MMIO => GfnKind::Mmio,
             _ => GfnKind::Hole,
@@ -80,7 +107,7 @@ impl GuestMem for Memory {
     }
 
     fn read_u32(&self, gpa: Gpa) -> Option<u32> {
-        self.cell(gpa).map(Cell::get)
+        self.get(gpa)
     }
 
     fn read_u64(&self, gpa: Gpa) -> Option<u64> {
@@ -89,30 +116,26 @@ impl GuestMem for Memory {
 
     fn cmpxchg_u32(&self, gpa: Gpa, old: u32, new: u32) -> Result<(), CmpxchgError> {
         self.let_others_go_first();
-        if gpa.gfn().raw() >= RAM {
+        if !is_ram(gpa.gfn().raw()) {
             return Err(CmpxchgError::NoMemory);
         }
-        let cell = self.cell(gpa).ok_or(CmpxchgError::NoMemory)?;
-        if cell.get() != old {
+        if self.word(gpa.raw()) != old {
             return Err(CmpxchgError::Changed);
         }
-        cell.set(new);
+        self.set(gpa, new);
         Ok(())
     }
 
     fn cmpxchg_u64(&self, gpa: Gpa, old: u64, new: u64) -> Result<(), CmpxchgError> {
         self.let_others_go_first();
-        if gpa.gfn().raw() >= RAM {
+        if !is_ram(gpa.gfn().raw()) {
             return Err(CmpxchgError::NoMemory);
         }
-        let (Some(low), Some(high)) = (self.cell(gpa), self.cell(gpa.add(4))) else {
-            return Err(CmpxchgError::NoMemory);
-        };
-        if (low.get(), high.get()) != (old as u32, (old >> 32) as u32) {
+        if self.read_u64(gpa) != Some(old) {
             return Err(CmpxchgError::Changed);
         }
-        low.set(new as u32);
-        high.set((new >> 32) as u32);
+        self.set(gpa, new as u32);
+        self.set(gpa.add(4), (new >> 32) as u32);
         Ok(())
     }
 }
@@ -160,7 +183,10 @@ impl TableMem for Tables {
     }
 
     fn store(&mut self, table: Pfn, index: usize, spte: Spte) -> Result<(), Refused> {
-        let foreign = spte.present() && gfn_of(spte.pfn()).is_none() && self.place(spte.pfn()).is_none();
+        // Bit 7 makes an entry large in tables that name tables; there is no other use for it here.
+        let frames = if spte.is_large() { 512 } else { 1 };
+        let own = (0..frames).all(|n| gfn_of(Pfn::new(spte.pfn().raw() + n)).is_some());
+        let foreign = spte.present() && !own && (spte.is_large() || self.place(spte.pfn()).is_none());
         let (entries, root) = self.table(table)?;
         if foreign || (*root && WINDOW_SLOTS.contains(&index)) {
             return Err(Refused);

@@ -4,6 +4,7 @@ mod breaks;
 mod cpu;
 mod differential;
 mod gap;
+mod huge;
 mod long;
 mod machine;
 mod memory;

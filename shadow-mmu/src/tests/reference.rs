@@ -1,7 +1,7 @@
 //! The naive twin: what a CPU without any cache does with the guest's own tables. Written from SDM 3A 4.3 to 4.8, and on purpose
 //! not from the library's code.
 
-use super::memory::{HOLE, MMIO, Memory, RAM, ROM};
+use super::memory::{self, Memory, ROM};
 use crate::{Access, AccessKind, ControlWrite, Controls, Gpa, GuestMem, Privilege, cr0, cr4, efer};
 
 /// How an access ends.
@@ -61,11 +61,11 @@ struct Rights {
 const ALL: Rights = Rights { user: true, write: true, execute: true, key: 0 };
 
 pub(super) fn is_ram(frame: u64) -> bool {
-    frame < RAM
+    memory::is_ram(frame)
 }
 
 pub(super) fn is_memory(frame: u64) -> bool {
-    frame <= ROM && frame != MMIO && frame != HOLE
+    is_ram(frame) || frame == ROM
 }
 
 /// How addresses are translated.

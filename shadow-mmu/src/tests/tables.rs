@@ -92,7 +92,8 @@ fn build_directories(machine: &mut Machine, variant: u64) {
     for directory in [1, 3] {
         put(machine, directory, 0, 2 << 12 | if variant & 1 != 0 { 0x67 } else { 0x07 });
         put(machine, directory, 1, 4 << 12 | if variant & 2 != 0 { 0x67 } else { 0x03 } | nx);
-        put(machine, directory, 2, if variant & 16 != 0 { 0xe7 } else { 0x87 | variant >> 8 & 0x66 });
+        let large = if variant & 16 != 0 { 0xe7 } else { 0x87 | variant >> 8 & 0x66 };
+        put(machine, directory, 2, (variant >> 18 & 1) << 21 | large);
         put(machine, directory, 3, if variant & 4 != 0 { 4 << 12 | 0x65 } else { 2 << 12 | 0x67 });
     }
     put(machine, 6, 0x1fe, 1 << 12 | 0x67);

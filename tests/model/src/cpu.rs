@@ -15,6 +15,8 @@ struct Entry {
     user: bool,
     write: bool,
     execute: bool,
+    /// It comes from an entry that maps 2 MiB.
+    large: bool,
 }
 
 /// The CPU that the guest really runs on. CR0.WP is 1 and EFER.NXE is on, as the library asks of its host.
@@ -51,9 +53,21 @@ impl Cpu {
             self.forget();
         }
         for page in plan.pages() {
-            self.tlb.remove(&page.raw());
+            self.drop_page(page.raw());
             self.tables.clear();
         }
+    }
+
+    /// What INVLPG drops: of a large page all, however the TLB keeps it.
+    fn drop_page(&mut self, page: u64) {
+        self.tlb.retain(|&other, entry| other != page && !(entry.large && other >> 21 == page >> 21));
+    }
+
+    /// Keeps a translation. There must be no other size in its 2 MiB: some CPUs do not bear that.
+    fn keep(&mut self, page: u64, entry: Entry) {
+        let mut near = self.tlb.iter().filter(|(other, _)| *other >> 21 == page >> 21);
+        assert!(near.all(|(_, other)| other.large == entry.large), "translations of two sizes around {page:#x}");
+        self.tlb.insert(page, entry);
     }
 
     fn forget(&mut self) {
@@ -92,13 +106,13 @@ impl Cpu {
         match entry.filter(|entry| self.allows(entry, what, who)) {
             Some(entry) => {
                 if self.caching {
-                    self.tlb.insert(page, entry);
+                    self.keep(page, entry);
                 }
                 Some(entry.pfn)
             }
             None => {
                 // A page fault drops what was used for that address.
-                self.tlb.remove(&page);
+                self.drop_page(page);
                 for (level, shift) in TABLES {
                     self.tables.remove(&(level, va >> shift));
                 }
@@ -114,7 +128,7 @@ impl Cpu {
             && !self.tlb.contains_key(&(va & !0xfff))
             && let Some(entry) = self.walk(tables, va)
         {
-            self.tlb.insert(va & !0xfff, entry);
+            self.keep(va & !0xfff, entry);
         }
     }
 
@@ -132,6 +146,9 @@ impl Cpu {
                 self.reserved = spte.is_gap();
                 return None;
             }
+            if level == Level::L2 && spte.is_large() {
+                return Some(leaf(spte, va));
+            }
             assert!(spte.raw() & 0xe6 == 0x26, "a table entry that grants everything: {spte}");
             table = spte.pfn();
             level = level.down()?;
@@ -141,19 +158,20 @@ impl Cpu {
         }
         let spte = tables.load(table, gva.slot(Level::L1));
         self.reserved = spte.is_gap();
-        if spte.present() {
-            check_leaf(spte);
-        }
-        spte.present().then(|| Entry {
-            pfn: spte.pfn(),
-            user: spte.user(),
-            write: spte.writable(),
-            execute: spte.executable(),
-        })
+        spte.present().then(|| leaf(spte, va))
     }
 }
 
-/// The CPU must have no reason to write a shadow table: A is set, and D wherever W is.
-fn check_leaf(spte: Spte) {
+/// What a leaf, large or not, says of an address. The CPU must have no reason to write a shadow table: A is set, and D wherever W is.
+fn leaf(spte: Spte, va: u64) -> Entry {
     assert!(spte.raw() & 0x20 != 0 && (!spte.writable() || spte.raw() & 0x40 != 0), "{spte}");
+    let large = spte.is_large();
+    let part = if large { va >> 12 & 511 } else { 0 };
+    Entry {
+        pfn: Pfn::new(spte.pfn().raw() + part),
+        user: spte.user(),
+        write: spte.writable(),
+        execute: spte.executable(),
+        large,
+    }
 }

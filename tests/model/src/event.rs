@@ -2,7 +2,7 @@
 //!
 //! An event is 12 bytes, so that leaving out events is leaving out pieces of equal size.
 
-use crate::ram::FRAMES;
+use crate::ram::{BLOCK, LOW};
 use crate::reference::{CD, LA57, LME, Mode, NXE, PAE, PG, PGE, PKE, PSE, SMAP, SMEP, WP, What, Who};
 
 /// Bytes of an event.
@@ -115,7 +115,11 @@ pub fn reach(mode: Mode) -> Vec<u64> {
 /// The low half of an entry, mostly one that leads somewhere.
 fn entry(bytes: &mut Bytes<'_>) -> u32 {
     let place = bytes.byte();
-    let frame = if place < 200 { 1 + u32::from(place) % 11 } else { u32::from(place) % FRAMES as u32 };
+    let frame = match place {
+        0..200 => 1 + u32::from(place) % 11,
+        200..240 => u32::from(place) % LOW as u32,
+        240.. => BLOCK.start as u32 + u32::from(place & 3),
+    };
     let flags = u32::from(bytes.byte());
     let flags = match bytes.byte() % 16 {
         0..6 => flags & 0x7f | 1,
@@ -123,7 +127,9 @@ fn entry(bytes: &mut Bytes<'_>) -> u32 {
         8..11 => 0x67,
         11..13 => 0x07,
         13 => 0x167,
-        14 => return frame << 22 | 0x87 | flags & 0x67,
+        14 if place & 8 != 0 => return frame << 22 | 0x87 | flags & 0x67,
+        // The block, but in 2-level paging, where the bit is reserved.
+        14 => return u32::from(place & 1) << 21 | 0x87 | flags & 0x67,
         _ => return flags << 12 | 0x80 | flags & 0x67,
     };
     frame << 12 | flags
@@ -186,11 +192,19 @@ fn write(bytes: &mut Bytes<'_>, mode: Mode) -> Event {
     Event::Access(gva, What::Write, who, data.to_vec())
 }
 
+/// Frames that are mostly tables, and the block's.
+const fn watched(frame: u64) -> u64 {
+    if frame < LOW { frame % 12 } else { frame }
+}
+
 /// The event that bytes stand for, in a guest that pages in `mode` now.
 #[must_use]
 pub fn decode(bytes: &[u8], mode: Mode) -> Event {
     let mut bytes = Bytes(bytes.iter());
-    let frame = |bytes: &mut Bytes<'_>| u64::from(bytes.byte()) % FRAMES;
+    let frame = |bytes: &mut Bytes<'_>| match bytes.byte() {
+        n @ 0..240 => u64::from(n) % LOW,
+        n => BLOCK.start + [0, 1, 2, 0x1ff][usize::from(n & 3)],
+    };
     match bytes.byte() {
         0..78 => {
             let (gva, what, who) = access(&mut bytes, mode);
@@ -217,7 +231,7 @@ pub fn decode(bytes: &[u8], mode: Mode) -> Event {
             255 => Event::Reset,
             mode => Event::Rebuild(MODES[usize::from(mode) % MODES.len()], bytes.number()),
         },
-        219..222 => Event::Watch(frame(&mut bytes) % 12, bytes.byte() & 1 != 0),
+        219..222 => Event::Watch(watched(frame(&mut bytes)), bytes.byte() & 1 != 0),
         222..230 => Event::PageOut(frame(&mut bytes)),
         230..232 => Event::PageIn(frame(&mut bytes)),
         232..235 => Event::Move(frame(&mut bytes)),

@@ -72,7 +72,8 @@ fn tangle(machine: &mut Machine, mode: Mode, variant: u32) {
     let (size, indices) = if mode == Mode::Legacy { (4, &NARROW[..]) } else { (8, &WIDE[..]) };
     for (frame, &index) in (1..14).flat_map(|frame| indices.iter().map(move |index| (frame, index))) {
         let rights = [0x67, 0x67, 0x63, 0x27, 0x65, 0x07, 0x03, 0xe7][random(8) as usize];
-        let to = if rights & 0x80 != 0 { 0 } else { u64::from(1 + random(13)) };
+        let large = if size == 8 { u64::from(random(2)) << 9 } else { 0 };
+        let to = if rights & 0x80 != 0 { large } else { u64::from(1 + random(13)) };
         put(machine, size, (frame, index), to << 12 | rights);
     }
     for n in 0..if mode == Mode::Pae { 16 } else { 0 } {
@@ -97,7 +98,8 @@ fn wide(machine: &mut Machine, mode: Mode, variant: u32) {
     for &directory in directories {
         put(machine, 8, (directory, 0), 0x2000 | either(variant, 0, 0x67, 0x07));
         put(machine, 8, (directory, 1), 0x4000 | either(variant, 1, 0x67, 0x03));
-        put(machine, 8, (directory, 2), either(variant, 4, 0xe7, 0x87 | u64::from(variant) >> 8 & 0x66));
+        let large = either(variant, 4, 0xe7, 0x87 | u64::from(variant) >> 8 & 0x66);
+        put(machine, 8, (directory, 2), either(variant, 11, 0x20_0000, 0) | large);
         put(machine, 8, (directory, 3), either(variant, 2, 0x4065, 0x2067));
         put(machine, 8, (directory, 0x1fe), 0x1067);
         put(machine, 8, (directory, 0x1ff), directory << 12 | either(variant, 3, 0x67, 0x03));

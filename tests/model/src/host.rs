@@ -4,28 +4,44 @@ use std::cell::{Cell, RefCell};
 
 use shadow_mmu::{CmpxchgError, Gfn, GfnKind, Gpa, GuestMem, Pfn, Refused, Spte, TableMem};
 
-use crate::ram::{FRAMES, MMIO, RAM, ROM, Ram};
+use crate::ram::{BLOCK, MMIO, RAM, ROM, Ram};
 
 /// Guest memory as the library sees it.
 #[derive(Debug)]
 pub struct Memory {
     /// The bytes.
     pub ram: Ram,
-    /// Where each frame is, if it is resident.
+    /// Where each frame is, if it is resident: those of low memory, then those of the block.
     places: Vec<Cell<Option<u64>>>,
     /// Host frames that no guest frame has now, the one that rested longest first.
     spare: RefCell<Vec<u64>>,
+    /// How often a frame of the block came back.
+    returns: Cell<u64>,
 }
 
-/// Host frames for guest memory begin here, and are never neighbours.
+/// Host frames for guest memory begin here, and are never neighbours. But for the block.
 const FIRST_PLACE: u64 = 0x4000;
+/// The block lies here in one piece at first, so that one entry can map it.
+const BLOCK_PLACE: u64 = 0x8000;
+/// Frames with memory below the block.
+const LOW_MEMORY: u64 = ROM + 1;
+
+/// The place of a frame in the list.
+fn index_of(gfn: u64) -> usize {
+    match gfn {
+        0..LOW_MEMORY => gfn as usize,
+        _ if BLOCK.contains(&gfn) => (LOW_MEMORY + gfn - BLOCK.start) as usize,
+        _ => usize::MAX,
+    }
+}
 
 impl Default for Memory {
     fn default() -> Self {
         let mut pfns: Vec<u64> = (0..RAM + 9).map(|n| FIRST_PLACE + n * 37 % 127 * 3).collect();
         let spare = pfns.split_off(RAM as usize + 1);
+        pfns.extend(BLOCK_PLACE..BLOCK_PLACE + (BLOCK.end - BLOCK.start));
         let places = pfns.into_iter().map(|pfn| Cell::new(Some(pfn))).collect();
-        Self { ram: Ram::default(), places, spare: RefCell::new(spare) }
+        Self { ram: Ram::default(), places, spare: RefCell::new(spare), returns: Cell::new(0) }
     }
 }
 
@@ -33,29 +49,38 @@ impl Memory {
     /// The guest frame that lies in a host frame now.
     #[must_use]
     pub fn gfn_at(&self, pfn: Pfn) -> Option<u64> {
-        self.places.iter().position(|place| place.get() == Some(pfn.raw())).map(|gfn| gfn as u64)
+        let home = pfn.raw().wrapping_sub(BLOCK_PLACE).wrapping_add(BLOCK.start);
+        if BLOCK.contains(&home) && self.places[index_of(home)].get() == Some(pfn.raw()) {
+            return Some(home);
+        }
+        let found = self.places.iter().position(|place| place.get() == Some(pfn.raw()))? as u64;
+        Some(if found < LOW_MEMORY { found } else { found - LOW_MEMORY + BLOCK.start })
     }
 
     /// Is a frame in host memory?
     #[must_use]
     pub fn is_resident(&self, gfn: u64) -> bool {
-        self.places.get(gfn as usize).is_none_or(|place| place.get().is_some())
+        self.places.get(index_of(gfn)).is_none_or(|place| place.get().is_some())
     }
 
     /// The frame leaves host memory. Its bytes are kept, but nobody can get at them.
     pub fn page_out(&self, gfn: u64) {
-        if let Some(pfn) = self.places.get(gfn as usize).and_then(|place| place.replace(None)) {
+        if let Some(pfn) = self.places.get(index_of(gfn)).and_then(|place| place.replace(None)) {
             self.spare.borrow_mut().push(pfn);
         }
     }
 
-    /// The frame comes back, in another place than before.
+    /// The frame comes back, in another place than before; one of the block now and then where it was.
     pub fn page_in(&self, gfn: u64) {
-        if let Some(place) = self.places.get(gfn as usize)
+        if let Some(place) = self.places.get(index_of(gfn))
             && place.get().is_none()
             && !self.spare.borrow().is_empty()
         {
-            place.set(Some(self.spare.borrow_mut().remove(0)));
+            let mut spare = self.spare.borrow_mut();
+            let home = spare.iter().position(|&pfn| BLOCK.contains(&gfn) && pfn == BLOCK_PLACE + gfn - BLOCK.start);
+            self.returns.set(self.returns.get() + 1);
+            let at = home.filter(|_| !self.returns.get().is_multiple_of(3)).unwrap_or(0);
+            place.set(Some(spare.remove(at)));
         }
     }
 
@@ -84,8 +109,8 @@ impl Memory {
 impl GuestMem for Memory {
     fn kind(&self, gfn: Gfn) -> GfnKind {
         let gfn = gfn.raw();
-        match self.places.get(gfn as usize).map(Cell::get) {
-            _ if gfn > ROM && gfn < FRAMES && gfn == MMIO => GfnKind::Mmio,
+        match self.places.get(index_of(gfn)).map(Cell::get) {
+            _ if gfn == MMIO => GfnKind::Mmio,
             Some(None) => GfnKind::NotResident,
             Some(Some(pfn)) if gfn == ROM => GfnKind::Rom(Pfn::new(pfn)),
             Some(Some(pfn)) => GfnKind::Ram(Pfn::new(pfn)),
@@ -153,7 +178,9 @@ impl TableMem for Tables {
 
     fn store(&mut self, table: Pfn, index: usize, spte: Spte) -> Result<(), Refused> {
         let to = spte.pfn();
-        let foreign = spte.present() && to.raw() < FIRST_PLACE && self.place(to).is_none();
+        let named = !spte.is_large() && self.place(to).is_some();
+        let foreign = spte.present() && to.raw() < FIRST_PLACE && !named;
+        let foreign = foreign || spte.is_large() && !to.raw().is_multiple_of(512);
         let (entries, root) = self.table(table)?;
         if foreign || *root && WINDOW.contains(&index) {
             return Err(Refused);

@@ -3,6 +3,7 @@
 use gnomon_model::event::Event;
 use gnomon_model::guest;
 use gnomon_model::machine::{Machine, Setup};
+use gnomon_model::ram::BLOCK;
 use gnomon_model::reference::{Mode, PSE, Verdict, What, Who};
 use shadow_mmu::{
     Access, AccessKind, ControlFault, ControlWrite, Controls, Counter, Fault, FlushPlan, FrameUse, Gfn, Gva, Outcome,
@@ -72,7 +73,7 @@ fn a_table_in_a_taken_frame_loses_its_shadow_and_nothing_else() {
 #[test]
 fn a_guest_lives_with_no_frame_in_memory_at_first() {
     let mut machine = machine();
-    for frame in 0..=32 {
+    for frame in (0..=32).chain(BLOCK) {
         machine.page_out(frame);
     }
     machine.settle();

@@ -3,7 +3,7 @@
 use gnomon_model::guest;
 use gnomon_model::machine::{Machine, Setup};
 use gnomon_model::reference::{Mode, PSE, Verdict, Who};
-use shadow_mmu::{Policy, SyncPolicy};
+use shadow_mmu::{Counter, Policy, SyncPolicy};
 
 const SUPERVISOR: Who = Who::Supervisor;
 const PAGE: u64 = 0x5000;
@@ -79,6 +79,61 @@ fn a_stale_translation_is_a_use() {
         machine.look(20);
         machine.read(PAGE, Who::User);
         machine.look(20);
+    });
+}
+
+/// As `every_policy`, with large leaves, and one of them there: 6 MiB are frames 0x200 and up.
+fn every_policy_with_large_leaves(story: impl Fn(Machine)) {
+    for sync in [SyncPolicy::WriteProtect, SyncPolicy::UNSYNC, SyncPolicy::VirtualTlb] {
+        let policy = Policy { sync, huge: true, ..Policy::default() };
+        let mut machine =
+            Machine::new(Setup { pool: 48, policy, caching: true, speculating: true, ..Setup::default() });
+        machine.set_cr4(PSE, true);
+        guest::rebuild(&mut machine, Mode::Legacy, 0x3f);
+        machine.write(0x60_1000, Who::User, &0x5067u32.to_le_bytes());
+        machine.write(0x60_2000, SUPERVISOR, b"x");
+        assert!(machine.mmu.counters().get(Counter::HugeFilled) != 0);
+        story(machine);
+    }
+}
+
+#[test]
+fn a_large_right_to_write_does_not_reach_a_frame_that_became_a_table() {
+    every_policy_with_large_leaves(|mut machine| {
+        machine.write(0x1008, SUPERVISOR, &0x20_1067u32.to_le_bytes());
+        assert_eq!(machine.read(0x80_0000, SUPERVISOR), Verdict::At(0x5000));
+        machine.write(0x60_1000, SUPERVISOR, &0x6067u32.to_le_bytes());
+        machine.settle();
+        machine.invlpg(0x80_0000);
+        assert_eq!(machine.read(0x80_0000, SUPERVISOR), Verdict::At(0x6000));
+    });
+}
+
+#[test]
+fn a_large_right_to_write_does_not_escape_the_dirty_log() {
+    every_policy_with_large_leaves(|mut machine| {
+        machine.collect(0x202, 0x203);
+        machine.write(0x60_2000, SUPERVISOR, b"y");
+        machine.write(0x60_3000, SUPERVISOR, b"y");
+        assert_eq!(machine.collect(0x202, 0x203), [0x202]);
+    });
+}
+
+#[test]
+fn a_large_translation_does_not_reach_a_frame_that_was_taken() {
+    every_policy_with_large_leaves(|mut machine| {
+        machine.page_out(0x202);
+        machine.read(0x60_1000, SUPERVISOR);
+        assert_eq!(machine.read(0x60_2000, SUPERVISOR), Verdict::At(0x20_2000));
+    });
+}
+
+#[test]
+fn invlpg_of_one_half_drops_both_halves_of_a_large_page() {
+    every_policy_with_large_leaves(|mut machine| {
+        machine.write(0x1004, SUPERVISOR, &0xe5u32.to_le_bytes());
+        machine.invlpg(0x40_5000);
+        assert_eq!(machine.write(0x60_2000, SUPERVISOR, b"y"), Verdict::Fault(3));
     });
 }
 

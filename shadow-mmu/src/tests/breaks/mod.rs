@@ -3,6 +3,7 @@
 //! [`seen`] has an arm for every [`Violation`], so a check without a test does not build. The other tests of this module tell stories
 //! about single invariants that one arm cannot.
 
+mod huge;
 mod lagging;
 mod leaves;
 mod links;
@@ -111,6 +112,9 @@ fn seen(violation: Violation) -> AuditError {
         V::LeafUnlisted | V::LocalUnlisted | V::GapUnwanted | V::GapUnfollowed | V::GapLies => lagging::seen(violation),
         V::CodeRights | V::CodeUnmapped | V::CodeOtherFrame | V::CodeForbidden => window::seen(violation),
         V::CodeMisplaced | V::CodeBeforeA | V::CodeUnlisted => window::seen(violation),
+        V::LargeElsewhere | V::LargeMisplaced | V::LargeUnlisted | V::LargeUnwanted => huge::seen(violation),
+        V::LargeMisaligned | V::BlockTracked | V::BlockForeign | V::BlockLacks | V::BlockAway => huge::seen(violation),
+        V::BlockUnused | V::BlockNotClear | V::BlockInPieces => huge::seen(violation),
         V::SecondBeyond | V::SecondForeign | V::SecondMalformed | V::SecondRom | V::SecondDirty => {
             crate::second::tests::seen(violation)
         }

@@ -183,7 +183,7 @@ impl Machine {
                 assert_eq!((fault.gva, fault.error.bits()), (Gva::new(gva), error), "{what:?} by {who:?}");
             }
             (Outcome::EmulateWrite(gpa), Verdict::At(target)) => {
-                assert!(gpa.raw() == target && what == What::Write && target >> 12 < ROM);
+                assert!(gpa.raw() == target && what == What::Write && self.twin.is_ram(target));
                 // In ring 1 no entry lets the supervisor, and under SMAP nobody else, write a read-only user page.
                 let torn = self.regs.cr0 & WP == 0 && self.regs.cr4 & SMAP != 0 && !self.regs.is_long();
                 assert!(torn || !self.mmu.write_kind(gpa.gfn()).is_plain());

@@ -17,7 +17,10 @@ const SHIFTS: [u32; 6] = [0x4000_0000, 0x00c0_0000, 0x0140_0000, 0x8000_0000, 0x
 const DISTANCES: [u32; 3] = [0, 0x1000_0000, 0x0040_0000];
 /// Host frames of shadow code, and of patches.
 const SHOWN: u64 = 0x1_0000;
-const PATCHED: u64 = 0x2_0000;
+const PATCHED: u64 = 0x40_0000;
+/// What a frame's number is multiplied by: more than there are frames.
+const STRIDE: u64 = 2 * FRAMES;
+const _: () = assert!(SHOWN + FRAMES * STRIDE <= PATCHED);
 
 /// The window, as its owner knows it.
 #[derive(Debug, Default)]
@@ -31,7 +34,7 @@ pub(super) struct Code {
 }
 
 fn shown(CodePage { gfn, following }: CodePage) -> Pfn {
-    Pfn::new(SHOWN + gfn.raw() * 64 + following.map_or(0, |next| next.raw() + 1))
+    Pfn::new(SHOWN + gfn.raw() * STRIDE + following.map_or(0, |next| next.raw() + 1))
 }
 
 const FETCH: (What, Who) = (What::Fetch, Who::Supervisor);
@@ -164,7 +167,7 @@ impl Machine {
     fn code_target(&mut self, gva: u64) -> Option<u64> {
         let found = self.fetch_from(gva, 0)?.raw();
         assert!((SHOWN..PATCHED).contains(&found), "{gva:#x} is fetched from {found:#x}, which is no shadow code");
-        let (frame, following) = ((found - SHOWN) / 64, (found - SHOWN) % 64);
+        let (frame, following) = ((found - SHOWN) / STRIDE, (found - SHOWN) % STRIDE);
         assert!(self.code.shown.contains(&frame), "the code of frame {frame:#x} was taken back");
         assert!(self.may_fetch(gva, frame, true), "the code of frame {frame:#x} is at {gva:#x}");
         if let Some(next) = following.checked_sub(1) {

@@ -3,7 +3,7 @@
 use shadow_mmu::{Gfn, Gpa};
 
 use super::{Machine, Use};
-use crate::ram::{ROM, Ram};
+use crate::ram::Ram;
 
 impl Machine {
     pub(super) fn watch(&mut self, frame: u64, on: bool) {
@@ -58,7 +58,7 @@ impl Machine {
     /// A device writes to memory, across frame borders, too.
     pub fn device(&mut self, at: u64, bytes: &[u8]) {
         let last = (at + bytes.len().max(1) as u64 - 1) >> 12;
-        if last <= ROM {
+        if Ram::is_memory(at >> 12) && Ram::is_memory(last) {
             (at >> 12..=last).for_each(|frame| self.mmu.mem().page_in(frame));
             self.store(at, bytes);
             let plan = self.mmu.on_write(Gpa::new(at), bytes.len());

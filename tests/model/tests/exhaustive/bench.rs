@@ -1,6 +1,7 @@
 //! The machine of the exhaustive tests: one address, and the entries on the way to it.
 
 use gnomon_model::machine::{Machine, Setup};
+use gnomon_model::ram::BLOCK;
 use gnomon_model::reference::{Features, LA57, LME, Mode, NXE, PAE, PG, PGE, PKE, PSE, SMAP, SMEP, WP, What, Who};
 use shadow_mmu::Policy;
 
@@ -37,6 +38,8 @@ pub(crate) struct Bench {
     /// What CR3 is, and what it is for the other address space.
     spaces: [u64; 2],
     checks: usize,
+    /// Large pages lie where one entry of the shadow can map 2 MiB of them.
+    huge: bool,
 }
 
 impl Bench {
@@ -48,8 +51,17 @@ impl Bench {
         bench
     }
 
+    /// The same with large leaves.
+    pub(crate) fn large(mode: Mode, controls: u32) -> Self {
+        let policy = Policy { reuse_detection: false, huge: true, ..Policy::DEFAULT };
+        let mut bench = Self::build(mode, controls, Setup { pool: 48, policy, ..Setup::default() });
+        bench.by_guest = false;
+        bench
+    }
+
     /// Any policy; the guest itself writes the entries.
     pub(crate) fn build(mode: Mode, controls: u32, setup: Setup) -> Self {
+        let huge = setup.policy.huge;
         let mut machine = Machine::new(setup);
         machine.checking = false;
         let bit = |n: u32| controls >> n & 1 != 0;
@@ -79,6 +91,8 @@ impl Bench {
             Mode::Long5 => 5,
         };
         let gva = match mode {
+            // The half of a 4 MiB page that lies in the block.
+            Mode::Legacy if huge => INDEX << 22 | (BLOCK.start + INDEX) << 12,
             Mode::Legacy => INDEX << 22 | INDEX << 12,
             Mode::Pae => INDEX << 30 | INDEX << 21 | INDEX << 12,
             _ => INDEX << 39 | INDEX << 30 | INDEX << 21 | INDEX << 12,
@@ -89,12 +103,16 @@ impl Bench {
         machine.set_cr4(PGE, bit(0) != bit(2));
         machine.follow(&[gva]);
         let size = if mode == Mode::Legacy { 4 } else { 8 };
-        Self { machine, levels, size, gva, own, by_guest: true, spaces, checks: 0 }
+        Self { machine, levels, size, gva, own, by_guest: true, spaces, checks: 0, huge }
     }
 
     /// Where the entry of a level is, 0 the last. The PML5's index is 0, so that the address has 48 bits.
     pub(crate) fn place(&self, level: usize) -> u64 {
-        let index = if level == 4 { 0 } else { INDEX };
+        let index = match level {
+            4 => 0,
+            0 => self.gva >> 12 & (4096 / self.size - 1),
+            _ => INDEX,
+        };
         (TABLES[level] << 12) + index * self.size
     }
 
@@ -102,9 +120,10 @@ impl Bench {
     pub(crate) fn put(&mut self, level: usize, bits: u64) {
         let below = if level == 0 { TARGET } else { TABLES[level - 1] << 12 };
         let entry = bits | if bits & 1 != 0 { below } else { 0 };
-        // A large page lies at 0.
+        // A large page lies at 0; with `huge` one of 2 MiB lies behind, and the others reach there by the address.
         let large = level > 0 && bits & 0x80 != 0;
-        let entry = if large { bits } else { entry };
+        let base = if self.huge && level == 1 && self.size == 8 { BLOCK.start << 12 } else { 0 };
+        let entry = if large { bits | base } else { entry };
         let at = self.place(level);
         let bytes = &entry.to_le_bytes()[..self.size as usize];
         if self.by_guest {

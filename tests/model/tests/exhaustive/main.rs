@@ -6,6 +6,7 @@ mod policies;
 
 use bench::{ALL, Bench, TARGET};
 use gnomon_model::reference::{Features, Mode, Verdict, What, Who};
+use shadow_mmu::Counter;
 
 /// P, R/W, U/S, A, D, PS (PAT in the last level), NX.
 const BITS: [u64; 7] = [1, 2, 4, 0x20, 0x40, 0x80, NX];
@@ -137,6 +138,43 @@ fn every_combination(mode: Mode, controls: u32) {
             keys(&mut bench);
         }
     }
+}
+
+/// The combinations that have to do with large pages, where they get large entries in the shadow.
+fn large_combinations(mode: Mode, controls: std::ops::Range<u32>) {
+    for controls in controls {
+        let mut bench = Bench::large(mode, controls);
+        for level in 0..bench.levels {
+            bench.put(level, ALL);
+        }
+        let made = |bench: &Bench| bench.machine.mmu.counters().get(Counter::HugeFilled);
+        let before = made(&bench);
+        for upper in 1..bench.levels.min(3) {
+            two_levels(&mut bench, upper);
+        }
+        // Without CR4.PSE there is none.
+        let large = mode != Mode::Legacy || controls & 8 != 0;
+        assert!(!large || made(&bench) > before + 100, "{mode:?}: {} large leaves", made(&bench) - before);
+        for n in 0..if controls >= 16 { 32 } else { 0 } {
+            bench.check(|bench| bench.put(1, key_entry(n) | 0x80));
+        }
+    }
+}
+
+#[test]
+fn of_large_pages_of_two_levels() {
+    large_combinations(Mode::Legacy, 0..16);
+}
+
+#[test]
+fn of_large_pages_of_pae() {
+    large_combinations(Mode::Pae, 0..16);
+}
+
+#[test]
+fn of_large_pages_of_four_levels() {
+    // CR0.WP, SMEP and SMAP in all combinations, with NXE and keys.
+    large_combinations(Mode::Long4, 24..32);
 }
 
 #[test]

@@ -27,6 +27,8 @@ const LAZY_WRITE_PROTECT: Case = (LAZY, true);
 const LAZY_UNSYNC: Case = (Policy { sync: SyncPolicy::Unsync { tables: 1 }, prefetch: 16, ..LAZY }, true);
 const LOCAL_VTLB: Case = (Policy { sync: SyncPolicy::VirtualTlb, keep_global: false, prefetch: 4, ..EAGER }, true);
 const EAGER_VTLB: Case = (Policy { sync: SyncPolicy::VirtualTlb, prefetch: 64, ..Policy::DEFAULT }, true);
+const HUGE: Case = (Policy { huge: true, ..Policy::RECOMMENDED }, true);
+const HUGE_VTLB: Case = (Policy { sync: SyncPolicy::VirtualTlb, huge: true, ..EAGER }, true);
 
 /// Every combination at one level; the others grant everything.
 fn single_levels(bench: &mut Bench) {
@@ -100,4 +102,6 @@ of_each_format! {
     lazy_unsync: LAZY_UNSYNC;
     local_vtlb: LOCAL_VTLB;
     eager_vtlb: EAGER_VTLB;
+    huge: HUGE;
+    huge_vtlb: HUGE_VTLB;
 }
