@@ -3,7 +3,7 @@
 //!
 //! Each table frame has a level, which it gets when it first becomes part of a tree and keeps until it is empty and unlinked.
 //! An entry of an L1 table may name only the guest's own frames (its shadow code only for the supervisor to fetch and read), an entry of a higher table only a table of the level below and of
-//! the same machine and [`Kind`]; an entry of a second-level L2 table may also map 2 MiB that are all the guest's. So whatever
+//! the same machine and [`Kind`]; an entry of an L2 table may also map 2 MiB that are all the guest's. So whatever
 //! order safe code links tables in, the CPU can never take a table for a page or a page for a table, and no entry leads to a
 //! foreign frame. Each frame counts the entries that name it; `frames::free` refuses a frame that is still named.
 
@@ -17,6 +17,8 @@ pub use kind::{Nested, Shadow};
 
 /// Entries in a table.
 pub(crate) const ENTRIES: usize = 512;
+/// Frames that an entry of 2 MiB maps.
+const BLOCK: u64 = 512;
 /// The level of a root.
 pub(crate) const ROOT: u8 = 4;
 
@@ -42,20 +44,58 @@ pub(crate) fn store<K: Kind>(
     if info.owner != Tag::new(K::owner(vm)) || index >= ENTRIES || window {
         return Err(Refused);
     }
-    let level = info.level;
+    if info.level == 1 {
+        store_page::<K>(frames, vm, old, new)
+    } else {
+        store_upper::<K>(frames, vm, table, (old, new), is_empty)
+    }
+}
+
+/// The same in an L1 table, which stays one: the frequent case.
+#[inline]
+fn store_page<K: Kind>(frames: &mut FrameTable, vm: VmId, old: u64, new: u64) -> Result<(), Refused> {
+    let (before, after) = (K::target(old), K::target(new));
+    if let Some(frame) = after {
+        let owner = frames.get(frame).ok_or(Refused)?.owner;
+        if K::CODE && owner == Tag::new(Owner::Code(vm)) {
+            code_level(new, 1)?;
+        } else if owner != Tag::new(Owner::Guest(vm)) {
+            return Err(Refused);
+        }
+    }
+    if before != after {
+        for (frame, change) in [(before, u32::saturating_sub as fn(u32, u32) -> u32), (after, u32::saturating_add)] {
+            if let Some(info) = frame.and_then(|frame| frames.get_mut(frame)) {
+                info.links = change(info.links, 1);
+            }
+        }
+    }
+    Ok(())
+}
+
+/// The same in a table of a higher level, or of none yet.
+#[inline(never)]
+fn store_upper<K: Kind>(
+    frames: &mut FrameTable,
+    vm: VmId,
+    table: u64,
+    (old, new): (u64, u64),
+    is_empty: impl Fn(u64) -> bool,
+) -> Result<(), Refused> {
+    let level = frames.get(table).ok_or(Refused)?.level;
     let (before, after) = (K::target(old), K::target(new));
     if let Some(frame) = after {
         let owner = frames.get(frame).ok_or(Refused)?.owner;
         let level = if K::CODE && owner == Tag::new(Owner::Code(vm)) {
             code_level(new, level)?
         } else if owner == Tag::new(Owner::Guest(vm)) {
-            page_level::<K>(frames, vm, (frame, new), level)?
+            page_level(frames, vm, (frame, new), level)?
         } else {
             link_level::<K>(frames, vm, (frame, new), level, is_empty)?
         };
         frames.get_mut(table).ok_or(Refused)?.level = level;
     }
-    if before != after || (K::HUGE && (old ^ new) & LARGE != 0) {
+    if before != after || (old ^ new) & LARGE != 0 {
         count::<K>(frames, old, level, u32::saturating_sub);
         count::<K>(frames, new, level, u32::saturating_add);
     }
@@ -68,15 +108,14 @@ fn code_level(raw: u64, level: u8) -> Result<u8, Refused> {
     if level <= 1 && raw & (WRITABLE | USER) == 0 { Ok(1) } else { Err(Refused) }
 }
 
-/// The level of a table that is to name a guest page: an L1 table, or one not used yet.
-#[inline]
-fn page_level<K: Kind>(frames: &FrameTable, vm: VmId, (first, raw): (u64, u64), level: u8) -> Result<u8, Refused> {
+/// The level of a table that is to name guest memory: a page in an L1 table, or one not used yet, or 2 MiB in an L2 table.
+fn page_level(frames: &FrameTable, vm: VmId, (first, raw): (u64, u64), level: u8) -> Result<u8, Refused> {
     if level <= 1 {
         return Ok(1);
     }
     let own = |frame| frames.get(frame).is_some_and(|info| info.owner == Tag::new(Owner::Guest(vm)));
-    let huge = K::HUGE && level == 2 && raw & LARGE != 0 && first.is_multiple_of(512);
-    if huge && (first..first + 512).all(own) { Ok(level) } else { Err(Refused) }
+    let huge = level == 2 && raw & LARGE != 0 && first.is_multiple_of(BLOCK);
+    if huge && (first..first + BLOCK).all(own) { Ok(level) } else { Err(Refused) }
 }
 
 /// The level of a table, now `level`, that is to name table `child` by entry `raw`.
@@ -105,10 +144,10 @@ fn link_level<K: Kind>(
 }
 
 /// Changes the counts of the frames that entry `raw` of a table of `level` names.
-#[inline]
 fn count<K: Kind>(frames: &mut FrameTable, raw: u64, level: u8, change: fn(u32, u32) -> u32) {
     let Some(first) = K::target(raw) else { return };
-    for frame in first..first + K::span(raw, level) {
+    let span = if raw & LARGE != 0 && level > 1 { BLOCK } else { 1 };
+    for frame in first..first + span {
         if let Some(info) = frames.get_mut(frame) {
             info.links = change(info.links, 1);
         }

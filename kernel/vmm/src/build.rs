@@ -116,7 +116,10 @@ pub(crate) fn build(
     let id = VmId(number);
     let tracer = tracer.for_vm(number);
     check_memory(guest.memory.div_ceil(PAGE)).map_err(BuildError::Memory)?;
-    let ram = GuestRam::new(id, guest.memory).map_err(BuildError::Memory)?;
+    let ram = GuestRam::new(id, guest.memory, guest.shadow.huge).map_err(BuildError::Memory)?;
+    if guest.shadow.huge && ram.block_count() == 0 {
+        log::warn!("guest {}: huge=on does nothing: neither it nor the host has 2 MiB in one piece", guest.name);
+    }
     for (at, bytes) in firmware::tables(firmware::Machine { apic: guest.apic.is_on(), memory: guest.memory }) {
         ram.write(at, &bytes);
     }

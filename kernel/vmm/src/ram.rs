@@ -10,11 +10,14 @@ use crate::memory_map::{self, Backing};
 
 /// Bytes of a page.
 pub(crate) const PAGE: u64 = 4096;
+/// Pages that one large entry maps.
+const BLOCK: u64 = 512;
 
 /// The memory of one VM: guest frames 0..n, each with a host frame that lies anywhere, or with nothing ([`memory_map`]).
 pub(crate) struct GuestRam {
     frames: Vec<GfnKind>,
     window: GuestWindow,
+    blocks: u64,
 }
 
 /// The host has too few frames for a guest.
@@ -33,27 +36,55 @@ impl fmt::Display for OutOfMemory {
 }
 
 impl GuestRam {
-    /// Takes `bytes` of memory, rounded up to pages, from frames scattered over the host's memory, all zero.
+    /// Takes `bytes` of memory, rounded up to pages, from frames scattered over the host's memory, all zero. With `huge` each 2 MiB that are
+    /// RAM throughout lie in one piece, as long as the host has such.
     ///
     /// # Errors
     /// [`OutOfMemory`]; what was taken is given back when the VM's frames are released.
-    pub(crate) fn new(vm: VmId, bytes: u64) -> Result<Self, OutOfMemory> {
+    pub(crate) fn new(vm: VmId, bytes: u64, huge: bool) -> Result<Self, OutOfMemory> {
         let wanted = bytes.div_ceil(PAGE);
-        let window = GuestWindow::new(vm);
-        let mut list = Vec::with_capacity(wanted as usize);
-        for had in 0..wanted {
-            let backing = memory_map::backing(had * PAGE, wanted * PAGE);
-            if backing == Backing::None {
-                list.push(GfnKind::Hole);
+        let mut ram = Self { frames: Vec::with_capacity(wanted as usize), window: GuestWindow::new(vm), blocks: 0 };
+        while ram.frame_count() < wanted {
+            let had = ram.frame_count();
+            let backing = |frame: u64| memory_map::backing(frame * PAGE, wanted * PAGE);
+            let whole = || had.is_multiple_of(BLOCK) && (had..had + BLOCK).all(|frame| backing(frame) == Backing::Ram);
+            if huge
+                && whole()
+                && let Some(first) = frames::alloc_block(Owner::Guest(vm))
+            {
+                ram.blocks += 1;
+                for n in 0..BLOCK {
+                    ram.add(Pfn::new(first.raw() + n), GfnKind::Ram).ok_or(OutOfMemory { wanted, had })?;
+                }
                 continue;
             }
-            let pfn = frames::alloc_scattered(Owner::Guest(vm)).ok_or(OutOfMemory { wanted, had })?;
-            if window.zero(pfn).is_err() {
-                return Err(OutOfMemory { wanted, had });
-            }
-            list.push(if backing == Backing::Rom { GfnKind::Rom(pfn) } else { GfnKind::Ram(pfn) });
+            let kind = match backing(had) {
+                Backing::None => {
+                    ram.frames.push(GfnKind::Hole);
+                    continue;
+                }
+                Backing::Rom => GfnKind::Rom,
+                Backing::Ram => GfnKind::Ram,
+            };
+            // Scattered ones would leave nothing in one piece.
+            let frame = if huge { frames::alloc(Owner::Guest(vm)) } else { frames::alloc_scattered(Owner::Guest(vm)) };
+            let added = frame.and_then(|pfn| ram.add(pfn, kind));
+            added.ok_or(OutOfMemory { wanted, had })?;
         }
-        Ok(Self { frames: list, window })
+        Ok(ram)
+    }
+
+    /// Puts a frame, zeroed, behind the next guest frame.
+    fn add(&mut self, pfn: Pfn, kind: fn(Pfn) -> GfnKind) -> Option<()> {
+        self.window.zero(pfn).ok()?;
+        self.frames.push(kind(pfn));
+        Some(())
+    }
+
+    /// How many times 2 MiB lie in one piece on purpose.
+    #[must_use]
+    pub(crate) const fn block_count(&self) -> u64 {
+        self.blocks
     }
 
     /// Number of guest frames, those without memory included.

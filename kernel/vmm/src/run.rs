@@ -89,10 +89,11 @@ fn make_guests(boot: &BootInfo, config: &KernelConfig) -> Result<Vec<Guest>, End
             Ending::refused("guest")
         })?;
         log::info!(
-            "guest {}: {} KiB of memory, entry {:#x}, scattered over host frames",
+            "guest {}: {} KiB of memory, entry {:#x}, {} MiB in pieces of 2 MiB, the rest scattered over host frames",
             vm.name,
             vm.mmu.mem().frame_count() * 4,
-            vm.eip()
+            vm.eip(),
+            vm.mmu.mem().block_count() * 2
         );
         guests.push(Guest {
             vm,

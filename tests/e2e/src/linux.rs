@@ -19,7 +19,7 @@ const GUESTS: [&str; 2] = ["debian-686", "debian-686-pae"];
 /// Other ways to shadow its tables, with every switch once as it is not by default.
 const POLICIES: [&str; 3] = [
     "vtlb,prefetch=8",
-    "unsync,absent=on,roots=4,teardown=8,patience=2",
+    "unsync,absent=on,roots=4,teardown=8,patience=2,huge=on",
     "vtlb,global=off,eager=off,reuse=off,flood=0",
 ];
 const PROMPT: &str = "debian# ";

@@ -14,7 +14,7 @@ use crate::trial;
 const POLICIES: [&str; 3] = ["write-protect", "unsync", "vtlb"];
 
 /// Switches that are not the default, each at least once, and the counters that say that they did something in the guest named.
-const SWITCHES: [(&str, &str, &[&str]); 8] = [
+const SWITCHES: [(&str, &str, &[&str]); 10] = [
     ("vtlb,global=on", "global", &["sptes-global", "tlb-trims"]),
     ("vtlb,global=off", "stress", &["tlb-drops"]),
     ("absent=on", "stress", &["absents-marked", "absents-known"]),
@@ -22,11 +22,13 @@ const SWITCHES: [(&str, &str, &[&str]); 8] = [
     ("prefetch=8,roots=1", "stress", &["sptes-prefetched"]),
     ("flood=3,roots=0", "stress", &["tables-flooded", "roots-dropped"]),
     ("teardown=3", "stress", &["tables-torn-down"]),
+    ("huge=on", "pse", &["huge-fills", "huge-breaks"]),
+    ("vtlb,huge=on", "pse", &["huge-fills", "tlb-trims"]),
     ("eager=off,reuse=off,flood=0", "stress", &["sptes-zapped"]),
 ];
 
 /// Guests that every switch runs.
-const SWITCHED: [&str; 5] = ["global", "stress", "pae", "demand-paging", "cr3-switch"];
+const SWITCHED: [&str; 6] = ["pse", "global", "stress", "pae", "demand-paging", "cr3-switch"];
 
 /// Guests that change page tables, or watch what becomes of them.
 const GUEST_NAMES: [&str; 14] = [

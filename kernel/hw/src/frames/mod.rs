@@ -107,6 +107,12 @@ pub fn alloc_scattered(owner: Owner) -> Option<Pfn> {
     with(|frames| frames.alloc_scattered(owner)).map(Pfn::new)
 }
 
+/// 512 physically contiguous frames from a border of 2 MiB on, which one entry can map; gives the first.
+#[must_use]
+pub fn alloc_block(owner: Owner) -> Option<Pfn> {
+    with(|frames| frames.alloc_block(owner)).map(Pfn::new)
+}
+
 /// `count` physically contiguous frames; gives the first.
 #[must_use]
 pub fn alloc_contiguous(count: usize, owner: Owner) -> Option<Pfn> {

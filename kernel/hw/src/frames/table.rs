@@ -108,6 +108,9 @@ pub(crate) struct FrameTable {
     zone_top: usize,
 }
 
+/// Frames of 2 MiB.
+const BLOCK: usize = 512;
+
 /// A step of about 0.618 of `len` that shares no factor with it.
 fn stride(len: usize) -> usize {
     const fn gcd(a: usize, b: usize) -> usize {
@@ -203,6 +206,18 @@ impl FrameTable {
             }
         }
         None
+    }
+
+    /// 512 neighbouring frames from a border of 2 MiB on, above the zone; gives the first. The highest that are free, so that the blocks
+    /// of a guest do not follow each other.
+    pub(crate) fn alloc_block(&mut self, owner: Owner) -> Option<u64> {
+        let blocks = self.zone_end.div_ceil(BLOCK)..self.frames.len() / BLOCK;
+        let first =
+            blocks.rev().map(|n| n * BLOCK).find(|&first| (first..first + BLOCK).all(|frame| self.is_free(frame)))?;
+        (first..first + BLOCK).for_each(|frame| {
+            self.take(frame, owner);
+        });
+        Some(first as u64)
     }
 
     /// `count` neighbouring frames, the lowest that are free; gives the first.
@@ -317,6 +332,23 @@ mod tests {
             last = frame;
         }
         assert_eq!(t.alloc_contiguous(500, Owner::Host), Some(0));
+    }
+
+    #[test]
+    fn a_block_is_2_mib_from_a_border_on() {
+        let mut t = table(4096 + 100);
+        let zone_end = 4196 / 8;
+        assert_eq!(t.alloc(Owner::Host), Some(zone_end), "in the block that the zone ends in");
+        assert_eq!(t.alloc_block(Owner::Guest(VM)), Some(3584));
+        assert_eq!(t.alloc_block(Owner::Guest(VM)), Some(3072));
+        t.frames[2048 + 511] = FrameInfo::of(Owner::Reserved);
+        for first in [2560, 1536, 1024] {
+            assert_eq!(t.alloc_block(Owner::Guest(VM)), Some(first), "but 2048");
+        }
+        assert_eq!(t.alloc_block(Owner::Guest(VM)), None);
+        assert_eq!(t.stats().guest, 5 * 512);
+        t.release_all(VM);
+        assert_eq!(t.alloc_block(Owner::Guest(VM)), Some(3584));
     }
 
     #[test]

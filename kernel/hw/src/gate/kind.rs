@@ -1,6 +1,6 @@
 //! The two kinds of trees that the gate guards, and what differs.
 
-use super::{FRAME, LARGE, PRESENT};
+use super::{FRAME, PRESENT};
 use crate::frames::{Owner, VmId};
 use core::ops::Range;
 use shadow_mmu::Spte;
@@ -11,8 +11,6 @@ pub(crate) trait Kind {
     const NAMES: u64;
     /// Entries of a root that belong to the hypervisor's window.
     const WINDOW: Range<usize>;
-    /// Whether entries of L2 tables may map 2 MiB.
-    const HUGE: bool;
     /// Whether L1 tables may map shadow code.
     const CODE: bool;
 
@@ -24,12 +22,6 @@ pub(crate) trait Kind {
     fn target(raw: u64) -> Option<u64> {
         (raw & Self::NAMES != 0).then_some((raw & FRAME) >> 12)
     }
-
-    /// How many frames, from that one, it maps or names.
-    #[inline]
-    fn span(raw: u64, level: u8) -> u64 {
-        if Self::HUGE && raw & LARGE != 0 && level > 1 { 512 } else { 1 }
-    }
 }
 
 /// Shadow tables: what CR3 leads to. Some entries of a root are the hypervisor's window.
@@ -39,7 +31,6 @@ pub struct Shadow;
 impl Kind for Shadow {
     const NAMES: u64 = PRESENT;
     const WINDOW: Range<usize> = shadow_mmu::WINDOW;
-    const HUGE: bool = false;
     const CODE: bool = true;
 
     fn owner(vm: VmId) -> Owner {
@@ -64,7 +55,6 @@ pub struct Nested;
 impl Kind for Nested {
     const NAMES: u64 = 7;
     const WINDOW: Range<usize> = 0..0;
-    const HUGE: bool = true;
     const CODE: bool = false;
 
     fn owner(vm: VmId) -> Owner {

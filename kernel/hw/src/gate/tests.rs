@@ -79,7 +79,8 @@ fn a_table_is_never_taken_for_a_page() {
     assert_eq!(put(&mut f, 3, 1, entry(4)), Err(Refused), "an L1 table names pages only");
     put(&mut f, 2, 0, entry(3)).unwrap();
     assert_eq!(put(&mut f, 2, 1, entry(11)), Err(Refused), "an L2 table names tables only");
-    assert_eq!(put(&mut f, 2, 1, entry(3) | LARGE), Err(Refused), "no large pages");
+    assert_eq!(put(&mut f, 2, 1, entry(3) | LARGE), Err(Refused), "no large page is a table");
+    assert_eq!(put(&mut f, 2, 1, entry(11) | LARGE), Err(Refused), "nor begins at no border of 2 MiB");
     put(&mut f, 1, 0, entry(2)).unwrap();
     assert_eq!(put(&mut f, 1, 1, entry(3)), Err(Refused), "L3 to L1");
     assert_eq!(put(&mut f, 2, 1, entry(2)), Err(Refused), "to itself");
@@ -175,20 +176,44 @@ fn the_two_kinds_of_trees_do_not_meet() {
     assert!(!is_root::<Shadow>(&f, VM, 0) && is_root::<Nested>(&f, VM, 0));
 }
 
+fn huge_entries<K: Kind>(f: &mut FrameTable) {
+    let huge = |frame: u64| frame << 12 | LARGE | 7;
+    let mut put = |table, index, old, new| {
+        let done = store::<K>(f, VM, (table, index), old, new, |_| false);
+        (done, [512, 700, 1023].map(|frame| f.get(frame).unwrap().links))
+    };
+    let refused = (Err(Refused), [0; 3]);
+    assert_eq!(put(2, 1, 0, huge(1024)), refused, "one of them is another's");
+    assert_eq!(put(2, 1, 0, huge(513)), refused, "misaligned");
+    assert_eq!(put(2, 1, 0, 512 << 12 | 7), refused, "a page where a table must be");
+    assert_eq!(put(1, 1, 0, huge(512)), refused, "1 GiB");
+    assert_eq!(put(2, 1, 0, huge(512)), (Ok(()), [1; 3]));
+    assert_eq!(put(2, 2, 0, huge(512)), (Ok(()), [2; 3]));
+    assert_eq!(put(2, 2, huge(512), huge(512) & !2), (Ok(()), [2; 3]), "a change of rights is no change of frames");
+    assert_eq!(put(2, 2, huge(512), 0), (Ok(()), [1; 3]));
+    assert!(!f.free(1023));
+    assert_eq!(store::<K>(f, VM, (2, 1), huge(512), 0, |_| false), Ok(()));
+    assert!(f.free(1023));
+    store::<K>(f, VM, (2, 2), 0, huge(512), |_| false).expect_err("a frame of it is free by now");
+}
+
 #[test]
 fn a_huge_entry_maps_512_own_frames() {
-    let mut f = nested_tree();
-    let huge = |frame: u64| frame << 12 | LARGE | 7;
-    assert_eq!(put_nested(&mut f, 2, 1, 0, huge(1024)), Err(Refused), "one of them is another's");
-    assert_eq!(put_nested(&mut f, 2, 1, 0, huge(513)), Err(Refused), "misaligned");
-    assert_eq!(put_nested(&mut f, 2, 1, 0, 512 << 12 | 7), Err(Refused), "a page where a table must be");
-    assert_eq!(put_nested(&mut f, 1, 1, 0, huge(512)), Err(Refused), "1 GiB");
-    assert_eq!(put_nested(&mut f, 2, 1, 0, huge(512)), Ok(()));
-    assert!([512, 700, 1023].iter().all(|&frame| f.get(frame).unwrap().links == 1));
-    assert!(!f.free(1023));
-    assert_eq!(put_nested(&mut f, 2, 1, huge(512), 0), Ok(()));
-    assert!(f.free(1023));
-    put_nested(&mut f, 2, 2, 0, huge(512)).expect_err("a frame of it is free by now");
+    huge_entries::<Nested>(&mut nested_tree());
+    // The same tree of shadow tables.
+    let mut f = nested_machine();
+    for table in 0..8 {
+        *f.get_mut(table).unwrap() = FrameInfo::of(Owner::Table(VM));
+    }
+    set_level(&mut f, 0, ROOT);
+    for (table, index) in [(0, 3), (1, 0), (2, 0)] {
+        put(&mut f, table, index, entry(table + 1)).unwrap();
+    }
+    huge_entries::<Shadow>(&mut f);
+    // Shadow code is no part of one: its frames are not the guest's.
+    *f.get_mut(600).unwrap() = FrameInfo::of(Owner::Code(VM));
+    assert_eq!(put(&mut f, 2, 1, 512 << 12 | LARGE | 1), Err(Refused));
+    assert_eq!(put(&mut f, 2, 1, 600 << 12 | LARGE | 1), Err(Refused));
 }
 
 #[test]

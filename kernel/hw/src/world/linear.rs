@@ -109,23 +109,31 @@ impl World {
             return Err(refused);
         }
         let mut table = root;
-        for (shift, rights) in [(39, PRESENT), (30, PRESENT), (21, PRESENT), (12, rights)] {
+        for shift in [39, 30, 21, 12] {
             let index = (u64::from(gva) >> shift & 511) as usize;
             // SAFETY: `table` is the root that the gate knows, or a table that such a table names, which the gate has seen to; the
             // window shows it, and the index is below 512.
             let raw = unsafe { phys::frame::<u64>(Pfn::new(table)).wrapping_add(index).read_volatile() };
-            if raw & rights != rights || raw == Spte::GAP.raw() {
+            let leaf = shift == 12 || shift == 21 && raw & LARGE != 0;
+            let wanted = if leaf { rights } else { PRESENT };
+            if raw & wanted != wanted || raw == Spte::GAP.raw() {
                 return Err(refused);
             }
             table = (raw & FRAME) >> 12;
+            if leaf {
+                table += u64::from(gva) >> 12 & ((1 << (shift - 12)) - 1);
+                break;
+            }
         }
-        // The gate lets leaves name this guest's frames only.
+        // The gate lets leaves, and those of 2 MiB, name this guest's frames only.
         Ok(phys::frame::<u8>(Pfn::new(table)).wrapping_add(offset))
     }
 }
 
 const PRESENT: u64 = 1 << 0;
 const WRITABLE: u64 = 1 << 1;
+/// In a table of level 2.
+const LARGE: u64 = 1 << 7;
 const FRAME: u64 = 0x000f_ffff_ffff_f000;
 
 /// Proves that the range ends at or below 4 GiB.
