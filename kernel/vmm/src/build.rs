@@ -238,7 +238,7 @@ fn enter(vm: &mut Vm, entry: Entry, guest: &GuestConfig) -> Result<(), BuildErro
         vm.start_window();
     }
     vm.reload_translation(ControlWrite::Reset).map_err(fail)?;
-    vm.world.set_control_bits(vm.vcpu.cr0.into(), vm.vcpu.cr4.into());
+    vm.push_controls();
     if !vm.world.is_hardware() {
         enter_segments(vm, if entry.gdt.is_some() { LINUX_ENTRY } else { ENTRY })?;
     }

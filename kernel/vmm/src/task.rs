@@ -185,7 +185,7 @@ impl Vm {
         self.clear_flags(flags::VM);
         self.forget_local_breakpoints();
         self.vcpu.cr0 |= cr0::TS;
-        self.world.set_control_bits(self.vcpu.cr0.into(), self.vcpu.cr4.into());
+        self.push_controls();
         let [_, cs, ss, ..] = image.segments;
         let v86 = image.eflags & flags::VM != 0;
         let cpl = if v86 { 3 } else { cs.rpl() };

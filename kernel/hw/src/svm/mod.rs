@@ -219,6 +219,10 @@ impl HardwareCpu for Svm {
         vmcb.efer = registers.efer & (EFER_SCE | EFER_NXE) | EFER_SVME | forced;
     }
 
+    fn set_tsc_offset(&mut self, offset: u64) {
+        self.vmcb_mut().tsc_offset = offset;
+    }
+
     /// Has the CPU deliver an event at the next run.
     fn inject(&mut self, event: Injection) {
         let kind = match event.kind {

@@ -175,6 +175,7 @@ pub(crate) trait HardwareCpu {
     fn controls(&self) -> ControlRegisters;
     fn set_cr2(&mut self, cr2: u32);
     fn set_syscalls(&mut self, registers: &SyscallRegisters);
+    fn set_tsc_offset(&mut self, offset: u64);
     fn inject(&mut self, event: Injection);
     fn injecting(&self) -> bool;
     fn interrupted(&self) -> Option<Injection>;

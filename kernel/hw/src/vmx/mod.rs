@@ -231,6 +231,12 @@ impl HardwareCpu for Vmx {
         }
     }
 
+    fn set_tsc_offset(&mut self, offset: u64) {
+        self.select();
+        // SAFETY: this VMCS is current; any offset is right.
+        unsafe { write(field::TSC_OFFSET, offset) };
+    }
+
     fn inject(&mut self, event: Injection) {
         self.select();
         self.put_event(event);

@@ -58,6 +58,7 @@ impl Vmx {
     fn set_up_controls(&mut self, cpu: Cpu, second: u32) {
         let nested = self.translation == Translation::Nested;
         let common = control::HLT
+            | control::TSC_OFFSET
             | control::MWAIT
             | control::RDPMC
             | control::CR8

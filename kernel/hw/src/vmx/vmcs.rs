@@ -20,6 +20,7 @@ fields! {
     HOST_ES = 0x0c00,
     HOST_CS = 0x0c02,
     HOST_TR = 0x0c0c,
+    TSC_OFFSET = 0x2010,
     EPT_POINTER = 0x201a,
     GUEST_PHYSICAL = 0x2400,
     LINK = 0x2800,
@@ -99,6 +100,7 @@ pub(super) mod control {
     pub(in crate::vmx) const PIN_VIRTUAL_NMI: u32 = 1 << 5;
 
     pub(in crate::vmx) const WINDOW: u32 = 1 << 2;
+    pub(in crate::vmx) const TSC_OFFSET: u32 = 1 << 3;
     pub(in crate::vmx) const HLT: u32 = 1 << 7;
     pub(in crate::vmx) const INVLPG: u32 = 1 << 9;
     pub(in crate::vmx) const MWAIT: u32 = 1 << 10;

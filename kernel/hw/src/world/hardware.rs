@@ -79,6 +79,13 @@ impl World {
         }
     }
 
+    /// What the CPU adds to the time stamp counter that the guest reads.
+    pub fn set_tsc_offset(&mut self, offset: u64) {
+        if let Some(hardware) = &mut self.hardware {
+            hardware.set_tsc_offset(offset);
+        }
+    }
+
     /// Has the CPU deliver an event at the next run; one that waits already is replaced.
     pub fn inject(&mut self, event: Injection) {
         if let Some(hardware) = &mut self.hardware {

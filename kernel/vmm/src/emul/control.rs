@@ -15,7 +15,9 @@ const CR4_ALLOWED: u32 = 0x7ff;
 const CR0_PAGING: u32 = cr0::PAGING | cr0::CD | cr0::NW;
 /// CR4 bits that change what an address means: PSE, PAE, PGE.
 const CR4_PAGING: u32 = 1 << 4 | 1 << 5 | 1 << 7;
+const CR4_TSD: u32 = 1 << 2;
 const MSR_TSC: u32 = vcpu::msr_number::TSC;
+const MSR_TSC_ADJUST: u32 = vcpu::msr_number::TSC_ADJUST;
 
 impl Vm {
     /// MOV from a control register.
@@ -62,13 +64,13 @@ impl Vm {
         }
         self.vcpu.cr0 = new;
         self.trace_control(0, old, new);
-        self.world.set_control_bits(new.into(), self.vcpu.cr4.into());
+        self.push_controls();
         if (old ^ new) & CR0_PAGING == 0 {
             return Ok(());
         }
         self.reload_translation(ControlWrite::Cr0).inspect_err(|_| {
             self.vcpu.cr0 = old;
-            self.world.set_control_bits(old.into(), self.vcpu.cr4.into());
+            self.push_controls();
         })
     }
 
@@ -89,13 +91,13 @@ impl Vm {
         let old = self.vcpu.cr4;
         self.vcpu.cr4 = value;
         self.trace_control(4, old, value);
-        self.world.set_control_bits(self.vcpu.cr0.into(), value.into());
+        self.push_controls();
         if (old ^ value) & CR4_PAGING == 0 {
             return Ok(());
         }
         self.reload_translation(ControlWrite::Cr4).inspect_err(|_| {
             self.vcpu.cr4 = old;
-            self.world.set_control_bits(self.vcpu.cr0.into(), old.into());
+            self.push_controls();
         })
     }
 
@@ -163,11 +165,30 @@ impl Vm {
         }
     }
 
+    /// Gives the control registers to the CPU. A deprivileged guest whose time stamp counter is not the host's must not read that.
+    pub(crate) fn push_controls(&mut self) {
+        let traps = if self.vcpu.tsc_adjust != 0 && !self.world.is_hardware() { CR4_TSD } else { 0 };
+        self.world.set_control_bits(self.vcpu.cr0.into(), (self.vcpu.cr4 | traps).into());
+    }
+
+    /// The guest's time stamp counter.
+    fn tsc(&self) -> u64 {
+        time::tsc().wrapping_add(self.vcpu.tsc_adjust)
+    }
+
+    /// A new IA32_TSC_ADJUST; a write of the counter itself changes it by as much (SDM 3B 17.17.3).
+    fn adjust_tsc(&mut self, adjust: u64) {
+        self.vcpu.tsc_adjust = adjust;
+        self.world.set_tsc_offset(adjust);
+        self.push_controls();
+    }
+
     /// RDMSR.
     pub(crate) fn read_msr(&mut self) -> Emulated<()> {
         let msr = self.gpr(1);
         let value = match msr {
-            MSR_TSC => Some(time::tsc()),
+            MSR_TSC => Some(self.tsc()),
+            MSR_TSC_ADJUST => Some(self.vcpu.tsc_adjust),
             vcpu::msr_number::APIC_BASE => self.bus.apic_base(),
             _ => self.vcpu.msrs.read(msr),
         };
@@ -183,6 +204,17 @@ impl Vm {
         if self.gpr(1) == vcpu::msr_number::APIC_BASE {
             self.devices_touched = true;
             return if self.bus.set_apic_base(value) { Ok(()) } else { Err(Exception::gp(0).into()) };
+        }
+        match self.gpr(1) {
+            MSR_TSC => {
+                self.adjust_tsc(value.wrapping_sub(time::tsc()));
+                return Ok(());
+            }
+            MSR_TSC_ADJUST => {
+                self.adjust_tsc(value);
+                return Ok(());
+            }
+            _ => {}
         }
         let old = self.vcpu.msrs.efer;
         self.store_msr(self.gpr(1), value, old)?;
@@ -205,10 +237,17 @@ impl Vm {
     }
 
     /// RDTSC, when it traps.
-    pub(crate) fn read_tsc(&mut self) {
-        let now = time::tsc();
+    ///
+    /// # Errors
+    /// #GP(0) in user code while CR4.TSD is set.
+    pub(crate) fn read_tsc(&mut self) -> Emulated<()> {
+        if self.cpl() != 0 && self.vcpu.cr4 & CR4_TSD != 0 {
+            return Err(Exception::gp(0).into());
+        }
+        let now = self.tsc();
         self.set_gpr(0, now as u32);
         self.set_gpr(2, (now >> 32) as u32);
+        Ok(())
     }
 
     /// SMSW.

@@ -144,6 +144,7 @@ impl Vm {
                 self.identify();
                 Ok((Reason::Cpuid, Next::Advance))
             }
+            Mnemonic::Rdtsc => advance(self.read_tsc(), Reason::Cpuid),
             _ if self.cpl() != 0 => Err(native.into()),
             _ => self.dispatch_privileged(insn, native),
         }
@@ -170,10 +171,6 @@ impl Vm {
             Mnemonic::Ltr => (self.load_task_register(insn), Reason::DescriptorTable),
             Mnemonic::Rdmsr => (self.read_msr(), Reason::Msr),
             Mnemonic::Wrmsr => (self.write_msr(), Reason::Msr),
-            Mnemonic::Rdtsc => {
-                self.read_tsc();
-                (Ok(()), Reason::Cpuid)
-            }
             Mnemonic::Invd | Mnemonic::Wbinvd => (Ok(()), Reason::CacheControl),
             _ => return Err(native.into()),
         };

@@ -43,6 +43,8 @@ const APIC: u32 = 1 << 9;
 const FEATURES_ECX: u32 = bits([0, 1, 9, 13, 19, 20, 22, 23, 25, 30, 31]);
 /// Leaf 7, EBX: BMI1 BMI2 ERMS RDSEED ADX CLFLUSHOPT SHA. Not FSGSBASE, SMEP, SMAP, INVPCID, nor AVX.
 const STRUCTURED_EBX: u32 = bits([3, 8, 9, 18, 19, 23, 29]);
+/// Leaf 7, EBX: IA32_TSC_ADJUST, which is here whatever the host has.
+const TSC_ADJUST: u32 = 1 << 1;
 /// Leaf 0x8000_0001, EDX: what leaf 1 has too, SYSCALL, NX, MMX extensions, 3DNow!. Not long mode, RDTSCP, FFXSR, 1 GiB pages.
 const EXTENDED_EDX: u32 = bits([0, 2, 3, 4, 5, 6, 8, 11, 13, 15, 20, 22, 23, 24, 30, 31]);
 /// Leaf 0x8000_0001, ECX: LAHF ABM SSE4A PREFETCHW. Not SVM.
@@ -64,7 +66,7 @@ pub fn identify(leaf: u32, subleaf: u32, machine: Machine, host: impl Fn(u32, u3
         }
         // Caches stay; numbers of cores that share them do not.
         4 => [eax & 0x3ff, ebx, ecx, edx],
-        7 if subleaf == 0 => [0, ebx & STRUCTURED_EBX, 0, 0],
+        7 if subleaf == 0 => [0, ebx & STRUCTURED_EBX | TSC_ADJUST, 0, 0],
         EXTENDED => [eax.min(LAST_EXTENDED), ebx, ecx, edx],
         0x8000_0001 => {
             let apic = if machine.apic { edx & APIC } else { 0 };

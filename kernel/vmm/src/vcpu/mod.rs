@@ -123,6 +123,8 @@ pub struct Vcpu {
     pub nmi_blocked: bool,
     /// MOV SS or POP SS was the last instruction emulated: a single step waits for the next.
     pub holds_step: bool,
+    /// IA32_TSC_ADJUST: what the guest's time stamp counter is ahead of the host's.
+    pub tsc_adjust: u64,
     /// The debug registers.
     pub debug: DebugRegisters,
     /// Model-specific registers.
@@ -149,6 +151,7 @@ impl Vcpu {
             halted: false,
             nmi_blocked: false,
             holds_step: false,
+            tsc_adjust: 0,
             debug: DebugRegisters::new(),
             msrs: Msrs::new(),
         }

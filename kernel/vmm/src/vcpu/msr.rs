@@ -6,6 +6,7 @@ pub mod number {
     pub const TSC: u32 = 0x10;
     pub const APIC_BASE: u32 = 0x1b;
     pub const FEATURE_CONTROL: u32 = 0x3a;
+    pub const TSC_ADJUST: u32 = 0x3b;
     pub const BIOS_SIGN_ID: u32 = 0x8b;
     pub const MTRR_CAP: u32 = 0xfe;
     pub const SYSENTER_CS: u32 = 0x174;
@@ -81,7 +82,7 @@ impl Msrs {
         Self { sysenter: [0; 3], efer: 0, star: 0, plain: PLAIN, mtrr_variable: [0; 16], mtrr_fix4k: [0; 8] }
     }
 
-    /// The value that RDMSR gives, or `None` for #GP(0). The TSC and IA32_APIC_BASE are the caller's business.
+    /// The value that RDMSR gives, or `None` for #GP(0). The TSC, its adjustment and IA32_APIC_BASE are the caller's business.
     #[must_use]
     pub fn read(&self, msr: u32) -> Option<u64> {
         match msr {
@@ -114,7 +115,6 @@ impl Msrs {
                 return Written::Efer;
             }
             number::STAR => self.star = value,
-            number::TSC => {}
             number::FEATURE_CONTROL | number::MTRR_CAP | number::MCG_CAP => return Written::Refused,
             _ => match self.place(msr) {
                 Some(place) => *place = value,
