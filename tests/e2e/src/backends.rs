@@ -31,7 +31,7 @@ const NESTED_ONLY_ON_BOCHS: [&str; 6] = ["privileged", "rings", "segments", "iop
 
 /// VT-x leaves task switches to the hypervisor, which does them for deprivileged guests only. So would AMD-V with shadow tables, but
 /// QEMU does not intercept them, and the CPU loads CR3 from the guest's TSS.
-const SWITCHES_TASKS: &str = "task-switch";
+const SWITCH_TASKS: [&str; 2] = ["task-switch", "delivery"];
 
 /// The hardware back ends stop a guest that is found in virtual-8086 mode.
 const ENTERS_V86: &str = "v86";
@@ -47,7 +47,7 @@ impl Way {
     fn covers(self, guest: &Guest) -> bool {
         let both = self.host != Host::Bochs || self.mmu == MmuName::Nested;
         let switches = self.backend == BackendName::Svm && self.mmu == MmuName::Nested;
-        let runs = (switches || guest.name != SWITCHES_TASKS) && guest.name != ENTERS_V86;
+        let runs = (switches || !SWITCH_TASKS.contains(&guest.name)) && guest.name != ENTERS_V86;
         runs && (both || !NESTED_ONLY_ON_BOCHS.contains(&guest.name))
     }
 

@@ -109,6 +109,7 @@ pub const GUESTS: &[Guest] = &[
     tap("segments", "segment loads, what a return to an outer ring empties, the LDT"),
     tap("faults", "vectors, error codes and addresses of exceptions, nested ones, double faults"),
     Guest { kind: Kind::TapOffQemu, ..tap("breakpoints", "hardware breakpoints and single steps: where, DR6, RF, GD") },
+    tap("delivery", "events whose delivery meets a fault, a task, a page table, another event"),
     Guest { kind: Kind::TapOffQemu, ..tap("time-stamp", "the time stamp counter written, IA32_TSC_ADJUST, CR4.TSD") },
     tap("iopl", "IOPL and the I/O permission bitmap"),
     tap("syscalls", "system calls by INT 0x80, and ring 3 seen from the kernel"),
