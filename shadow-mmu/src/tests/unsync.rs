@@ -114,6 +114,7 @@ fn rule_3_a_watch_brings_in_step_and_protects() {
     point(&mut machine, 5, 0xa067);
     assert_eq!(count(&machine, Counter::TrackedWrite), before + 1);
     assert!(!is_unsync(&machine, 2));
+    assert!(machine.mmu.write_kind(Gfn::new(2)).page_table, "nor is its shadow given up for it");
     machine.watch(2, false);
     point(&mut machine, 5, 0xb067);
     assert!(is_unsync(&machine, 2));

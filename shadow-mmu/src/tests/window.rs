@@ -1,10 +1,10 @@
 //! The code window: what is linked where, and what takes it out again.
 
-use super::machine::{Machine, SUPERVISOR, USER};
+use super::machine::{Machine, SUPERVISOR, Setup, USER};
 use super::memory::pfn_of;
 use super::reference::Verdict;
-use super::scenarios::{LEAF_TABLE, SETUP, paged};
-use crate::{CodeOutcome, CodePage, Gfn, GuestFault, Gva, Patches, PfErr, cr0};
+use super::scenarios::{LEAF_TABLE, SETUP, count, paged};
+use crate::{CodeOutcome, CodePage, Counter, Gfn, GuestFault, Gva, Patches, PfErr, Policy, SyncPolicy, cr0};
 
 /// Fetches of page `n` go to this address plus `n` pages.
 const SHIFT: u32 = 0x4000_0000;
@@ -124,6 +124,26 @@ fn a_directory_that_changes_while_another_is_loaded_takes_the_link_at_its_next_l
     assert_eq!(fetch(&mut machine, 0x5000), CodeOutcome::Inject(absent));
     machine.set_cr3(3);
     assert_eq!(fetch(&mut machine, 0x5000), CodeOutcome::Resume, "its own directory did not change");
+}
+
+#[test]
+fn a_table_with_code_does_not_go_out_of_sync() {
+    let policy = Policy { sync: SyncPolicy::UNSYNC, patience: 0, ..Policy::DEFAULT };
+    let mut machine = opened(paged(Setup { policy, ..SETUP }));
+    let _ = fetch(&mut machine, 0x5000);
+    map(&mut machine, 0x5000, 5);
+    machine.write(LEAF_TABLE + 9 * 4, SUPERVISOR, 0x9067);
+    assert_eq!(count(&machine, Counter::TableUnsynced), 0);
+    // No flush of the guest's names the window's addresses.
+    machine.write(LEAF_TABLE + 5 * 4, SUPERVISOR, 0x8067);
+    assert_eq!(fetch(&mut machine, 0x5000), wanted(8, 6));
+    // One that is out of sync comes back for its code.
+    let mut machine = opened(paged(Setup { policy, ..SETUP }));
+    machine.read(0x5000, SUPERVISOR);
+    machine.write(LEAF_TABLE + 5 * 4, SUPERVISOR, 0x8067);
+    assert_eq!(count(&machine, Counter::TableUnsynced), 1);
+    let _ = fetch(&mut machine, 0x5000);
+    assert_eq!(count(&machine, Counter::TableResynced), 1);
 }
 
 #[test]

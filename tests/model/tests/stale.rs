@@ -3,7 +3,7 @@
 use gnomon_model::guest;
 use gnomon_model::machine::{Machine, Setup};
 use gnomon_model::reference::{Mode, PSE, Verdict, Who};
-use shadow_mmu::{Counter, Policy, SyncPolicy};
+use shadow_mmu::{Counter, Gfn, Policy, SyncPolicy};
 
 const SUPERVISOR: Who = Who::Supervisor;
 const PAGE: u64 = 0x5000;
@@ -177,4 +177,42 @@ fn a_new_link_leads_to_nothing_stale() {
         assert_eq!(machine.read(base | 0x3000, SUPERVISOR), Verdict::At(0x3000));
         assert_eq!(machine.write(base | PAGE, SUPERVISOR, b"z"), Verdict::Fault(3), "{mode:?} {base:#x}");
     }
+}
+
+/// A 64-bit guest whose page 5 was written in both views. Then its entry changes, and the table goes out of sync.
+fn out_of_sync(entry: u64) -> Machine {
+    let policy = Policy { sync: SyncPolicy::UNSYNC, patience: 0, ..Policy::default() };
+    let mut machine = Machine::new(Setup { pool: 48, policy, ..Setup::default() });
+    guest::rebuild(&mut machine, Mode::Long4, 0x3ff);
+    machine.set_cr3(0x1000);
+    machine.device(0x2028, &0x1_4067u64.to_le_bytes());
+    for who in [SUPERVISOR, Who::User] {
+        machine.write(PAGE, who, b"x");
+    }
+    machine.write(0x2028, SUPERVISOR, &entry.to_le_bytes());
+    assert!(machine.mmu.write_kind(Gfn::new(2)).is_plain(), "out of sync");
+    machine
+}
+
+/// Rule 5 of `sync`.
+#[test]
+fn invlpg_ends_it_in_every_view() {
+    let mut machine = out_of_sync(0x1_4063);
+    machine.invlpg(PAGE);
+    assert_eq!(machine.read(PAGE, Who::User), Verdict::Fault(5));
+    assert_eq!(machine.write(PAGE, SUPERVISOR, b"x"), Verdict::At(20 << 12));
+    let mut machine = out_of_sync(0);
+    machine.invlpg(PAGE);
+    assert_eq!(machine.read(PAGE, Who::User), Verdict::Fault(4));
+    assert_eq!(machine.read(PAGE, SUPERVISOR), Verdict::Fault(0));
+}
+
+/// Rule 2 of `sync`, where no flush comes between.
+#[test]
+fn a_leaf_table_that_becomes_a_directory_is_in_step() {
+    let mut machine = out_of_sync(0x1_4065);
+    // The PDPT in frame 8 names it as a directory. Its entry 3 names frame 3, whose entry 0 names frame 8.
+    machine.device(0x8010, &0x2067u64.to_le_bytes());
+    assert_eq!(machine.read(2 << 30 | 3 << 21, SUPERVISOR), Verdict::At(0x8000));
+    assert!(machine.mmu.write_kind(Gfn::new(2)).page_table, "its writes are caught again");
 }
