@@ -2,7 +2,7 @@
 
 use gnomon_model::guest;
 use gnomon_model::machine::{Machine, Setup};
-use gnomon_model::reference::{Mode, PSE, Verdict, Who};
+use gnomon_model::reference::{Mode, PGE, PSE, Verdict, Who};
 use shadow_mmu::{Counter, Gfn, Policy, SyncPolicy};
 
 const SUPERVISOR: Who = Who::Supervisor;
@@ -215,4 +215,34 @@ fn a_leaf_table_that_becomes_a_directory_is_in_step() {
     machine.device(0x8010, &0x2067u64.to_le_bytes());
     assert_eq!(machine.read(2 << 30 | 3 << 21, SUPERVISOR), Verdict::At(0x8000));
     assert!(machine.mmu.write_kind(Gfn::new(2)).page_table, "its writes are caught again");
+}
+
+/// Its parts stay in a virtual TLB, which must know after the load that they were parts.
+#[test]
+fn a_part_of_a_global_large_page_goes_with_all_of_it_after_a_load_of_cr3() {
+    every_policy(|mut machine| {
+        machine.set_cr4(PGE, true);
+        machine.write(0x1004, SUPERVISOR, &0x1e7u32.to_le_bytes());
+        machine.invlpg(0x40_0000);
+        // One in each of the two shadow tables of 4 MiB.
+        machine.read(0x40_5000, SUPERVISOR);
+        machine.read(0x60_6000, SUPERVISOR);
+        machine.set_cr3(0x1000);
+        machine.write(0x1004, SUPERVISOR, &0u32.to_le_bytes());
+        machine.invlpg(0x60_6000);
+        assert_eq!(machine.read(0x40_5000, SUPERVISOR), Verdict::Fault(0));
+    });
+}
+
+/// Without CR4.PGE the bit means nothing.
+#[test]
+fn a_page_with_g_goes_with_the_others_while_pge_is_clear() {
+    every_policy(|mut machine| {
+        machine.write(PTE, SUPERVISOR, &0x1_4167u32.to_le_bytes());
+        machine.invlpg(PAGE);
+        machine.read(PAGE, SUPERVISOR);
+        machine.write(PTE, SUPERVISOR, &0u32.to_le_bytes());
+        machine.set_cr3(0x1000);
+        assert_eq!(machine.read(PAGE, SUPERVISOR), Verdict::Fault(0));
+    });
 }
