@@ -219,6 +219,7 @@ impl<G: GuestMem, T: TableMem, O: Observer> ShadowMmu<G, T, O> {
                 // Rule 3: small ones may be in the TLB.
                 self.flush_all();
             }
+            self.note_new(page)?;
             self.pool.get_mut(page)?.set_present(slot);
             let block = self.blocks.find_mut(gfn).ok_or(Broken(16))?;
             self.links.insert(&mut block.rmap, node, target)?;
@@ -228,6 +229,16 @@ impl<G: GuestMem, T: TableMem, O: Observer> ShadowMmu<G, T, O> {
         let entry = table.base().add((slot as u64) << 3);
         self.observer.event(Event::Fill { level: Level::L2, leaf: true, gva, entry, spte });
         Ok(stored)
+    }
+
+    /// A new entry of an L2 page: it is in use, and its table is no flood of writes without one.
+    fn note_new(&mut self, page: u32) -> Result<(), Trouble> {
+        self.pool.touch(page)?;
+        let key = self.pool.get(page)?.key;
+        if key.role.is_table() {
+            self.frames.get_mut(key.gfn)?.burst = 0;
+        }
+        Ok(())
     }
 
     /// The supervisor executes shadow code only.

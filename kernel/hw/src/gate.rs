@@ -9,7 +9,7 @@
 
 mod kind;
 
-use crate::frames::{FrameTable, Owner, Tag, VmId};
+use crate::frames::{FrameInfo, FrameTable, Owner, Tag, VmId};
 use shadow_mmu::Refused;
 
 pub(crate) use kind::Kind;
@@ -18,7 +18,7 @@ pub use kind::{Nested, Shadow};
 /// Entries in a table.
 pub(crate) const ENTRIES: usize = 512;
 /// Frames that an entry of 2 MiB maps.
-const BLOCK: u64 = 512;
+const BLOCK: usize = 512;
 /// The level of a root.
 pub(crate) const ROOT: u8 = 4;
 
@@ -109,13 +109,13 @@ fn code_level(raw: u64, level: u8) -> Result<u8, Refused> {
 }
 
 /// The level of a table that is to name guest memory: a page in an L1 table, or one not used yet, or 2 MiB in an L2 table.
-fn page_level(frames: &FrameTable, vm: VmId, (first, raw): (u64, u64), level: u8) -> Result<u8, Refused> {
+fn page_level(frames: &mut FrameTable, vm: VmId, (first, raw): (u64, u64), level: u8) -> Result<u8, Refused> {
     if level <= 1 {
         return Ok(1);
     }
-    let own = |frame| frames.get(frame).is_some_and(|info| info.owner == Tag::new(Owner::Guest(vm)));
-    let huge = level == 2 && raw & LARGE != 0 && first.is_multiple_of(BLOCK);
-    if huge && (first..first + BLOCK).all(own) { Ok(level) } else { Err(Refused) }
+    let huge = level == 2 && raw & LARGE != 0 && first.is_multiple_of(BLOCK as u64);
+    let own = |frames: &mut [FrameInfo]| frames.iter().all(|info| info.owner == Tag::new(Owner::Guest(vm)));
+    if huge && frames.run_mut(first, BLOCK).is_some_and(own) { Ok(level) } else { Err(Refused) }
 }
 
 /// The level of a table, now `level`, that is to name table `child` by entry `raw`.
@@ -144,13 +144,12 @@ fn link_level<K: Kind>(
 }
 
 /// Changes the counts of the frames that entry `raw` of a table of `level` names.
-fn count<K: Kind>(frames: &mut FrameTable, raw: u64, level: u8, change: fn(u32, u32) -> u32) {
+#[inline]
+fn count<K: Kind>(frames: &mut FrameTable, raw: u64, level: u8, change: impl Fn(u32, u32) -> u32) {
     let Some(first) = K::target(raw) else { return };
     let span = if raw & LARGE != 0 && level > 1 { BLOCK } else { 1 };
-    for frame in first..first + span {
-        if let Some(info) = frames.get_mut(frame) {
-            info.links = change(info.links, 1);
-        }
+    for info in frames.run_mut(first, span).unwrap_or_default() {
+        info.links = change(info.links, 1);
     }
 }
 

@@ -200,6 +200,18 @@ fn the_guest_changes_its_entry() {
 }
 
 #[test]
+fn a_directory_with_new_large_leaves_is_not_flooded() {
+    let mut machine = machine();
+    for _ in 0..20 {
+        machine.write(AT, USER, 1);
+        machine.write(PDE, SUPERVISOR, 0);
+        machine.invlpg(AT);
+        machine.write(PDE, SUPERVISOR, 0xe7);
+    }
+    assert_eq!((count(&machine, Counter::TableFlooded), count(&machine, Counter::HugeFilled)), (0, 20));
+}
+
+#[test]
 fn what_no_large_entry_can_say_is_said_by_small_ones() {
     // Without CR0.WP a supervisor writes a read-only user page; under SMAP that cannot be shown, and is emulated.
     let mut machine = machine();

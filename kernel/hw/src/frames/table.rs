@@ -151,6 +151,13 @@ impl FrameTable {
         self.frames.get_mut(frame as usize)
     }
 
+    /// `count` frames from `first` on, if there are so many.
+    #[inline]
+    pub(crate) fn run_mut(&mut self, first: u64, count: usize) -> Option<&mut [FrameInfo]> {
+        let first = first as usize;
+        self.frames.get_mut(first..first.checked_add(count)?)
+    }
+
     pub(crate) fn owner(&self, frame: u64) -> Owner {
         self.get(frame).map_or(Owner::Reserved, |f| f.owner.owner())
     }
