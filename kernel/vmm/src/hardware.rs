@@ -20,6 +20,9 @@ use crate::vm::Vm;
 /// EFLAGS bits that `vcpu` keeps.
 const SYSTEM_FLAGS: u32 = flags::IF | flags::IOPL | flags::NT;
 
+/// What stands for an exit when the guest was not entered: the instruction at EIP is hidden by a patch.
+const HIDDEN: Exit = Exit::Vector(vector::BP);
+
 /// Second-level tables in a vendor's format.
 pub(crate) enum Nested {
     /// VT-x.
@@ -75,14 +78,14 @@ impl From<Injection> for Event {
 }
 
 impl Vm {
-    /// Runs the guest until something ends the run.
+    /// Runs the guest until something ends the run. `waits`: an interrupt waits for it.
     #[inline]
-    pub(crate) fn enter(&mut self) -> Exit {
+    pub(crate) fn enter(&mut self, waits: bool) -> Exit {
         if self.world.is_hardware() {
             return self.enter_hardware();
         }
-        if self.code.patching.count != 0 {
-            self.prepare_patches();
+        if self.code.patching.count != 0 && self.prepare_patches(waits) {
+            return HIDDEN;
         }
         self.world.run()
     }

@@ -98,7 +98,8 @@ pub(crate) fn summary(vm: &Vm) {
     for (name, count) in vm.bus.accesses() {
         log::info!("  device {name:<25} {count}");
     }
-    for (name, count) in vm.code.patching.counters().into_iter().filter(|&(_, count)| count != 0) {
+    let recycled = [("pages recycled", vm.code.recycled)];
+    for (name, count) in recycled.into_iter().chain(vm.code.patching.counters()).filter(|&(_, count)| count != 0) {
         log::info!("  code {name:<27} {count}");
     }
     if let Some(nested) = &vm.nested {

@@ -184,7 +184,9 @@ impl Guest {
         self.armed = None;
         self.arm(until);
         loop {
+            let mut waits = false;
             if self.vm.wants_attention() {
+                self.vm.reclaim_flags();
                 if self.vm.devices_touched {
                     self.serve_devices();
                     if time::tsc() >= until {
@@ -202,8 +204,9 @@ impl Guest {
                     // The handler of what was just delivered may run without an exit: arm the timer for the next one now.
                     continue;
                 }
+                waits = self.vm.bus.interrupt_pending();
             }
-            let exit = self.vm.enter();
+            let exit = self.vm.enter(waits);
             if matches!(exit, Exit::Interrupt(_)) {
                 self.armed = None;
             }

@@ -86,7 +86,9 @@ impl<G: GuestMem, T: TableMem, O: Observer> ShadowMmu<G, T, O> {
             let Some(&region) = self.window.regions.get(at) else { break };
             let gva = Gva::new(u64::from(region) << REGION_SHIFT);
             let place = self.window.place(gva);
-            self.check_patch_link(gva)?;
+            if self.window.is_patched(at) {
+                self.check_patch_link(gva)?;
+            }
             let Some((directory, slot)) = self.slot_of_place(place)? else { continue };
             let Some(child) = self.child(directory, slot)? else { continue };
             let key = self.pool.get(child)?.key;

@@ -44,7 +44,7 @@ use crate::table::Stored;
 use crate::walk::{Mark, Walk, WalkError, walk};
 
 /// Regions of 2 MiB that code is run from at a time. When there are more, all links are made anew.
-const MAX_REGIONS: usize = 64;
+const MAX_REGIONS: usize = u64::BITS as usize;
 /// log2 of the bytes that one L1 page maps.
 const REGION_SHIFT: u32 = 21;
 /// Addresses from here on are devices', whatever the guest maps.
@@ -96,6 +96,8 @@ pub(crate) struct Window {
     pub(crate) guard: bool,
     /// Where patches are.
     patches: Patches,
+    /// Of which regions some were ever mapped, by number.
+    patched: u64,
     /// The guest took addresses that patches are at.
     patches_lost: bool,
 }
@@ -110,6 +112,7 @@ impl Window {
             epoch: 1,
             guard: false,
             patches: Patches::NONE,
+            patched: 0,
             patches_lost: false,
         }
     }
@@ -119,6 +122,16 @@ impl Window {
     pub(crate) fn note_change(&mut self) {
         self.dirty = true;
         self.epoch = self.epoch.saturating_add(1);
+    }
+
+    /// Nothing is mapped in the window any more, or will be in a moment.
+    const fn forget_regions(&mut self) {
+        (self.count, self.patched) = (0, 0);
+    }
+
+    /// Were patches mapped for region number `at`?
+    const fn is_patched(&self, at: usize) -> bool {
+        self.patched >> (at % MAX_REGIONS) & 1 != 0
     }
 
     fn regions(&self) -> &[u16] {
@@ -144,7 +157,7 @@ impl<G: GuestMem, T: TableMem, O: Observer> ShadowMmu<G, T, O> {
             self.remember(trouble);
         }
         self.window.shift = shift;
-        self.window.count = 0;
+        self.window.forget_regions();
         self.take_plan()
     }
 
@@ -272,7 +285,7 @@ impl<G: GuestMem, T: TableMem, O: Observer> ShadowMmu<G, T, O> {
             return Ok(());
         }
         // The present fetch will fault again, and link again.
-        self.window.count = 0;
+        self.window.forget_regions();
         self.drop_code_pages()
     }
 

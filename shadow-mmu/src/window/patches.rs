@@ -19,7 +19,7 @@ use crate::mmu::ShadowMmu;
 use crate::pte::{Flat, GuestFormat, Legacy32, Pae, Spte};
 use crate::role::Key;
 use crate::stop::{Broken, Trouble};
-use crate::window::REGION_SHIFT;
+use crate::window::{MAX_REGIONS, REGION_SHIFT};
 
 /// Where patches are.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -81,7 +81,15 @@ impl<G: GuestMem, T: TableMem, O: Observer> ShadowMmu<G, T, O> {
     /// Says where patches are. Nothing is mapped there yet, nor may anything be mapped where they were.
     pub const fn set_patches(&mut self, patches: Patches) {
         self.window.patches = patches;
+        self.window.patched = 0;
         self.window.patches_lost = false;
+    }
+
+    /// Whether the guest took an address that patches were at, since [`Self::take_patches_lost`] was last called.
+    #[inline]
+    #[must_use]
+    pub const fn are_patches_lost(&self) -> bool {
+        self.window.patches_lost
     }
 
     /// Whether the guest took an address that patches were at, since the last call.
@@ -118,6 +126,9 @@ impl<G: GuestMem, T: TableMem, O: Observer> ShadowMmu<G, T, O> {
         if !key.role.code() || key.role.patches() || !self.pool.get(code)?.has(at) {
             return Ok(false);
         }
+        let number = self.window.regions().iter().position(|&region| region == region_of(gva));
+        let Some(number) = number else { return Ok(false) };
+        self.window.patched |= 1 << (number % MAX_REGIONS);
         let target = moved(place, self.window.patches.distance);
         let Some(above) = self.free_directory::<F>(target) else { return Ok(false) };
         let mut room = self.reserve(MAX_NEW_PAGES)?;

@@ -2,7 +2,8 @@
 //!
 //! Tests are made at run time, from the list of guests: `bare::qemu::timer` runs one guest bare and wants every TAP line to be
 //! `ok`; `gnomon::qemu::timer` runs the same file under Gnomon and wants the same bytes. [`guests`] has those, [`policies`]
-//! some of them under each policy, [`backends`] the same under VT-x and AMD-V, [`hostile`] what a hypervisor must survive,
+//! some of them under each policy, `patches` some with and without patches of hot sites, [`backends`] the same under VT-x and AMD-V,
+//! [`hostile`] what a hypervisor must survive,
 //! [`console`] what is typed, [`linux`] Debian's kernels, [`foreign`] other kernels from its packages, [`tool`] messages and exit codes, [`story`] the demo.
 #![forbid(unsafe_code)]
 
@@ -15,6 +16,7 @@ pub mod guests;
 pub mod hostile;
 pub mod linux;
 pub mod machine;
+mod patches;
 pub mod policies;
 pub mod story;
 pub mod tool;
@@ -29,6 +31,7 @@ pub const PARALLEL: usize = 2;
 pub fn trials() -> Vec<Trial> {
     let mut trials = guests::trials();
     trials.extend(policies::trials());
+    trials.extend(patches::trials());
     trials.extend(backends::trials());
     trials.extend(hostile::trials());
     trials.extend(tool::trials());

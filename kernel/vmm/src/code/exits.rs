@@ -8,7 +8,7 @@ use shadow_mmu::{CodeOutcome, CodePage, Gva};
 use super::discover::discover;
 use super::patch::Patch;
 use super::view::{Found, PAGE, REACH, Span, TRAP, View};
-use super::{FIRST_SHIFT, NEXT_BYTES, OFFSET, PAGE_SHIFT, Unveiled, sensitive};
+use super::{FIRST_SHIFT, NEXT_BYTES, OFFSET, PAGE_SHIFT, Undo, Unveiled, sensitive};
 use crate::exit::{NOT_RESIDENT, mmu_stop};
 use crate::trap::{Emulated, Exception, StopReason};
 use crate::vm::Vm;
@@ -24,6 +24,7 @@ impl Vm {
         if self.code_segment_is_small() {
             return Err(StopReason::SmallCode.into());
         }
+        self.code.patching.forget_seen();
         let gva = place.wrapping_sub(self.code.shift);
         if let Some(done) = self.on_patch_fetch(gva) {
             return done;
@@ -153,7 +154,7 @@ impl Vm {
             self.cut_before(at, trap);
         }
         let span = span.join(self.join_next(at));
-        self.undo_patches(at, |patch| overlapped.contains(&patch.span.first));
+        self.undo_patches(at, Undo::Overlapped, |patch| overlapped.contains(&patch.span.first));
         self.show(at, span);
         self.hide_breakpoints();
     }
@@ -214,7 +215,7 @@ impl Vm {
                 && view.head < tail
             {
                 view.head = tail;
-                self.undo_patches(next, |patch| patch.span.first < tail);
+                self.undo_patches(next, Undo::Overlapped, |patch| patch.span.first < tail);
                 self.show(next, Span::new(0, tail));
             }
         }
@@ -289,7 +290,8 @@ impl Vm {
 
     /// Linear address of the instruction at EIP, where the guest believes it.
     pub(super) fn linear_eip(&self) -> u32 {
-        self.segment_base(gnomon_hw::SegReg::Cs).wrapping_add(self.eip())
+        let base = if self.is_known_flat_kernel() { 0 } else { self.segment_base(gnomon_hw::SegReg::Cs) };
+        base.wrapping_add(self.eip())
     }
 }
 

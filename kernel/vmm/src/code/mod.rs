@@ -38,6 +38,7 @@ use gnomon_hw::code::CodeFrames;
 use gnomon_hw::frames::VmId;
 use shadow_mmu::{CodePage, Gfn, Pfn};
 
+use patches::Undo;
 pub(crate) use patches::{Left, Patching};
 pub(crate) use sensitive::sensitive;
 use view::{PAGE, Span, View};
@@ -77,6 +78,8 @@ pub(crate) struct ShadowCode {
     unveiled: Option<Unveiled>,
     /// Hot sites.
     pub(crate) patching: Patching,
+    /// How many times a view was given up for another.
+    pub(crate) recycled: u64,
 }
 
 /// A guest frame with code that was discovered; it is watched unless it is open.
@@ -156,6 +159,7 @@ impl ShadowCode {
             sources: BTreeMap::new(),
             sites: Sites { recent: [NO_SITE; SITES] },
             unveiled: None,
+            recycled: 0,
         }
     }
 
@@ -248,6 +252,7 @@ impl Vm {
             return Some(self.code.views.len().saturating_sub(1));
         }
         let at = self.victim()?;
+        self.code.recycled = self.code.recycled.saturating_add(1);
         let view = self.code.views.get(at)?;
         let (old, pfn) = (view.code.gfn, view.pfn);
         // The window shows it no more, so its frame may change.
@@ -258,7 +263,7 @@ impl Vm {
         }
         self.code.sites.clear();
         let view = self.code.views.get_mut(at)?;
-        self.code.patching.forget(view.patches.len());
+        self.code.patching.forget(view.patches.len(), Undo::Recycled);
         let patches = view.patch_page.as_ref().map(|page| page.pfn);
         view.reuse(code);
         self.drop_idle_source(old);
@@ -269,14 +274,16 @@ impl Vm {
         Some(at)
     }
 
-    /// The view to give up: the first that was not used since the search last came by.
+    /// The view to give up: the first that was not used since the search last came by. One with patches is used without an exit that
+    /// would show it; it goes when there are no others.
     fn victim(&mut self) -> Option<usize> {
         let count = self.code.views.len();
-        for _ in 0..=count.saturating_mul(2) {
+        for tried in 0..=count.saturating_mul(3) {
             let at = self.code.hand.checked_rem(count)?;
             self.code.hand = at.saturating_add(1);
+            let spared = tried < count.saturating_mul(2);
             let view = self.code.views.get_mut(at)?;
-            if !core::mem::replace(&mut view.used, false) {
+            if !core::mem::replace(&mut view.used, false) && (view.patches.is_empty() || !spared) {
                 return Some(at);
             }
         }

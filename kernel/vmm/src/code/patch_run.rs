@@ -4,12 +4,15 @@ use gnomon_hw::Exit;
 use gnomon_trace::Reason;
 use shadow_mmu::Gva;
 
-use super::patch::Step;
-use super::patches::{FETCH, Left, MOST_ENTRIES, REGION_SHIFT, Redirect, offset_of};
-use super::{OFFSET, sensitive};
+use super::patch::{Patch, Step};
+use super::patches::{Entered, FETCH, Left, MOST_ENTRIES, offset_of};
+use super::{OFFSET, Undo, sensitive};
 use crate::trap::{Emulated, Exception, vector};
 use crate::vcpu::flags;
 use crate::vm::Vm;
+
+/// From NT to IF.
+const NT_TO_IF: u32 = flags::NT.trailing_zeros() - flags::IF.trailing_zeros();
 
 impl Vm {
     /// Must the guest not run patches now?
@@ -18,75 +21,153 @@ impl Vm {
         ac | self.vcpu.system_flags & !flags::IF != 0 || !(self.has_flat_stack() || self.stack_is_big())
     }
 
-    /// Before each entry of a deprivileged guest that has patches.
-    #[inline(never)] // out of the way of guests that have none
-    pub(crate) fn prepare_patches(&mut self) {
-        if self.cpl() != 0 {
-            return;
+    /// Before each entry of a deprivileged guest that has patches. `waits`: so does an interrupt. True: the guest is not to be entered, for
+    /// a patch hides the instruction at EIP.
+    #[inline(never)] // out of the way of guests without patches
+    pub(crate) fn prepare_patches(&mut self, waits: bool) -> bool {
+        if self.code.patching.is_lent() && !self.code.patching.look && !self.mmu.are_patches_lost() {
+            // The exit had nothing to do with flags.
+            return false;
         }
-        // User code may have set it.
-        self.world.context_mut().rflags &= !u64::from(flags::NT);
+        if self.cpl() != 0 {
+            return false;
+        }
+        self.prepare_anew(waits)
+    }
+
+    #[inline]
+    fn prepare_anew(&mut self, waits: bool) -> bool {
+        self.reclaim_flags();
+        let context = self.world.context();
+        let unusual = self.vcpu.system_flags & !flags::IF | context.rflags as u32 & (flags::AC | flags::TF);
+        if !self.is_plain_flat() || unusual != 0 || self.code.patching.look || self.mmu.are_patches_lost() {
+            return self.prepare_unusual(waits);
+        }
+        self.lend_flags(waits);
+        false
+    }
+
+    /// The virtual IF goes to NT, and AC says whether an interrupt waits for it.
+    #[inline]
+    fn lend_flags(&mut self, waits: bool) {
+        self.code.patching.entered = Entered::Lent;
+        // User code may have set NT.
+        let mut real = self.world.context().rflags & !u64::from(flags::NT);
+        if !self.vcpu.interrupts_on() {
+            real |= u64::from(if waits { flags::NT | flags::AC } else { flags::NT });
+        }
+        self.world.context_mut().rflags = real;
+    }
+
+    #[inline(never)] // out of the way of all others
+    fn prepare_unusual(&mut self, waits: bool) -> bool {
+        // So that the next entry has a short way.
+        let _ = self.runs_flat_kernel();
         if self.mmu.take_patches_lost() {
             self.undo_all_patches();
-            return;
+            return false;
         }
+        let stepping = self.world.context().rflags as u32 & flags::TF != 0;
         let blocked = self.patches_blocked();
         if blocked {
             self.code.patching.blocked = self.code.patching.blocked.saturating_add(1);
             let plan = self.mmu.unlink_patches();
             self.flush(plan);
         }
-        let stepping = self.world.context().rflags as u32 & flags::TF != 0;
-        let redirect = self.code.patching.redirect.filter(|redirect| redirect.eip == self.eip());
-        if let Some(redirect) = redirect.filter(|redirect| !blocked && (redirect.whole || !stepping)) {
-            self.set_eip(redirect.to);
-        } else if stepping || redirect.is_some() {
-            self.undo_patch_at_eip();
+        let look = core::mem::replace(&mut self.code.patching.look, false);
+        if (look || stepping || blocked) && self.enter_patch(blocked, stepping) {
+            self.code.patching.entered = Entered::Emulate;
+            return true;
         }
         if !blocked && self.code.patching.count != 0 {
-            self.code.patching.in_flags = true;
-            if !self.vcpu.interrupts_on() {
-                let waits = if self.bus.interrupt_pending() { flags::AC } else { 0 };
-                self.world.context_mut().rflags |= u64::from(flags::NT | waits);
-            }
+            self.lend_flags(waits);
         }
+        false
     }
 
-    /// A patch at EIP cannot run now; the guest's own instruction can.
-    fn undo_patch_at_eip(&mut self) {
+    /// Goes on in the patch if EIP is inside a jump. True: it cannot, and the instruction at EIP is one that can be emulated.
+    fn enter_patch(&mut self, blocked: bool, stepping: bool) -> bool {
         let gva = self.linear_eip();
-        if self.code.patching.is_touched(offset_of(gva))
-            && let Some((at, _)) = self.view_at(gva)
-        {
-            let offset = offset_of(gva);
-            self.undo_patches(at, |patch| patch.is_inside(offset) || patch.span.first == offset);
+        let offset = offset_of(gva);
+        if !self.code.patching.is_touched(offset) {
+            return false;
+        }
+        let Some(at) = self.view_seen(gva) else { return false };
+        let Some(view) = self.code.views.get(at) else { return false };
+        let at_offset = |patch: &&Patch| patch.is_inside(offset) || patch.span.first == offset;
+        let Some(patch) = view.patches.iter().find(at_offset) else { return false };
+        let inside = patch.is_inside(offset);
+        // Where none of its instructions begins, the trap tells.
+        let Some(step) = patch.entry(offset) else { return false };
+        if !step.whole && (stepping || blocked && inside) {
+            return true;
+        }
+        if blocked && inside {
+            self.undo_patches(at, Undo::Entered, |patch| patch.is_inside(offset));
+        } else if inside {
+            let page = (gva & !OFFSET).wrapping_add(self.code.patching.place.distance);
+            let to = page.wrapping_add(step.at as u32);
+            let from = self.eip();
+            self.set_eip(to.wrapping_sub(gva.wrapping_sub(from)));
+            self.code.patching.entry = Some((self.eip(), from));
+        }
+        false
+    }
+
+    /// The virtual IF becomes what the guest has made of it, if it is lent.
+    #[inline(always)]
+    pub(crate) fn reclaim_flags(&mut self) {
+        if self.code.patching.is_lent() {
+            self.take_flags();
         }
     }
 
-    /// After each exit of a deprivileged guest: EIP and the virtual IF become what the guest knows.
-    #[inline(never)] // out of the way of guests that have none
-    pub(crate) fn leave_patch(&mut self, exit: Exit) -> Left {
-        self.code.patching.redirect = None;
-        if core::mem::replace(&mut self.code.patching.in_flags, false) {
-            let on = self.world.context().rflags as u32 & flags::NT == 0;
-            self.vcpu.set_interrupts(on);
-            self.world.context_mut().rflags &= !u64::from(flags::NT | flags::AC);
+    /// The same where the guest loads all flags anew.
+    #[inline]
+    pub(crate) fn forget_lent_flags(&mut self) {
+        if self.code.patching.is_lent() {
+            self.code.patching.entered = Entered::Plain;
+            self.world.context_mut().rflags &= !u64::from(flags::NT);
         }
-        if self.cpl() != 0 {
-            return Left::Whole;
+    }
+
+    #[inline]
+    fn take_flags(&mut self) {
+        self.code.patching.entered = Entered::Plain;
+        let context = self.world.context_mut();
+        let real = context.rflags as u32;
+        context.rflags &= !u64::from(flags::NT | flags::AC);
+        // No other was set, or the flags would not have been lent.
+        self.vcpu.system_flags = !real >> NT_TO_IF & flags::IF;
+    }
+
+    /// After each exit of a guest that was entered with patches, but for those that the short ways do without: EIP and the virtual IF
+    /// become what the guest knows.
+    #[inline(never)] // out of the way of guests without patches
+    pub(crate) fn leave_patches(&mut self, exit: Exit) -> Left {
+        if !self.code.patching.is_lent() {
+            self.code.patching.entered = Entered::Plain;
+            return Left::Emulate;
         }
+        self.take_flags();
+        let elsewhere = self.is_known_flat_kernel() && !self.code.patching.are_at(self.eip());
+        if elsewhere && !matches!(exit, Exit::Interrupt(_)) { Left::Whole } else { self.leave_patch(exit) }
+    }
+
+    #[inline(never)] // out of the way of all others
+    fn leave_patch(&mut self, exit: Exit) -> Left {
         if matches!(exit, Exit::Vector(vector::PF)) && self.world.context().error & FETCH != 0 {
             return Left::Whole; // `on_patch_fetch`
         }
         let trapped = matches!(exit, Exit::Vector(vector::BP));
-        let eip = if self.runs_flat_kernel() { self.eip() } else { self.linear_eip() };
-        let here = eip.wrapping_sub(u32::from(trapped));
-        let origin = here.wrapping_sub(self.code.patching.place.distance);
-        if !self.code.patching.regions.contains(&(origin >> REGION_SHIFT)) {
+        let here = self.linear_eip().wrapping_sub(u32::from(trapped));
+        if !self.code.patching.are_at(here) {
             self.note_sti(exit, here);
             return Left::Whole;
         }
-        let Some(step) = self.step_at(origin) else { return Left::Whole };
+        let origin = here.wrapping_sub(self.code.patching.place.distance);
+        let found = self.view_seen(origin).and_then(|at| self.step_of(at, origin));
+        let Some(step) = found else { return Left::Whole };
         self.leave_step(step, origin);
         let done = matches!(exit, Exit::Interrupt(_) | Exit::Vector(vector::DB));
         if step.whole || done { Left::Whole } else { Left::Emulate }
@@ -98,7 +179,7 @@ impl Vm {
         let offset = offset_of(here);
         if matches!(exit, Exit::Interrupt(_))
             && self.code.patching.is_touched(offset)
-            && let Some((at, _)) = self.view_at(here)
+            && let Some(at) = self.view_seen(here)
             && let Some(view) = self.code.views.get(at)
             && view.patches.iter().any(|patch| patch.ends_with_sti && patch.span.end == offset)
         {
@@ -106,9 +187,8 @@ impl Vm {
         }
     }
 
-    /// The step of the patches of the code at `origin`'s page that begins at its offset.
-    fn step_at(&self, origin: u32) -> Option<Step> {
-        let (at, _) = self.view_at(origin)?;
+    /// The step that begins at this address of the patches of a view.
+    fn step_of(&self, at: usize, origin: u32) -> Option<Step> {
         let mut steps = self.code.views.get(at)?.patches.iter().flat_map(|patch| &patch.steps);
         steps.rfind(|step| step.at == offset_of(origin)).copied()
     }
@@ -128,24 +208,7 @@ impl Vm {
         if step.after_sti {
             self.vcpu.interrupt_shadow = Some(self.eip());
         }
-        self.redirect();
-    }
-
-    /// If EIP is inside a jump, the next entry is made into its patch.
-    pub(super) fn redirect(&mut self) {
-        let gva = self.linear_eip();
-        let offset = offset_of(gva);
-        if !self.code.patching.is_touched(offset) {
-            return;
-        }
-        let found = self.view_at(gva).and_then(|(at, _)| {
-            self.code.views.get(at)?.patches.iter().find(|patch| patch.is_inside(offset))?.entry(offset)
-        });
-        let Some(step) = found else { return };
-        let eip = self.eip();
-        let page = (gva & !OFFSET).wrapping_add(self.code.patching.place.distance);
-        let to = page.wrapping_add(step.at as u32).wrapping_sub(gva.wrapping_sub(eip));
-        self.code.patching.redirect = Some(Redirect { eip, to, whole: step.whole });
+        self.code.patching.look = true;
     }
 
     /// The instruction at EIP, which a patch could not do.
@@ -158,7 +221,7 @@ impl Vm {
             self.count(reason);
             self.finish(&insn, next);
         }
-        self.redirect();
+        self.code.patching.look = true;
         Ok(())
     }
 
@@ -168,8 +231,13 @@ impl Vm {
             return None;
         }
         let origin = gva.wrapping_sub(self.code.patching.place.distance);
-        let step = self.step_at(origin)?;
-        let (at, code) = self.view_at(origin)?;
+        let found = self.view_at(origin).and_then(|(at, code)| Some((at, code, self.step_of(at, origin)?)));
+        let Some((at, code, step)) = found else {
+            // Control was sent there, but the code has changed since it last ran: it is to be looked at anew.
+            let (_, from) = self.code.patching.entry.take().filter(|&(to, _)| to == self.eip())?;
+            self.set_eip(from);
+            return Some(self.check_progress(Gva::new(gva.into())));
+        };
         self.leave_step(step, origin);
         if self.patches_blocked() {
             // The patch's first step is no instruction of its own.
@@ -179,15 +247,12 @@ impl Vm {
         let pfn = self.code.views.get(at)?.patch_page.as_ref()?.pfn;
         let (mapped, plan) = self.mmu.map_patches(Gva::new(origin.into()), code.gfn, pfn);
         self.flush(plan);
-        let region = origin >> REGION_SHIFT;
-        if !mapped {
-            if self.mmu.patches_fit(self.code.patching.place, Gva::new(origin.into())) {
-                self.undo_patches(at, |_| true);
-            } else {
-                self.undo_all_patches();
-            }
-        } else if !self.code.patching.regions.contains(&region) {
-            self.code.patching.regions.push(region);
+        if mapped {
+            self.code.patching.note_region(gva);
+        } else if self.mmu.patches_fit(self.code.patching.place, Gva::new(origin.into())) {
+            self.undo_patches(at, Undo::Lost, |_| true);
+        } else {
+            self.undo_all_patches();
         }
         Some(self.check_progress(Gva::new(gva.into())))
     }
@@ -210,9 +275,12 @@ impl Vm {
         let Some(patch) = view.patches.iter_mut().find(|patch| patch.is_inside(offset)) else { return false };
         patch.entries = patch.entries.saturating_add(1);
         if patch.entry(offset).is_some() && patch.entries < MOST_ENTRIES {
-            self.redirect();
+            self.code.patching.look = true;
         } else {
-            self.undo_patches(at, |patch| patch.is_inside(offset));
+            let behind = offset.saturating_sub(patch.span.first) as u32;
+            let site = self.eip().wrapping_sub(behind);
+            self.code.patching.cool(site);
+            self.undo_patches(at, Undo::Entered, |patch| patch.is_inside(offset));
         }
         self.count(Reason::CodeDiscovery);
         true

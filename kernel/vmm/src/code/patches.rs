@@ -6,8 +6,10 @@
 //! is emulated.
 //!
 //! EIP is in a patch only while the guest runs. An exit moves it to the border of a guest instruction. Among the instructions that the
-//! jump covers this border is no place to go on at, so the next entry is *redirected* into the patch.
+//! jump covers this border is no place to go on at, so the next entry is *redirected* into the patch. Only exits that left a patch, or
+//! return to code, have the next entry [look](Patching::look) for that.
 
+use alloc::boxed::Box;
 use alloc::vec;
 use alloc::vec::Vec;
 use shadow_mmu::{CodePage, Gva, Patches};
@@ -26,7 +28,10 @@ const SITES: usize = 256;
 pub(super) const MOST_ENTRIES: u8 = 64;
 /// After so many times that the guest took the addresses of patches there are none any more.
 const MOST_LOST: u8 = 8;
-pub(super) const REGION_SHIFT: u32 = 21;
+/// Pages whose views are remembered.
+const SEEN: usize = 8;
+/// log2 of the bytes of a region that patches are mapped for.
+const REGION_SHIFT: u32 = 21;
 pub(super) const FETCH: u64 = 1 << 4;
 
 /// What is known of all patches of a VM.
@@ -38,28 +43,77 @@ pub(crate) struct Patching {
     lost: u8,
     /// How many patches there are.
     pub(crate) count: usize,
-    /// Regions that patches were mapped for.
-    pub(super) regions: Vec<u32>,
+    /// Where patches were mapped: a bit for each region of the address space.
+    regions: Box<[u32; 64]>,
     /// Which offsets of a page are bytes of any jump, or behind an STI that ends a patch.
     touched: Vec<u64>,
     hot: Vec<(u32, u8)>,
-    /// The virtual IF is in NT.
-    pub(super) in_flags: bool,
-    /// Where to enter if EIP is still what it was.
-    pub(super) redirect: Option<Redirect>,
-    /// Counters: patches made, and undone.
+    /// How the guest was entered the last time.
+    pub(super) entered: Entered,
+    /// EIP may be inside a jump: the next entry looks.
+    pub(super) look: bool,
+    /// Where control went into a patch at the last entry that looked, and the guest's EIP for it.
+    pub(super) entry: Option<(u32, u32)>,
+    /// Which views are shown, as found lately.
+    seen: Vec<Seen>,
+    /// Counters: patches made, those undone by what undid them, and entries with patches blocked.
     made: u64,
-    undone: u64,
-    /// Entries with patches blocked.
+    undone: [u64; Undo::NAMES.len()],
     pub(super) blocked: u64,
 }
 
+/// A view that is shown at a page. What is shown changes only behind a fetch that faults (it may go without), so until then this is true
+/// of whatever the CPU ran.
 #[derive(Clone, Copy)]
-pub(super) struct Redirect {
-    pub(super) eip: u32,
-    pub(super) to: u32,
-    /// A guest instruction itself is there, so that it can be single-stepped.
-    pub(super) whole: bool,
+struct Seen {
+    /// Which address space, see [`Vm::space`].
+    space: u64,
+    page: u32,
+    view: u16,
+}
+
+impl Seen {
+    /// No page has this number.
+    const NOTHING: Self = Self { space: 0, page: u32::MAX, view: 0 };
+}
+
+/// How the guest was entered.
+#[derive(Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Entered {
+    /// As guests without patches are.
+    Plain,
+    /// The virtual IF is in NT.
+    Lent,
+    /// Not at all: the instruction at EIP is hidden by a patch, and is to be emulated.
+    Emulate,
+}
+
+/// What undid a patch.
+#[derive(Clone, Copy, PartialEq, Eq)]
+pub(super) enum Undo {
+    /// The guest wrote its bytes.
+    Written,
+    /// The guest jumped among its instructions too often, or into one of them.
+    Entered,
+    /// An instruction was discovered that overlaps it.
+    Overlapped,
+    /// Another patch begins in front of it.
+    Replaced,
+    /// Its page was given to other code.
+    Recycled,
+    /// The guest took the place of all patches.
+    Lost,
+}
+
+impl Undo {
+    const NAMES: [&'static str; 6] = [
+        "unpatched: written",
+        "unpatched: entered",
+        "unpatched: overlap",
+        "unpatched: replaced",
+        "unpatched: recycled",
+        "unpatched: place lost",
+    ];
 }
 
 /// What an exit from a patch means.
@@ -78,27 +132,39 @@ impl Patching {
             place: Patches { distance: 0, sure: true },
             lost: 0,
             count: 0,
-            regions: Vec::new(),
+            regions: Box::new([0; 64]),
             touched: vec![0; PAGE / 64],
             hot: vec![(0, 0); SITES],
-            in_flags: false,
-            redirect: None,
+            entered: Entered::Plain,
+            look: false,
+            entry: None,
+            seen: vec![Seen::NOTHING; SEEN],
             made: 0,
-            undone: 0,
+            undone: [0; _],
             blocked: 0,
         }
     }
 
     /// Counts a trap of a site; says whether it is hot now.
     fn heat(&mut self, eip: u32) -> bool {
-        let place = (eip ^ eip >> 8) as usize % SITES;
-        let Some((known, times)) = self.hot.get_mut(place) else { return false };
+        let Some((known, times)) = self.hot.get_mut(Self::place_of(eip)) else { return false };
         if *known != eip {
             (*known, *times) = (eip, 0);
         }
         // One that got no patch is tried again when the count has come around.
         *times = times.wrapping_add(1);
         *times == HOT
+    }
+
+    /// A site whose patch was no use has to trap many times until it gets another.
+    pub(super) fn cool(&mut self, eip: u32) {
+        if let Some(site) = self.hot.get_mut(Self::place_of(eip)) {
+            *site = (eip, HOT);
+        }
+    }
+
+    const fn place_of(eip: u32) -> usize {
+        (eip ^ eip >> 8) as usize % SITES
     }
 
     fn touch(&mut self, offset: usize) {
@@ -111,9 +177,56 @@ impl Patching {
         self.touched.get(offset / 64).is_some_and(|word| word >> (offset % 64) & 1 != 0)
     }
 
+    /// Can this linear address be in a patch?
+    #[inline]
+    pub(super) fn are_at(&self, gva: u32) -> bool {
+        let region = gva >> REGION_SHIFT;
+        self.regions.get((region >> 5) as usize & 63).is_some_and(|word| word >> (region & 31) & 1 != 0)
+    }
+
+    /// From now on there are patches at this address.
+    pub(super) fn note_region(&mut self, gva: u32) {
+        let region = gva >> REGION_SHIFT;
+        if let Some(word) = self.regions.get_mut((region >> 5) as usize & 63) {
+            *word |= 1 << (region & 31);
+        }
+    }
+
+    /// Is the virtual IF in NT?
+    #[inline]
+    pub(super) fn is_lent(&self) -> bool {
+        self.entered == Entered::Lent
+    }
+
+    /// Was the last entry none, because a patch hides the instruction at EIP?
+    #[inline]
+    pub(crate) fn is_hidden(&self) -> bool {
+        self.entered == Entered::Emulate
+    }
+
+    /// What is shown may change.
+    pub(super) fn forget_seen(&mut self) {
+        self.seen.fill(Seen::NOTHING);
+    }
+
+    /// Was the last entry one with patches?
+    #[inline]
+    pub(crate) fn was_entered(&self) -> bool {
+        self.entered != Entered::Plain
+    }
+
+    /// Control returns to this address of the guest kernel's.
+    #[inline]
+    pub(crate) fn note_return(&mut self, eip: u32) {
+        if self.count != 0 && self.is_touched(offset_of(eip)) {
+            self.look = true;
+        }
+    }
+
     /// Counters and their names.
-    pub(crate) fn counters(&self) -> [(&'static str, u64); 3] {
-        [("sites patched", self.made), ("patches undone", self.undone), ("patches blocked", self.blocked)]
+    pub(crate) fn counters(&self) -> impl Iterator<Item = (&'static str, u64)> {
+        let undone = Undo::NAMES.into_iter().zip(self.undone);
+        [("sites patched", self.made), ("patches blocked", self.blocked)].into_iter().chain(undone)
     }
 }
 
@@ -134,32 +247,37 @@ impl Vm {
     fn heat_site(&mut self, eip: u32) {
         if self.code.patching.heat(eip) {
             let gva = self.segment_base(gnomon_hw::SegReg::Cs).wrapping_add(eip);
-            let _ = self.make_patch(gva);
-            self.redirect();
+            if let Err(why) = self.make_patch(gva) {
+                let bytes = self.world.fetch(gva).unwrap_or(0).to_le_bytes();
+                log::debug!("guest {}: no patch at {gva:#x}, {bytes:02x?}: {why}", self.name);
+            }
+            self.code.patching.look = true;
         }
     }
 
     #[cold]
-    fn make_patch(&mut self, gva: u32) -> Option<()> {
-        let (at, code) = self.view_at(gva)?;
+    fn make_patch(&mut self, gva: u32) -> Result<(), &'static str> {
+        let (at, code) = self.view_at(gva).ok_or("its page is not shown")?;
         let start = offset_of(gva);
-        let view = self.code.views.get(at)?;
+        let view = self.code.views.get(at).ok_or("no view")?;
         if start < view.head || view.patches.iter().any(|patch| patch.span.first < start && start < patch.span.end) {
-            return None;
+            return Err("it is part of another one");
         }
         self.choose_distance(gva)?;
         let bytes = self.read_code(code.gfn);
-        let body =
-            build(&bytes, start, |offset| self.code.views.get(at).map_or(Known::Other, |view| view.known(offset)))?;
+        let known = |offset| self.code.views.get(at).map_or(Known::Other, |view| view.known(offset));
+        let body = build(&bytes, start, known).ok_or("the code does not allow it")?;
         // Those whose jumps this one would overwrite.
-        self.undo_patches(at, |patch| patch.span.first >= start && patch.span.first < start.saturating_add(JUMP));
-        self.make_patch_page(at)?;
+        self.undo_patches(at, Undo::Replaced, |patch| {
+            patch.span.first >= start && patch.span.first < start.saturating_add(JUMP)
+        });
+        self.make_patch_page(at).ok_or("no frame is free")?;
         let distance = self.code.patching.place.distance;
-        let page = self.code.views.get_mut(at)?.patch_page.as_mut()?;
-        let (patch, pieces) = place(&body, &mut page.room, distance)?;
+        let page = self.code.views.get_mut(at).and_then(|view| view.patch_page.as_mut()).ok_or("no page")?;
+        let (patch, pieces) = place(&body, &mut page.room, distance).ok_or("no place that a jump reaches")?;
         let pfn = page.pfn;
         for (offset, bytes) in &pieces {
-            self.code.frames.write(pfn, *offset, bytes).ok()?;
+            self.code.frames.write(pfn, *offset, bytes).map_err(|_| "a foreign frame")?;
         }
         let shown = patch.shown();
         let patching = &mut self.code.patching;
@@ -167,23 +285,25 @@ impl Vm {
         patching.touch(patch.span.end);
         patching.count = patching.count.saturating_add(1);
         patching.made = patching.made.saturating_add(1);
-        self.code.views.get_mut(at)?.patches.push(patch);
+        if let Some(view) = self.code.views.get_mut(at) {
+            view.patches.push(patch);
+        }
         self.show(at, shown);
-        Some(())
+        Ok(())
     }
 
-    fn choose_distance(&mut self, gva: u32) -> Option<()> {
+    fn choose_distance(&mut self, gva: u32) -> Result<(), &'static str> {
         let gva = Gva::new(gva.into());
         if self.code.patching.place.distance == 0 {
             // A guest that mapped something at the addresses once does so again: user stacks, most often.
             let sure = [true, false].into_iter().skip(usize::from(self.code.patching.lost != 0));
             let mut places =
                 sure.flat_map(|sure| DISTANCES.into_iter().map(move |distance| Patches { distance, sure }));
-            let place = places.find(|&place| self.mmu.patches_fit(place, gva))?;
+            let place = places.find(|&place| self.mmu.patches_fit(place, gva)).ok_or("both places are used")?;
             self.code.patching.place = place;
             self.mmu.set_patches(place);
         }
-        self.mmu.patches_fit(self.code.patching.place, gva).then_some(())
+        if self.mmu.patches_fit(self.code.patching.place, gva) { Ok(()) } else { Err("its place is used") }
     }
 
     fn make_patch_page(&mut self, at: usize) -> Option<()> {
@@ -201,8 +321,28 @@ impl Vm {
         Some((self.code.find(code)?, code))
     }
 
+    /// The same, as far as the CPU has run it: it may be gone by now.
+    pub(super) fn view_seen(&mut self, gva: u32) -> Option<usize> {
+        let (space, page) = (self.space(), gva >> PAGE_SHIFT);
+        let place = page as usize % SEEN;
+        if let Some(seen) = self.code.patching.seen.get(place).filter(|seen| (seen.space, seen.page) == (space, page)) {
+            return Some(seen.view.into());
+        }
+        let (at, _) = self.view_at(gva)?;
+        if let Some(seen) = self.code.patching.seen.get_mut(place) {
+            *seen = Seen { space, page, view: at as u16 };
+        }
+        Some(at)
+    }
+
+    /// What decides about the meaning of addresses.
+    fn space(&self) -> u64 {
+        let modes = self.vcpu.cr0 ^ self.vcpu.cr4.rotate_left(16);
+        u64::from(self.vcpu.cr3) << 32 | u64::from(modes)
+    }
+
     /// Undoes patches of a view.
-    pub(super) fn undo_patches(&mut self, at: usize, which: impl Fn(&Patch) -> bool) {
+    pub(super) fn undo_patches(&mut self, at: usize, why: Undo, which: impl Fn(&Patch) -> bool) {
         let Some(view) = self.code.views.get_mut(at) else { return };
         let before = view.patches.len();
         let mut changed = Span::EMPTY;
@@ -217,7 +357,7 @@ impl Vm {
         });
         let undone = before.saturating_sub(view.patches.len());
         if undone != 0 {
-            self.code.patching.forget(undone);
+            self.code.patching.forget(undone, why);
             self.show(at, changed);
         }
     }
@@ -226,11 +366,11 @@ impl Vm {
     #[cold]
     pub(super) fn undo_all_patches(&mut self) {
         for at in 0..self.code.views.len() {
-            self.undo_patches(at, |_| true);
+            self.undo_patches(at, Undo::Lost, |_| true);
         }
         log::debug!("guest {}: the place of its patches is lost", self.name);
         let patching = &mut self.code.patching;
-        patching.regions.clear();
+        patching.regions.fill(0);
         patching.place.distance = 0;
         patching.lost = patching.lost.saturating_add(1);
         patching.on = patching.lost < MOST_LOST;
@@ -249,10 +389,11 @@ impl Vm {
 
 impl Patching {
     /// So many patches are gone.
-    pub(super) fn forget(&mut self, patches: usize) {
-        self.redirect = None;
+    pub(super) fn forget(&mut self, patches: usize, why: Undo) {
         self.count = self.count.saturating_sub(patches);
-        self.undone = self.undone.saturating_add(patches as u64);
+        if let Some(undone) = self.undone.get_mut(why as usize) {
+            *undone = undone.saturating_add(patches as u64);
+        }
     }
 }
 

@@ -10,7 +10,7 @@ use alloc::vec::Vec;
 use shadow_mmu::{Gfn, Gpa};
 
 use super::view::{PAGE, Span};
-use super::{Lines, Source};
+use super::{Lines, Source, Undo};
 use crate::vm::Vm;
 
 /// Writes after which a frame is opened, at first and at most.
@@ -80,7 +80,7 @@ impl Vm {
         let mut forgotten = false;
         for at in source.views.clone() {
             let at = usize::from(at);
-            self.undo_patches(at, |patch| patch.span.first < span.end && span.first < patch.span.end);
+            self.undo_patches(at, Undo::Written, |patch| patch.span.first < span.end && span.first < patch.span.end);
             let Some(view) = self.code.views.get_mut(at) else { continue };
             let mut changed = view.forget(span);
             if span.first < view.head {

@@ -212,6 +212,7 @@ impl Vm {
         if cs.rpl() == cpl {
             self.load_stack_or_code(SegReg::Cs, cs, code, cpl)?;
             self.set_eip(eip);
+            self.code.patching.note_return(eip);
             self.drop_stack(3 * word);
         } else {
             let esp = self.peek(3 * word, size)?;

@@ -1,6 +1,6 @@
 //! What the short ways do for an instruction, worked out once when it is decoded: only frequent ones of flat kernel code have a recipe.
 
-use iced_x86::{Instruction, Mnemonic, OpKind, Register};
+use iced_x86::{Code, Instruction, Mnemonic, OpKind, Register};
 
 use super::register_size;
 
@@ -66,6 +66,12 @@ pub(crate) enum Recipe {
     Return,
     /// CPUID.
     Identify,
+    /// PUSHF of 32 bits.
+    PushFlags,
+    /// POPF of 32 bits.
+    PopFlags,
+    /// PUSH CS of 32 bits.
+    PushCode,
 }
 
 impl Recipe {
@@ -79,6 +85,9 @@ impl Recipe {
             Mnemonic::Out => Self::Output(port(insn, 0), register_size(insn.op1_register()) as u8),
             Mnemonic::Iretd => Self::Return,
             Mnemonic::Cpuid => Self::Identify,
+            Mnemonic::Pushfd => Self::PushFlags,
+            Mnemonic::Popfd => Self::PopFlags,
+            Mnemonic::Push if insn.code() == Code::Pushd_CS => Self::PushCode,
             Mnemonic::Invlpg => Self::of_invalidate(insn).unwrap_or(Self::Long),
             _ => Self::Long,
         }
@@ -124,6 +133,9 @@ mod tests {
         assert_eq!(recipe(&[0xfb]), Recipe::Sti);
         assert_eq!(recipe(&[0xcf]), Recipe::Return);
         assert_eq!(recipe(&[0x0f, 0xa2]), Recipe::Identify);
+        assert_eq!(recipe(&[0x9c]), Recipe::PushFlags);
+        assert_eq!(recipe(&[0x9d]), Recipe::PopFlags);
+        assert_eq!(recipe(&[0x0e]), Recipe::PushCode);
         assert_eq!(recipe(&[0xec]), Recipe::Input(Port::Dx, 1));
         assert_eq!(recipe(&[0x66, 0xed]), Recipe::Input(Port::Dx, 2));
         assert_eq!(recipe(&[0xe7, 0x80]), Recipe::Output(Port::Fixed(0x80), 4));
@@ -146,5 +158,9 @@ mod tests {
         assert_eq!(recipe(&[0x0f, 0x01, 0x3d, 0, 0, 0, 0]), Recipe::Long, "an address alone");
         assert_eq!(recipe(&[0x66, 0xcf]), Recipe::Long, "16-bit operands");
         assert_eq!(recipe(&[0x89, 0xc8]), Recipe::Long, "a plain MOV");
+        for one in [0x9c, 0x9d, 0x0e] {
+            assert_eq!(recipe(&[0x66, one]), Recipe::Long, "16 bits");
+        }
+        assert_eq!(recipe(&[0x16]), Recipe::Long, "PUSH SS");
     }
 }

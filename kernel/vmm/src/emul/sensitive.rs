@@ -15,6 +15,9 @@ const ACCESS_RIGHTS: u32 = 0x00f0_ff00;
 /// IA32_APIC_BASE: the APIC is enabled.
 const APIC_ENABLED: u64 = 1 << 11;
 
+/// What POPF loads at privilege level 0.
+const POPPED: u32 = flags::REAL | flags::NT | flags::IF | flags::IOPL;
+
 impl Vm {
     /// Emulates a sensitive instruction.
     pub(crate) fn emulate_sensitive(&mut self, insn: &Instruction) -> Emulated<()> {
@@ -76,7 +79,7 @@ impl Vm {
     }
 
     /// EFLAGS as PUSHF stores it: RF and VM are 0 (SDM 2B, PUSHF).
-    fn pushed_flags(&self) -> u32 {
+    pub(crate) fn pushed_flags(&self) -> u32 {
         self.eflags() & !(flags::RF | flags::VM)
     }
 
@@ -84,9 +87,13 @@ impl Vm {
     fn pop_flags(&mut self, size: usize) -> Emulated<()> {
         let image = self.peek(0, size)?;
         self.drop_stack(size as u32);
-        let wide = flags::REAL | flags::NT | flags::IF | flags::IOPL;
-        self.load_flags(image, if size == 2 { wide & 0xffff } else { wide });
+        self.load_flags(image, if size == 2 { POPPED & 0xffff } else { POPPED });
         Ok(())
+    }
+
+    /// What POPF of 32 bits does with the image at privilege level 0.
+    pub(crate) fn load_popped_flags(&mut self, image: u32) {
+        self.load_flags(image, POPPED);
     }
 
     fn move_selector(&mut self, insn: &Instruction) -> Emulated<()> {

@@ -156,6 +156,7 @@ impl Vm {
             return None;
         }
         let esp = if cs.rpl() == 0 {
+            self.code.patching.note_return(eip);
             esp.wrapping_add(3 * WORD as u32)
         } else {
             let mut ss = [0; 2];
@@ -172,6 +173,8 @@ impl Vm {
         self.set_esp(esp);
         self.set_eip(eip);
         self.vcpu.nmi_blocked = false;
+        // They are all loaded here.
+        self.forget_lent_flags();
         self.load_flags(image, flags::REAL | flags::NT | flags::IF | flags::IOPL);
         self.clear_flags(flags::RF);
         self.retired = true;

@@ -26,35 +26,56 @@ impl Vm {
     /// The reason for which the VM stops.
     #[inline]
     pub(crate) fn on_exit(&mut self, exit: Exit) -> Result<(), StopReason> {
-        if self.code.patching.count != 0 && self.leave_patch(exit) == Left::Emulate {
+        let plain = match exit {
+            Exit::Vector(number) if self.is_plain() => Some(number),
+            _ => None,
+        };
+        if let Some(number) = plain {
+            // Before anything else: most of these need nothing of what patches have changed.
+            self.retired = false;
+            match self.done_shortly(number) {
+                Ok(true) => return Ok(()),
+                Ok(false) => {}
+                Err(trap) => return self.end_short_exit(trap),
+            }
+        }
+        if self.code.patching.was_entered() && self.leave_patches(exit) == Left::Emulate {
             return self.on_exit_amid(exit, Left::Emulate);
         }
-        match exit {
-            Exit::Vector(number) if self.is_plain() => self.on_plain_exit(number),
-            exit => self.on_exit_amid(exit, Left::Whole),
+        match plain {
+            None => self.on_exit_amid(exit, Left::Whole),
+            Some(number) => match self.on_vector(number, false) {
+                Ok(()) => Ok(()),
+                Err(trap) => self.end_plain_exit(trap),
+            },
         }
     }
 
-    /// Nothing unusual goes on.
+    /// The short way, if there is one. False: nothing was done.
     #[inline]
-    fn on_plain_exit(&mut self, number: u8) -> Result<(), StopReason> {
-        self.retired = false;
-        let done = match number {
+    fn done_shortly(&mut self, number: u8) -> Emulated<bool> {
+        match number {
             vector::GP if self.world.context().error == 0 => self.refused_shortly(),
-            vector::BP if self.code.is_on() => Ok(self.trapped_shortly()),
-            SYSTEM_CALL => Ok(self.called_shortly()),
+            vector::BP if self.code.is_on() && !self.code.patching.is_hidden() => Ok(self.trapped_shortly()),
+            SYSTEM_CALL => {
+                self.reclaim_flags();
+                Ok(self.called_shortly())
+            }
             _ => Ok(false),
-        };
-        let outcome = match done {
-            Ok(true) => return Ok(()),
-            Ok(false) => self.on_vector(number, false),
-            Err(trap) => Err(trap),
-        };
-        match outcome {
-            Ok(()) => Ok(()),
-            Err(Trap::Exception(exception)) if self.deliver_shortly(exception) => Ok(()),
-            Err(Trap::Exception(exception)) => self.deliver(exception.into()),
-            Err(Trap::Stop(reason)) => Err(reason),
+        }
+    }
+
+    #[cold]
+    fn end_short_exit(&mut self, trap: Trap) -> Result<(), StopReason> {
+        self.end_plain_exit(trap)
+    }
+
+    #[inline(always)] // once for nearly all
+    fn end_plain_exit(&mut self, trap: Trap) -> Result<(), StopReason> {
+        match trap {
+            Trap::Exception(exception) if self.deliver_shortly(exception) => Ok(()),
+            Trap::Exception(exception) => self.deliver(exception.into()),
+            Trap::Stop(reason) => Err(reason),
         }
     }
 

@@ -3,6 +3,7 @@
 //!
 //! Under a trace everything goes the long way, so a traced run and a plain one can be compared (`tests/e2e`).
 
+use gnomon_hw::SegReg;
 use gnomon_trace::Reason;
 
 use super::SYSTEM_CALL;
@@ -12,6 +13,9 @@ use crate::event::{Event, Source};
 use crate::trap::{Emulated, Exception};
 use crate::vcpu::flags;
 use crate::vm::Vm;
+
+/// Bytes that PUSH and POP move.
+const WORD: u32 = 4;
 
 impl Vm {
     /// Whether short ways are open: the guest is a deprivileged one, and nothing is stepped over, shown for one step, opened, traced or watched by breakpoints.
@@ -31,7 +35,8 @@ impl Vm {
         self.decoded.recipe(eip, self.world.fetch(eip)?)
     }
 
-    /// After #GP(0): does the instruction at EIP if it has a recipe. False: nothing was done.
+    /// After #GP(0): does the instruction at EIP if it has a recipe. False: nothing was done. The virtual IF may still be lent to patches
+    /// (`code/patch_run.rs`). An EIP in a patch has no recipe.
     ///
     /// # Errors
     /// A stop that a port write asked for.
@@ -71,11 +76,13 @@ impl Vm {
     fn follow(&mut self, recipe: Recipe, next: u32) -> Emulated<bool> {
         let reason = match recipe {
             Recipe::Cli => {
+                self.reclaim_flags();
                 self.vcpu.set_interrupts(false);
                 self.note_hot(self.eip());
                 Reason::Cli
             }
             Recipe::Sti => {
+                self.reclaim_flags();
                 self.set_interrupts_after(next);
                 self.note_hot(self.eip());
                 Reason::Sti
@@ -119,7 +126,7 @@ impl Vm {
     }
 
     /// After INT3 in shadow code, when EIP is behind it: does the sensitive instruction there if it has a recipe and is known to be
-    /// discovered. False: nothing was done.
+    /// discovered. False: nothing was done. The virtual IF may still be lent, as in [`Self::refused_shortly`].
     #[inline]
     pub(super) fn trapped_shortly(&mut self) -> bool {
         if !self.runs_flat_kernel() {
@@ -136,8 +143,44 @@ impl Vm {
                 self.go_on(next, Reason::Cpuid);
                 true
             }
+            Some((recipe @ (Recipe::PushFlags | Recipe::PopFlags | Recipe::PushCode), next)) => {
+                self.follow_stack(recipe, eip, next)
+            }
             _ => false,
         }
+    }
+
+    /// PUSHF, POPF and PUSH CS on a flat stack. False: nothing was done.
+    #[inline(never)] // out of the way of more frequent ones
+    fn follow_stack(&mut self, recipe: Recipe, eip: u32, next: u32) -> bool {
+        if !self.has_flat_stack() {
+            return false;
+        }
+        self.reclaim_flags();
+        let (top, below) = (self.esp(), self.esp().wrapping_sub(WORD));
+        let mut word = [0; WORD as usize];
+        match recipe {
+            Recipe::PopFlags if self.world.read_linear(top, &mut word).is_ok() => {
+                self.set_esp(top.wrapping_add(WORD));
+                self.load_popped_flags(u32::from_le_bytes(word));
+            }
+            Recipe::PushFlags if self.world.write_linear(below, &self.pushed_flags().to_le_bytes()).is_ok() => {
+                self.set_esp(below);
+            }
+            Recipe::PushCode => {
+                let selector = u32::from(self.visible_selector(SegReg::Cs).0);
+                if self.world.write_linear(below, &selector.to_le_bytes()).is_err() {
+                    return false;
+                }
+                self.set_esp(below);
+            }
+            _ => return false,
+        }
+        self.go_on(next, Reason::Sensitive);
+        if recipe != Recipe::PushCode {
+            self.note_hot(eip);
+        }
+        true
     }
 
     /// After the gate of system calls: EIP is behind the INT already. False: nothing was done.

@@ -59,6 +59,20 @@ impl Vm {
         selector != 0 && selector == kernel || self.cpl() == 0 && self.learn_code(selector)
     }
 
+    /// The same, if it is known already: one comparison.
+    #[inline]
+    pub(crate) fn is_known_flat_kernel(&self) -> bool {
+        let [kernel, _] = self.live.flat.code;
+        // A selector of the kernel's has RPL 1.
+        self.world.context().cs as u16 == kernel
+    }
+
+    /// Does the guest kernel run, with code and stack known to be flat?
+    #[inline]
+    pub(crate) fn is_plain_flat(&self) -> bool {
+        self.is_known_flat_kernel() && self.world.context().ss as u16 == self.live.flat.stack
+    }
+
     /// Whether the kernel's stack is flat: ESP is a linear address.
     #[inline]
     pub(crate) fn has_flat_stack(&mut self) -> bool {
