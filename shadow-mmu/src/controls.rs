@@ -332,7 +332,7 @@ impl PagingCtx {
     }
 
     /// Do rights `perms` of a complete, present translation allow `access`? (SDM 3A 4.6.1)
-    #[inline]
+    #[inline(always)] // Few instructions, and a call's arguments are as many.
     pub(crate) fn allows<F: GuestFormat>(&self, perms: Perms, access: Access) -> bool {
         let user = access.is_user();
         if user && !perms.user() {

@@ -23,6 +23,8 @@ macro_rules! counters {
 counters! {
     /// A fault filled a shadow entry; the guest never knew.
     HiddenFault = "hidden-faults",
+    /// A shadow entry was made for an access that the guest was about to repeat.
+    FilledAhead = "filled-ahead",
     /// A fault was the guest's own.
     TrueFault = "true-faults",
     /// A fault found nothing to do: the shadow allowed the access already.

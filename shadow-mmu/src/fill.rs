@@ -26,7 +26,7 @@ impl<G: GuestMem, T: TableMem, O: Observer> ShadowMmu<G, T, O> {
     ///
     /// Makes progress or asks for something else: a `Resume` means that the same access succeeds now, except if the guest's
     /// entries changed under the walk or while the pool was recycled.
-    #[inline]
+    #[inline(always)] // For the one caller that is hot; others should have it in a function of their own.
     pub fn on_fault(&mut self, fault: Fault) -> (Outcome, FlushPlan) {
         if self.ctx.mode != PagingMode::Legacy32 {
             return self.on_fault_elsewhere(fault);
@@ -47,7 +47,7 @@ impl<G: GuestMem, T: TableMem, O: Observer> ShadowMmu<G, T, O> {
         (outcome.unwrap_or_else(Outcome::Stop), self.take_plan())
     }
 
-    #[inline]
+    #[inline(always)] // Once for each format, in one function or two.
     fn fault<F: GuestFormat>(&mut self, gva: Gva, access: Access) -> Result<Outcome, VmStop> {
         self.check_fault()?;
         let walk = match self.walk_as::<F>(gva, access) {
@@ -96,7 +96,7 @@ impl<G: GuestMem, T: TableMem, O: Observer> ShadowMmu<G, T, O> {
         if rom && access.is_write() {
             return Ok(self.mmio(&walk, gva));
         }
-        match self.fill::<F>(&walk, (gva, access), (pfn, rom)) {
+        match self.fill::<F>(&walk, (gva, access), (pfn, rom), Counter::HiddenFault) {
             Ok(outcome) => Ok(outcome),
             Err(trouble) => Err(self.stop(trouble)),
         }
@@ -104,11 +104,12 @@ impl<G: GuestMem, T: TableMem, O: Observer> ShadowMmu<G, T, O> {
 
     /// Completes the shadow for a walk that allows its access to memory `pfn`.
     #[inline]
-    fn fill<F: GuestFormat>(
+    pub(crate) fn fill<F: GuestFormat>(
         &mut self,
         walk: &Walk,
         (gva, access): (Gva, Access),
         (pfn, rom): (Pfn, bool),
+        filled: Counter,
     ) -> Result<Outcome, Trouble> {
         if access.is_write() && self.frames.tracked(walk.gfn) {
             // User code does not write live page tables: data by now. Linking below may track it again; see the end.
@@ -117,7 +118,7 @@ impl<G: GuestMem, T: TableMem, O: Observer> ShadowMmu<G, T, O> {
         let mut room = self.reserve(MAX_NEW_PAGES)?;
         if self.policy.huge
             && walk.leaf > Level::L1.number()
-            && let Some(outcome) = self.fill_huge::<F>(walk, (gva, access), &mut room)?
+            && let Some(outcome) = self.fill_huge::<F>(walk, (gva, access), (&mut room, filled))?
         {
             return Ok(outcome);
         }
@@ -147,7 +148,7 @@ impl<G: GuestMem, T: TableMem, O: Observer> ShadowMmu<G, T, O> {
         if self.policy.prefetch > 1 && stored == Stored::New {
             self.prefetch::<F>(walk, page, gva)?;
         }
-        self.counters.add(if stored == Stored::Same { Counter::SpuriousFault } else { Counter::HiddenFault });
+        self.counters.add(if stored == Stored::Same { Counter::SpuriousFault } else { filled });
         Ok(Outcome::Resume)
     }
 

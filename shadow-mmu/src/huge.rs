@@ -113,7 +113,7 @@ impl<G: GuestMem, T: TableMem, O: Observer> ShadowMmu<G, T, O> {
         &mut self,
         walk: &Walk,
         (gva, access): (Gva, Access),
-        room: &mut Reservation,
+        (room, filled): (&mut Reservation, Counter),
     ) -> Result<Option<Outcome>, Trouble> {
         if !self.is_clear(walk.gfn) {
             return Ok(None);
@@ -136,7 +136,7 @@ impl<G: GuestMem, T: TableMem, O: Observer> ShadowMmu<G, T, O> {
             self.counters.add(Counter::TrackedWrite);
             return Ok(Some(Outcome::EmulateWrite(walk.gpa(gva))));
         }
-        self.counters.add(if stored == Stored::Same { Counter::SpuriousFault } else { Counter::HiddenFault });
+        self.counters.add(if stored == Stored::Same { Counter::SpuriousFault } else { filled });
         Ok(Some(Outcome::Resume))
     }
 

@@ -270,6 +270,7 @@ extern crate alloc;
 
 mod access;
 mod addr;
+mod ahead;
 mod audit;
 mod burst;
 mod config;

@@ -278,7 +278,7 @@ impl<G: GuestMem, T: TableMem, O: Observer> ShadowMmu<G, T, O> {
     }
 
     /// One walk with all its effects: A and D bits, and the note that its tables were used.
-    #[inline]
+    #[inline(always)] // What it finds stays in registers so.
     pub(crate) fn walk_as<F: GuestFormat>(&mut self, gva: Gva, access: Access) -> Result<Walk, WalkError> {
         let mut noting = NoteWalk { frames: &mut self.frames, observer: &mut self.observer };
         walk::<F, G, _>(&self.mem, &self.ctx, (gva, access), Mark::Set, &mut noting)

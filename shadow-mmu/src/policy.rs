@@ -87,6 +87,10 @@ pub struct Policy {
     /// A fault in a large page of the guest, or in a guest that does not page, fills 2 MiB by one shadow entry, where they lie in the
     /// host as in the guest and no frame of them needs an entry of its own. See `huge`.
     pub huge: bool,
+    /// Where the handler of a page fault returns to what faulted, the shadow entry is made at once
+    /// ([`ShadowMmu::fill_ahead`](crate::ShadowMmu::fill_ahead)), not by the fault of the second try. Only where writes to leaf tables may go
+    /// unseen: elsewhere [`eager_fill`](Self::eager_fill) has made it.
+    pub fill_ahead: bool,
 }
 
 impl Policy {
@@ -103,6 +107,7 @@ impl Policy {
         keep_global: true,
         mark_absent: false,
         huge: false,
+        fill_ahead: true,
     };
 
     /// What serves general-purpose kernels best: `unsync,prefetch=16,flood=3`. Linux' processes come and go in frames that were page
@@ -125,6 +130,11 @@ impl Policy {
             return usize::MAX;
         }
         usize::from(self.root_cache).saturating_add(1).saturating_mul(views)
+    }
+
+    /// Can the guest make a leaf present without the shadow's noticing?
+    pub(crate) const fn fills_ahead(&self) -> bool {
+        self.fill_ahead && !matches!(self.sync, SyncPolicy::WriteProtect)
     }
 
     /// Does anything outlive a CR3 load for being global?
@@ -156,7 +166,7 @@ impl fmt::Display for PolicyError {
 
 impl Policy {
     /// What a policy is written as: words with commas between them.
-    pub const WORDS: &'static str = "write-protect, unsync, unsync:N or vtlb, and switches with commas between: eager=on|off, reuse=on|off, patience=N, prefetch=N, roots=N|all, flood=N, teardown=N, global=on|off, absent=on|off, huge=on|off";
+    pub const WORDS: &'static str = "write-protect, unsync, unsync:N or vtlb, and switches with commas between: eager=on|off, reuse=on|off, patience=N, prefetch=N, roots=N|all, flood=N, teardown=N, global=on|off, absent=on|off, huge=on|off, ahead=on|off";
 
     /// Reads one word into the policy.
     fn read(&mut self, word: &str) -> Option<()> {
@@ -190,6 +200,7 @@ impl Policy {
             "flood" => self.flood = number(value, 0, u8::MAX.into())? as u8,
             "absent" => self.mark_absent = on_off(value)?,
             "huge" => self.huge = on_off(value)?,
+            "ahead" => self.fill_ahead = on_off(value)?,
             "global" => self.keep_global = on_off(value)?,
             "teardown" => self.teardown = number(value, 0, u8::MAX.into())? as u8,
             _ => return None,

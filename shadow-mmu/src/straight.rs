@@ -10,7 +10,7 @@ use crate::pte::{GuestFormat, GuestPte, Legacy32, entry_gpa, is_address};
 use crate::walk::{Mark, Step, Walk, WalkError, mark_entry};
 
 /// Walks 2-level tables. `None`: nothing was done.
-#[inline]
+#[inline(always)] // What it finds stays in registers so.
 pub(crate) fn walk_straight<G: GuestMem, O: Observer>(
     mem: &G,
     ctx: &PagingCtx,
@@ -49,6 +49,9 @@ pub(crate) fn walk_straight<G: GuestMem, O: Observer>(
     let written = if access.is_write() { Legacy32::DIRTY } else { 0 };
     let wanted = leaf | Legacy32::ACCESSED | written;
     let marked = wanted != leaf;
+    if marked && mark == Mark::Demand {
+        return Some(Err(WalkError::Retry));
+    }
     if marked {
         match mark_entry::<Legacy32, G>(mem, leaf_entry, leaf, wanted) {
             Ok(_) => {}

@@ -22,6 +22,8 @@ pub(crate) enum Mark {
     Set,
     /// Look only.
     Leave,
+    /// No walk, if there is any to be set: [`WalkError::Retry`].
+    Demand,
 }
 
 /// A guest table that a walk used, with the rights gathered above it, in one word: `gfn << 3 | perms`.
@@ -75,7 +77,7 @@ pub(crate) struct Walk {
 pub(crate) enum WalkError {
     /// The guest's own fault.
     Fault(GuestFault),
-    /// An entry changed under the walk: begin again.
+    /// An entry changed under the walk: begin again. Or a mark that was [demanded](Mark::Demand) is not there.
     Retry,
     /// A table on the way lies in a frame that is not resident.
     NotResident(Gfn),
@@ -113,7 +115,7 @@ impl Walk {
 }
 
 /// Walks the guest's tables for `access` to `gva`.
-#[inline]
+#[inline(always)] // What it finds stays in registers so; the walk level by level is a call.
 pub(crate) fn walk<F: GuestFormat, G: GuestMem, O: Observer>(
     mem: &G,
     ctx: &PagingCtx,
@@ -151,7 +153,10 @@ pub(crate) fn walk_levels<F: GuestFormat, G: GuestMem, O: Observer>(
     if !ctx.allows::<F>(walk.perms, access) {
         return Err(WalkError::Fault(ctx.denial(gva, access, walk.perms)));
     }
-    if mark == Mark::Set {
+    if mark == Mark::Demand && !is_marked::<F>(&walk, &raws, access) {
+        return Err(WalkError::Retry);
+    }
+    if mark != Mark::Leave {
         set_marks::<F, G, O>(mem, (&mut walk, &mut raws), (gva, access), observer)?;
     }
     Ok(walk)
@@ -217,6 +222,13 @@ fn no_memory<G: GuestMem>(mem: &G, gva: Gva, entry: Gpa, level: Level) -> WalkEr
 pub(crate) fn frame_in_leaf<F: GuestFormat>(page: Gfn, level: Level, gva: Gva) -> Gfn {
     let frames = 1u64 << span_shift::<F>(level).wrapping_sub(12);
     page.add(gva.raw() >> 12 & frames.wrapping_sub(1))
+}
+
+/// Whether every entry used has A and, for a write, the leaf D.
+fn is_marked<F: GuestFormat>(walk: &Walk, raws: &Raws, access: Access) -> bool {
+    let first = usize::from(walk.leaf).wrapping_sub(1);
+    let used = raws.get(first..usize::from(F::LEVELS)).unwrap_or(&[]);
+    used.iter().all(|raw| raw & F::ACCESSED != 0) && (walk.dirty || !access.is_write())
 }
 
 /// Sets A in every entry used and, for a write, D in the leaf (SDM 3A 4.8).

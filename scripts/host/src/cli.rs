@@ -187,7 +187,7 @@ pub struct RunArgs {
     pub name: Option<String>,
     /// How the guest's page tables are shadowed: `write-protect`, `unsync`, `unsync:N` or `vtlb`, and switches with commas between:
     /// eager=on|off, reuse=on|off, patience=N, prefetch=N, roots=N|all, flood=N, teardown=N, global=on|off, absent=on|off,
-    /// huge=on|off
+    /// huge=on|off, ahead=on|off
     /// (docs/architecture.md) [default: unsync,prefetch=16,flood=3]
     #[arg(long, value_name = "POLICY[,SWITCH=VALUE]...", value_parser = parse_policy)]
     pub policy: Option<String>,

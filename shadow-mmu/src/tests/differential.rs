@@ -200,11 +200,11 @@ fn policy() -> impl Strategy<Value = Policy> {
     let prefetch = prop_oneof![Just(1u16), Just(4), Just(512)];
     let roots = prop_oneof![2 => Just(Policy::ALL_ROOTS), 1 => 0u16..3];
     let bursts = (prop_oneof![Just(0u8), 1u8..5], prop_oneof![Just(0u8), 1u8..5], 0u8..3);
-    (sync, eager, any::<[bool; 4]>(), prefetch, roots, bursts).prop_map(
+    (sync, eager, any::<[bool; 5]>(), prefetch, roots, bursts).prop_map(
         |(
             sync,
             eager_fill,
-            [reuse_detection, keep_global, mark_absent, huge],
+            [reuse_detection, keep_global, mark_absent, huge, fill_ahead],
             prefetch,
             root_cache,
             (flood, teardown, patience),
@@ -221,6 +221,7 @@ fn policy() -> impl Strategy<Value = Policy> {
                 keep_global,
                 mark_absent,
                 huge,
+                fill_ahead,
             }
         },
     )

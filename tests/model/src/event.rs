@@ -13,6 +13,8 @@ pub const SIZE: usize = 12;
 pub enum Event {
     /// An access. The bytes are stored if it is a write; their number is its width.
     Access(u64, What, Who, Vec<u8>),
+    /// The guest is about to make an access.
+    Ahead(u64, What, Who),
     /// The emulator walks the guest's tables as for an access.
     Translate(u64, What, Who),
     /// The virtual CPU is reset.
@@ -214,7 +216,11 @@ pub fn decode(bytes: &[u8], mode: Mode) -> Event {
             let (gva, what, who) = access(&mut bytes, mode);
             Event::Translate(gva, what, who)
         }
-        80..170 => write(&mut bytes, mode),
+        80..84 => {
+            let (gva, what, who) = access(&mut bytes, mode);
+            Event::Ahead(gva, what, who)
+        }
+        84..170 => write(&mut bytes, mode),
         170..186 => Event::Invlpg(address(&mut bytes, mode)),
         186..198 => Event::Space(u64::from(bytes.byte()) & 3),
         198 => Event::Cr3(frame(&mut bytes) << 12 | u64::from(bytes.byte() & 3) << 5),

@@ -164,6 +164,7 @@ impl Machine {
             Event::Access(gva, what, who, bytes) => {
                 self.access(gva, what, who, &bytes);
             }
+            Event::Ahead(gva, what, who) => self.ahead(gva, what, who),
             Event::Translate(gva, what, who) => self.translate(gva, what, who),
             Event::Device(at, bytes) => self.device(at, &bytes),
             Event::Reset => self.reset(),

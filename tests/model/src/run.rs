@@ -30,6 +30,7 @@ pub fn setup(bytes: [u8; SETUP]) -> Setup {
         keep_global: roots >> 2 & 1 == 0,
         mark_absent: roots >> 3 & 1 != 0,
         huge: roots >> 4 & 1 != 0,
+        fill_ahead: roots >> 5 & 1 == 0,
     };
     let (pool, shape) = ([16, 24, 48, 200][usize::from(pool & 3)], pool >> 2);
     let width = [36, 36, 32, 40, 46, 52, 33, 38][usize::from(shape & 7)];

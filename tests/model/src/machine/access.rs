@@ -1,6 +1,6 @@
 //! Accesses of the guest: by the real CPU if the shadow allows them, else as the library says.
 
-use shadow_mmu::{Fault, Gpa, Gva, Outcome, TranslateError, VmStop};
+use shadow_mmu::{Fault, Gpa, Gva, Outcome, SyncPolicy, TranslateError, VmStop};
 
 use super::{Machine, access_of};
 use crate::ram::{FRAME as PAGE, MMIO, ROM, Ram};
@@ -149,6 +149,18 @@ impl Machine {
             self.device(target, bytes);
         }
         true
+    }
+
+    /// The guest is about to make an access: the shadow may be completed for it, but no mark be set, nor any use be noted but that of
+    /// tables that a complete walk has read.
+    pub fn ahead(&mut self, gva: u64, what: What, who: Who) {
+        let walk = self.regs.access(&self.twin, gva, what, who, false);
+        let plan = self.mmu.fill_ahead(Fault { gva: Gva::new(gva), access: access_of(what, who) });
+        self.execute(plan);
+        let followed = self.setup.policy.sync == SyncPolicy::WriteProtect || !self.setup.policy.fill_ahead;
+        if !followed && matches!(walk.verdict, Verdict::At(_)) && walk.was_marked() {
+            self.note_walk(&walk);
+        }
     }
 
     /// The emulator walks the guest's tables, with all that a walk does to them.
