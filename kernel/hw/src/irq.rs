@@ -20,6 +20,9 @@ const SECOND: u16 = 0xa0;
 const END_OF_INTERRUPT: u8 = 0x20;
 const READ_IN_SERVICE: u8 = 0x0b;
 
+/// How many lines there are.
+pub(crate) const LINES: u8 = 16;
+
 /// The lines that are let through: timer, the second controller, COM1.
 const OPEN: u16 = 1 << 0 | 1 << 2 | 1 << 4;
 

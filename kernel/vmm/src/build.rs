@@ -19,6 +19,7 @@ use crate::config::{Backend, GuestConfig, MmuMode, Switch};
 use crate::dev::{Bus, Disk};
 use crate::disk_frames::DiskFrames;
 use crate::emul::DecodeCache;
+use crate::exit::{Faulted, ShortWays};
 use crate::firmware;
 use crate::hardware::Nested;
 use crate::loader::{self, Entry, GuestWriter, LoadError, OutsideMemory, TableAt};
@@ -166,6 +167,9 @@ pub(crate) fn build(
         write_hint: None,
         device_hint: None,
         retired: false,
+        short_ways: ShortWays::Closed,
+        faulted: Faulted::NOTHING,
+        end: None,
         progress: Progress::default(),
         marks: Marks::new(marks),
         devices_touched: true,

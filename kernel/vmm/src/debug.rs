@@ -10,6 +10,7 @@ use gnomon_hw::Breakpoints;
 use gnomon_trace::Reason;
 use iced_x86::{Instruction, Register};
 
+use crate::exit::ShortWays;
 use crate::trap::{Emulated, Exception, vector};
 use crate::vcpu::{dr6, dr7, flags};
 use crate::vm::Vm;
@@ -61,6 +62,7 @@ impl Vm {
         }
         self.armed = armed;
         self.watched = armed || self.tracer.is_on();
+        self.short_ways = ShortWays::Closed;
         let kernel_code = self.world.is_hardware() || !self.code.is_on();
         let (addresses, control) = (debug.addresses(), debug.control());
         self.world.set_breakpoints(Breakpoints { addresses, control, kernel_code });

@@ -11,7 +11,7 @@ use shadow_mmu::Privilege;
 
 use crate::trap::{Emulated, Exception, StopReason, Trap, vector};
 use crate::vcpu::{Descriptor, Gate, Selector, SystemType, flags};
-use crate::vm::Vm;
+use crate::vm::{Step, Vm};
 
 /// Where an event comes from; decides the gate's privilege check and the EXT bit of error codes (SDM 3A 6.13).
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -310,10 +310,8 @@ impl Vm {
     #[must_use]
     pub(crate) fn eflags(&self) -> u32 {
         let real = self.world.context().rflags as u32 & (flags::REAL | flags::RF);
-        let real = match self.step {
-            Some(step) if !step.guest_tf => real & !flags::TF,
-            _ => real,
-        };
+        let hidden = if self.step == Some(Step { guest_tf: false }) { flags::TF } else { 0 };
+        let real = real & !hidden;
         real | self.vcpu.system_flags & !flags::NT | self.nested_task() | flags::FIXED
     }
 
@@ -340,7 +338,7 @@ impl Vm {
     }
 
     /// Changes the virtual privilege level: what the CPU may load from now on.
-    #[inline]
+    #[inline(always)] // Nearly nothing, for guests on shadow code.
     pub(crate) fn enter_ring(&mut self, cpl: u8) {
         let from = self.cpl();
         self.open_user(cpl == 3);

@@ -81,13 +81,19 @@ impl Vm {
     /// Runs the guest until something ends the run. `waits`: an interrupt waits for it.
     #[inline]
     pub(crate) fn enter(&mut self, waits: bool) -> Exit {
-        if self.world.is_hardware() {
-            return self.enter_hardware();
-        }
         if self.code.patching.count != 0 && self.prepare_patches(waits) {
             return HIDDEN;
         }
-        self.world.run()
+        match self.world.run_active() {
+            Some(exit) => exit,
+            None => self.enter_otherwise(),
+        }
+    }
+
+    /// A world that is not active: another root, or a hardware one.
+    #[inline(never)] // Out of the way of those that are.
+    fn enter_otherwise(&mut self) -> Exit {
+        if self.world.is_hardware() { self.enter_hardware() } else { self.world.run() }
     }
 
     #[inline(never)] // Out of the way of the deprivileged guests' loop.

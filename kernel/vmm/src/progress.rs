@@ -12,13 +12,16 @@ const LIMIT: u32 = 200_000;
 /// After so many faults the guest's state is taken to be compared with.
 const SAMPLES: u32 = 1024;
 
+/// General registers that 32-bit code has.
+const GPRS: usize = 8;
+
 /// A fault, as far as a guest that is stuck repeats it.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 struct Fault {
     rip: u64,
     rsp: u64,
     address: u64,
-    gpr: [u64; 16],
+    gpr: [u64; GPRS],
 }
 
 /// A fault of the past, and how often it came since.
@@ -36,7 +39,8 @@ impl Progress {
         self.faults = self.faults.wrapping_add(1);
         let sample = &self.sample;
         // The first difference decides, which is nearly always among these.
-        if sample.address != address || sample.rip != context.rip || sample.gpr != context.gpr {
+        let differs = |(one, other): (&u64, &u64)| one != other;
+        if sample.address != address || sample.rip != context.rip || sample.gpr.iter().zip(&context.gpr).any(differs) {
             self.repeats = 0;
             if self.faults.is_multiple_of(SAMPLES) {
                 self.take(context, address);
@@ -48,7 +52,8 @@ impl Progress {
 
     #[cold]
     fn take(&mut self, context: &GuestContext, address: u64) {
-        self.sample = Fault { rip: context.rip, rsp: context.rsp, address, gpr: context.gpr };
+        let gpr = context.gpr.first_chunk().copied().unwrap_or_default();
+        self.sample = Fault { rip: context.rip, rsp: context.rsp, address, gpr };
     }
 
     #[cold]

@@ -180,6 +180,7 @@ impl Guest {
     }
 
     /// Runs the guest until it halts, stops, or `until` (TSC) has passed.
+    #[inline(never)] // The registers are for this loop.
     fn turn(&mut self, until: u64) -> TurnEnd {
         self.armed = None;
         self.arm(until);
@@ -189,6 +190,9 @@ impl Guest {
                 self.vm.reclaim_flags();
                 if self.vm.devices_touched {
                     self.serve_devices();
+                    if let Some(reason) = self.vm.end {
+                        return TurnEnd::Stopped(reason);
+                    }
                     if time::tsc() >= until {
                         return TurnEnd::Expired;
                     }
@@ -207,13 +211,15 @@ impl Guest {
                 waits = self.vm.bus.interrupt_pending();
             }
             let exit = self.vm.enter(waits);
+            if self.vm.on_exit_shortly(exit) {
+                continue;
+            }
             if matches!(exit, Exit::Interrupt(_)) {
                 self.armed = None;
             }
             if let Err(reason) = self.vm.on_exit(exit) {
                 return TurnEnd::Stopped(reason);
             }
-            self.vm.trace_resume();
         }
     }
 

@@ -12,11 +12,11 @@ const CAPACITY: usize = 2048;
 #[derive(Clone)]
 pub(crate) struct Tracer {
     shared: Rc<Shared>,
+    on: bool,
     vm: u8,
 }
 
 struct Shared {
-    on: Cell<bool>,
     /// The header record was made.
     begun: Cell<bool>,
     ring: RefCell<Ring>,
@@ -27,7 +27,7 @@ impl Tracer {
     #[must_use]
     pub(crate) fn new(on: bool) -> Self {
         let ring = RefCell::new(Ring::new(CAPACITY));
-        let tracer = Self { shared: Rc::new(Shared { on: Cell::new(on), begun: Cell::new(false), ring }), vm: 0 };
+        let tracer = Self { shared: Rc::new(Shared { begun: Cell::new(false), ring }), on, vm: 0 };
         if on {
             tracer.begin();
         }
@@ -54,19 +54,19 @@ impl Tracer {
     /// A handle that writes records of this VM.
     #[must_use]
     pub(crate) fn for_vm(&self, vm: u8) -> Self {
-        Self { shared: Rc::clone(&self.shared), vm }
+        Self { shared: Rc::clone(&self.shared), on: self.on, vm }
     }
 
     /// Whether anybody reads the records.
     #[inline]
-    pub(crate) fn is_on(&self) -> bool {
-        self.shared.on.get()
+    pub(crate) const fn is_on(&self) -> bool {
+        self.on
     }
 
     /// Writes a record if tracing is on; the closure runs only then.
     #[inline]
     pub(crate) fn record(&self, make: impl FnOnce() -> Record) {
-        if self.shared.on.get() {
+        if self.on {
             self.push(Record { tsc: time::tsc(), vm: self.vm, ..make() });
         }
     }

@@ -11,12 +11,14 @@ use crate::clock::Clock;
 use crate::code::ShadowCode;
 use crate::dev::{Bus, Nanos};
 use crate::emul::DecodeCache;
+use crate::exit::{Faulted, ShortWays};
 use crate::hardware::Nested;
 use crate::marks::Marks;
 use crate::progress::Progress;
 use crate::ram::{GuestRam, PAGE};
 use crate::segments::LiveTables;
 use crate::tracer::Tracer;
+use crate::trap::StopReason;
 use crate::vcpu::{Vcpu, flags};
 
 /// The shadow MMU over this monitor's memory, tables and trace.
@@ -60,6 +62,8 @@ pub(crate) struct Vm {
     pub device_hint: Option<PageHint>,
     /// Whether this exit emulated an instruction to its end.
     pub retired: bool,
+    /// The guest's last page fault, while it may be tried again.
+    pub faulted: Faulted,
     /// Faults without progress.
     pub progress: Progress,
     /// What was counted since the guest's last mark.
@@ -70,6 +74,10 @@ pub(crate) struct Vm {
     pub watched: bool,
     /// Breakpoints that the instruction being emulated has hit: B0 to B3 of DR6.
     pub hits: u32,
+    /// Which short ways of exits are open.
+    pub short_ways: ShortWays,
+    /// What ended the machine in a short way; the run loop looks for it when devices were touched.
+    pub end: Option<StopReason>,
     /// Whether devices were touched since the run loop last looked at them.
     pub devices_touched: bool,
 }
@@ -158,6 +166,7 @@ impl Vm {
 
     /// Makes the next entry execute one instruction only.
     pub(crate) fn begin_step(&mut self) {
+        self.short_ways = ShortWays::Closed;
         if self.step.is_none() {
             let context = self.world.context_mut();
             self.step = Some(Step { guest_tf: context.rflags & u64::from(flags::TF) != 0 });

@@ -19,6 +19,8 @@ const SWITCHES: [(&str, &str, &[&str]); 10] = [
     ("vtlb,global=off", "stress", &["tlb-drops"]),
     ("absent=on", "stress", &["absents-marked", "absents-known"]),
     ("unsync:2,patience=0,absent=on", "stress", &["tables-unsynced", "tables-resynced", "absents-known"]),
+    ("unsync,patience=0,ahead=on", "demand-paging", &["filled-ahead"]),
+    ("vtlb,ahead=off", "stress", &["tlb-drops"]),
     ("prefetch=8,roots=1", "stress", &["sptes-prefetched"]),
     ("flood=3,roots=0", "stress", &["tables-flooded", "roots-dropped"]),
     ("teardown=3", "stress", &["tables-torn-down"]),

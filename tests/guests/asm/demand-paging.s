@@ -1,9 +1,10 @@
 # Demand paging: a page-fault handler maps pages when they are touched.
 
 .set LAZY, 0x40000000                   # linear addresses without pages at first
+.set MARKED, LAZY + 0x00c00000
 
 guest_main:
-    plan 12
+    plan 20
     movl $PTE_W | PTE_U, %edx
     call paging_identity
     call paging_on
@@ -41,6 +42,37 @@ guest_main:
     cmpl $1000, %ecx
     jne 1b
     check_eq "... and each keeps its own value", %edx, $0
+
+    # The handler marks the entry itself, as Linux does.
+    movl $0, faults
+    movl $PTE_A | PTE_D, marks
+    run_ring3 4f
+    expect_trap "ring 3 touches 100 pages whose entries are made with A and D", VEC_LEAVE
+    check_eq "... with 100 faults", faults, $100
+    movl MARKED + 0x5000, %eax
+    check_eq "... and each keeps its own value", %eax, $MARKED + 0x5000
+    # With A alone: D is the CPU's to set, at a write and not before.
+    movl $PTE_A, marks
+    movl MARKED + 0x100000, %eax
+    check_eq "a read sees zeros where the entry is made with A", %eax, $0
+    movl $MARKED + 0x100000, %eax
+    call pte_of
+    movl (%eax), %edx
+    andl $PTE_A | PTE_D, %edx
+    check_eq "... which is all that it has", %edx, $PTE_A
+    movl $1, MARKED + 0x100000
+    movl $MARKED + 0x100000, %eax
+    call pte_of
+    movl (%eax), %edx
+    andl $PTE_A | PTE_D, %edx
+    check_eq "... until a write", %edx, $PTE_A | PTE_D
+    movl $1, MARKED + 0x101000
+    movl $MARKED + 0x101000, %eax
+    call pte_of
+    movl (%eax), %edx
+    andl $PTE_A | PTE_D, %edx
+    check_eq "a write sets D where the entry is made with A", %edx, $PTE_A | PTE_D
+    check_eq "... all with two more faults", faults, $102
     hook VEC_PF, 0
     ret
 
@@ -51,12 +83,17 @@ guest_main:
     loop 3b
     int $VEC_LEAVE
 
+4:  movl $MARKED, %edi
+    movl $100, %ecx
+    jmp 3b
+
 # Maps a fresh frame. The new entry is present where none was, so no INVLPG is needed.
 on_page_fault:
     incl faults
     call alloc_frame_spread
     movl %eax, %edx
     orl $PTE_P | PTE_W | PTE_U, %edx
+    orl marks, %edx
     movl trap_cr2, %eax
     call pte_of
     movl %edx, (%eax)
@@ -76,3 +113,4 @@ next_data_frame: .long 0x01000000
 .bss
 .balign 4
 faults: .space 4
+marks: .space 4                         # what else the handler's entries have

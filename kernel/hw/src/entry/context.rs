@@ -5,18 +5,19 @@ use core::mem::offset_of;
 ///
 /// ```text
 ///   0  gpr[16]   rax rcx rdx rbx (unused) rbp rsi rdi r8 .. r15: x86 numbering
-/// 128  vector
+/// 128  vector    and REFUSED
 /// 136  error     0 where the vector has none
 /// 144  rip  152 cs  160 rflags  168 rsp  176 ss
 /// 184            end = TSS.RSP0, a multiple of 16
 /// ```
-/// `gpr[4]` is unused: the stack pointer is `rsp`. DS, ES, FS and GS stay in the CPU, see [`World::segment`](crate::World::segment).
+/// `gpr[4]` is unused: the stack pointer is `rsp`. No code of a 32-bit guest can name R8 to R15, so a run neither loads nor stores
+/// them; in the frame of a host exception they are there. DS, ES, FS and GS stay in the CPU, see [`World::segment`](crate::World::segment).
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 #[repr(C)]
 pub struct GuestContext {
     /// General registers in x86 numbering; index 4 is unused. A 32-bit guest uses the lower halves.
     pub gpr: [u64; 16],
-    /// What ended the last run: the exception or interrupt vector.
+    /// What ended the last run: the exception or interrupt vector; beside it [`REFUSED`] if there was no run.
     pub vector: u64,
     /// The CPU's error code for `vector`, 0 if it has none.
     pub error: u64,
@@ -32,8 +33,12 @@ pub struct GuestContext {
     pub ss: u64,
 }
 
+/// IRETQ refused CS or SS: set in `vector`, above the vectors.
+pub(crate) const REFUSED: u64 = 1 << 8;
+
 /// Offsets of fields, for the assembly.
 pub(crate) const VECTOR: usize = offset_of!(GuestContext, vector);
+pub(crate) const GPR8: usize = offset_of!(GuestContext, gpr) + size_of::<[u64; 8]>();
 pub(crate) const RIP: usize = offset_of!(GuestContext, rip);
 pub(crate) const CS: usize = offset_of!(GuestContext, cs);
 pub(crate) const RFLAGS: usize = offset_of!(GuestContext, rflags);
@@ -48,20 +53,18 @@ const STATUS_FLAGS: u64 = 0x8d5;
 const NO_FLAGS: u64 = !0x3d_7fd7;
 
 impl GuestContext {
-    /// Repairs flags that QEMU's translator has spoilt, given those of the entry; says whether they were.
+    /// Whether a run has ended in virtual-8086 mode. Repairs flags that QEMU's translator has spoilt, given those of the entry.
     ///
     /// Before QEMU 8.0 CMPXCHG8B takes an operand of an earlier instruction for the flags, if that one began the block that is entered.
     /// All its bits are then read as set flags: a pointer of Linux' allocator as TF and DF, among others that no CPU has, or as VM. The
     /// bits of results are gone, but ZF is right, and no code looks at the others after CMPXCHG8B.
     #[inline]
-    pub(crate) fn repair_flags(&mut self, entered: u64) -> bool {
-        if self.rflags & NO_FLAGS == 0 {
-            return false;
-        }
-        self.repair_spoilt(entered)
+    pub(crate) fn was_in_v86(&mut self, entered: u64) -> bool {
+        self.rflags & NO_FLAGS != 0 && !self.repair_spoilt(entered)
     }
 
     #[cold]
+    #[inline(never)]
     fn repair_spoilt(&mut self, entered: u64) -> bool {
         // VM alone is what a guest can reach by IRET under TCG.
         let spoilt = self.rflags & NO_FLAGS != 1 << 17;
@@ -102,12 +105,12 @@ mod tests {
     fn flags_that_no_cpu_has_come_from_the_translator() {
         let repaired = |entered, rflags| {
             let mut context = GuestContext { rflags, ..GuestContext::default() };
-            (context.repair_flags(entered), context.rflags)
+            (context.was_in_v86(entered), context.rflags)
         };
         assert_eq!(repaired(0x202, 0x246), (false, 0x246));
         assert_eq!(repaired(0x202, 0x3d_7fd7), (false, 0x3d_7fd7), "all flags that there are");
-        assert_eq!(repaired(0x202, 0x2_0202), (false, 0x2_0202), "virtual-8086 mode");
-        assert_eq!(repaired(0x202, 0xc100_07e0 | 0x242), (true, 0x2c2), "TF and DF are not the guest's");
-        assert_eq!(repaired(0x4_0302, 0xc106_0242), (true, 0x4_0342), "what was set stays");
+        assert_eq!(repaired(0x202, 0x2_0202), (true, 0x2_0202), "virtual-8086 mode");
+        assert_eq!(repaired(0x202, 0xc100_07e0 | 0x242), (false, 0x2c2), "TF and DF are not the guest's");
+        assert_eq!(repaired(0x4_0302, 0xc106_0242), (false, 0x4_0342), "what was set stays");
     }
 }

@@ -2,14 +2,15 @@
 #
 #  1. keep what the calling Rust code cannot declare clobbered: RBX and RBP
 #  2. keep the host's stack pointer; the exit stub comes back through it
-#  3. the stack pointer walks the GuestContext upwards: 16 general registers
-#  4. skip vector and error; IRETQ takes RIP CS RFLAGS RSP SS
+#  3. the stack pointer walks the GuestContext upwards: the general registers that 32-bit code has. R8 to R15 keep what the host had in
+#     them: no code outside of 64-bit mode can name them, and a guest has no 64-bit code segment (invariant K1)
+#  4. skip R8 to R15, vector and error; IRETQ takes RIP CS RFLAGS RSP SS
 #
 #  in:  RDI = GuestContext
-#  out: see exit.S; EAX = how the run ended. All other registers but RBX, RBP and RSP are lost.
+#  out: see exit.S. All registers but RBX, RBP and RSP are lost.
 #
 #  If IRETQ refuses CS or SS, it faults at gnomon_iretq with the guest's general registers loaded and RSP inside the
-#  GuestContext. The CPU then pushes below that, over vector, error and the upper general registers: they are in the CPU, and
+#  GuestContext. The CPU then pushes below that, over vector, error and what lies below: the general registers are in the CPU, and
 #  exit.S, step 5, puts them back.
 
     .pushsection .text.gnomon_enter, "ax"
@@ -28,15 +29,7 @@ gnomon_enter:
     pop rbp
     pop rsi
     pop rdi
-    pop r8
-    pop r9
-    pop r10
-    pop r11
-    pop r12
-    pop r13
-    pop r14
-    pop r15
-    add rsp, 16
+    add rsp, 80
 gnomon_iretq:
     iretq
     .popsection

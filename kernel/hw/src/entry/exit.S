@@ -1,10 +1,12 @@
 # Guest to host, and the few exceptions that arrive in host mode. Intel syntax.
 #
 #  1. one stub a vector: an error code of 0 where the CPU pushes none, and the vector
-#  2. 16 general registers. From a guest, the stack pointer started at the end of the GuestContext (TSS.RSP0), so this fills it
-#  3. RFLAGS.VM before CS: under TCG a guest can enter virtual-8086 mode inside long mode, and then CS is no selector
-#  4. guest: back to the host's stack, and return from gnomon_enter. EAX = {normal} or {v86}
-#  5. host, at gnomon_iretq: the entry was refused. Rust moves the registers to the GuestContext. EAX = {refused}
+#  2. the general registers that 32-bit code has. From a guest, the stack pointer started at the end of the GuestContext (TSS.RSP0), so
+#     this fills it. R8 to R15 are out of the guest's reach, and lost: their places stay as they are
+#  3. guest or host: the host runs above 4 GiB. Where TCG let a guest's EIP run over, RFLAGS.VM and CS decide; VM first, since TCG lets
+#     a guest enter virtual-8086 mode inside long mode, and then CS is no selector
+#  4. guest: back to the host's stack, and return from gnomon_enter
+#  5. host: R8 to R15 as well. At gnomon_iretq, the entry was refused: Rust moves the registers to the GuestContext and notes it there
 #     host, #DB: QEMU reports a data breakpoint of the guest's a second time, if the guest steps too. This frame lies in the part of
 #     the GuestContext that is not filled yet, and in the memory before it, so nothing is called
 #  6. host, elsewhere: a fixup or a report in Rust, which may change the frame; then resume it
@@ -34,14 +36,7 @@ gnomon_vectors:
 
     .balign 16
 gnomon_exit:
-    push r15
-    push r14
-    push r13
-    push r12
-    push r11
-    push r10
-    push r9
-    push r8
+    sub rsp, 64                         # gpr[8..16]
     push rdi
     push rsi
     push rbp
@@ -50,20 +45,27 @@ gnomon_exit:
     push rdx
     push rcx
     push rax
-    test dword ptr [rsp + {rflags}], 0x20000
-    jnz 2f
-    test byte ptr [rsp + {cs}], 3
-    jz 3f
-    xor eax, eax
+    cmp dword ptr [rsp + {rip} + 4], 0
+    jne 2f
 1:  cld
     mov rsp, [rip + {host_rsp}]
     pop rbp
     pop rbx
     ret
-2:  mov eax, {v86}
-    jmp 1b
 
-3:  cld
+2:  test dword ptr [rsp + {rflags}], 0x20000
+    jnz 1b
+    test byte ptr [rsp + {cs}], 3
+    jnz 1b
+    cld
+    mov [rsp + {gpr8}], r8
+    mov [rsp + {gpr8} + 8], r9
+    mov [rsp + {gpr8} + 16], r10
+    mov [rsp + {gpr8} + 24], r11
+    mov [rsp + {gpr8} + 32], r12
+    mov [rsp + {gpr8} + 40], r13
+    mov [rsp + {gpr8} + 48], r14
+    mov [rsp + {gpr8} + 56], r15
     cmp qword ptr [rsp + {vector}], 1
     je 6f
     mov rdi, rsp
@@ -75,7 +77,6 @@ gnomon_exit:
     and rsp, -16
     call {entry_refused}
     mov rsp, rbx
-    mov eax, {refused}
     pop rbp
     pop rbx
     ret

@@ -21,14 +21,7 @@ use core::arch::global_asm;
 use core::sync::atomic::AtomicU64;
 
 pub use context::GuestContext;
-pub(crate) use context::{CS, RFLAGS, RIP, VECTOR};
-
-/// How [`gnomon_enter`] ended.
-pub(crate) const NORMAL: u32 = 0;
-/// RFLAGS.VM was set.
-pub(crate) const V86: u32 = 1;
-/// IRETQ refused the guest's CS or SS.
-pub(crate) const REFUSED: u32 = 2;
+pub(crate) use context::{CS, GPR8, REFUSED, RFLAGS, RIP, VECTOR};
 
 /// The host's stack pointer while a guest runs.
 pub(crate) static HOST_RSP: AtomicU64 = AtomicU64::new(0);
@@ -43,9 +36,7 @@ global_asm!(
     rip = const RIP,
     cs = const CS,
     rflags = const RFLAGS,
-    normal = const NORMAL,
-    v86 = const V86,
-    refused = const REFUSED,
+    gpr8 = const GPR8,
 );
 global_asm!(include_str!("fixup.S"));
 

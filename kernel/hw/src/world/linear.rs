@@ -37,6 +37,13 @@ impl World {
     #[must_use]
     #[inline]
     pub fn fetch(&self, gva: u32) -> Option<u128> {
+        self.fetch_halves(gva).map(|(low, high)| u128::from(high) << 64 | u128::from(low))
+    }
+
+    /// The same as two halves.
+    #[must_use]
+    #[inline]
+    pub fn fetch_halves(&self, gva: u32) -> Option<(u64, u64)> {
         if !cpu::is_active(self.state.as_ptr()) || gva > u32::MAX - 15 {
             return self.fetch_otherwise(gva);
         }
@@ -53,14 +60,16 @@ impl World {
                 options(readonly),
             );
         }
-        (faulted == 0).then_some(u128::from(high) << 64 | u128::from(low))
+        if faulted == 0 { Some((low, high)) } else { None }
     }
 
     #[cold]
-    fn fetch_otherwise(&self, gva: u32) -> Option<u128> {
+    #[inline(never)]
+    fn fetch_otherwise(&self, gva: u32) -> Option<(u64, u64)> {
         let mut bytes = [0; 16];
         self.read_linear(gva, &mut bytes).ok()?;
-        Some(u128::from_le_bytes(bytes))
+        let bytes = u128::from_le_bytes(bytes);
+        Some((bytes as u64, (bytes >> 64) as u64))
     }
 
     /// Copies `bytes` to the guest's linear address `gva` on, with the rights of a supervisor: a read-only page refuses

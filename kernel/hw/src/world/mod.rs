@@ -13,7 +13,7 @@ mod segment;
 mod state;
 
 use crate::descriptor::{self, RefusedDescriptor};
-use crate::entry::{self, GuestContext};
+use crate::entry::{self, GuestContext, REFUSED};
 use crate::frames::{self, Owner, VmId};
 use crate::gdt::{CACHE, CACHE_COUNT, GDT_GUEST_ENTRIES, LDT_ENTRIES};
 use crate::idt::IRQ_BASE;
@@ -217,13 +217,12 @@ impl World {
     }
 
     /// Runs the guest from its context until something ends the run.
-    #[inline]
     pub fn run(&mut self) -> Exit {
+        if self.is_hardware() {
+            return self.run_hardware();
+        }
         let state = self.state.as_ptr();
         if !cpu::is_active(state) {
-            if self.is_hardware() {
-                return self.run_hardware();
-            }
             if self.state().armed {
                 return self.run_armed();
             }
@@ -232,8 +231,14 @@ impl World {
         self.enter()
     }
 
+    /// The same for a world that is active, which a hardware world never is. `None`: it is not, and did not run.
+    #[inline]
+    pub fn run_active(&mut self) -> Option<Exit> {
+        if cpu::is_active(self.state.as_ptr()) { Some(self.enter()) } else { None }
+    }
+
     /// Runs the guest of an active world.
-    #[inline(always)] // The one call that matters is in `run`.
+    #[inline(always)] // The one call that matters is in `run_active`.
     fn enter(&mut self) -> Exit {
         let state = self.state.as_ptr();
         // SAFETY: `state` is this world's own, and nothing else runs before the asm.
@@ -243,7 +248,6 @@ impl World {
         context.rip &= 0xffff_ffff;
         context.rsp &= 0xffff_ffff;
         let entered = context.rflags;
-        let ended: u32;
         // SAFETY: the world is active, so CR3 is a checked root with the window, the live GDT and LDT hold only entries that
         // passed the gate, and TSS.RSP0 is the end of this context. gnomon_enter keeps RBX, RBP and the stack.
         unsafe {
@@ -251,28 +255,41 @@ impl World {
                 "call {enter}",
                 enter = sym entry::gnomon_enter,
                 inout("rdi") &raw mut (*state).context => _,
-                lateout("eax") ended,
                 lateout("r12") _, lateout("r13") _, lateout("r14") _, lateout("r15") _,
                 clobber_abi("sysv64"),
             );
         }
-        let spoilt = self.context_mut().repair_flags(entered);
-        self.ended(if spoilt && ended == entry::V86 { entry::NORMAL } else { ended })
+        if self.context_mut().was_in_v86(entered) {
+            return Exit::V86;
+        }
+        self.ended()
     }
 
     #[inline]
-    fn ended(&mut self, ended: u32) -> Exit {
-        let vector = self.context().vector as u8;
-        if ended != entry::NORMAL {
-            return if ended == entry::V86 { Exit::V86 } else { Exit::EntryFailed(vector) };
-        }
-        if vector == fault::PAGE_FAULT {
+    fn ended(&mut self) -> Exit {
+        let vector = self.context().vector;
+        if vector == u64::from(fault::PAGE_FAULT) {
             // SAFETY: reading CR2 at CPL 0 changes nothing. No fault of the host's came between.
             self.state_mut().cr2 = unsafe { x86::controlregs::cr2() } as u64;
-        } else if let Some(number) = vector.checked_sub(IRQ_BASE).filter(|&n| n < 16) {
-            return Exit::Interrupt(irq::acknowledge(number));
+        } else if vector >= u64::from(IRQ_BASE) {
+            return self.ended_otherwise();
         }
-        Exit::Vector(vector)
+        Exit::Vector(vector as u8)
+    }
+
+    /// By an interrupt of the host's, or not begun.
+    #[inline(never)]
+    fn ended_otherwise(&mut self) -> Exit {
+        let vector = self.context().vector;
+        let line = (vector as u8).wrapping_sub(IRQ_BASE);
+        if vector & REFUSED != 0 {
+            self.context_mut().vector = vector & !REFUSED;
+            Exit::EntryFailed(vector as u8)
+        } else if line < irq::LINES {
+            Exit::Interrupt(irq::acknowledge(line))
+        } else {
+            Exit::Vector(vector as u8)
+        }
     }
 
     #[inline]
@@ -308,8 +325,10 @@ pub(crate) extern "C" fn entry_refused(frame: *const GuestContext) {
     unsafe {
         let frame = frame.read();
         let context = &mut (*state).context;
-        context.gpr = frame.gpr;
-        context.vector = frame.vector;
+        // What the context had for R8 to R15 was overwritten; nothing is ever there.
+        context.gpr = [0; 16];
+        context.gpr[..8].copy_from_slice(&frame.gpr[..8]);
+        context.vector = frame.vector | REFUSED;
         context.error = frame.error;
     }
 }

@@ -13,6 +13,9 @@ const NOP: u8 = 0x90;
 /// Entries; as many as a byte can name.
 const ENTRIES: usize = 256;
 
+/// Longest instruction with a recipe, so that it is known by one word.
+const RECIPE_BYTES: usize = 8;
+
 /// The bytes at EIP, as one number: the first is the lowest.
 pub(crate) type Bytes = u128;
 
@@ -23,7 +26,9 @@ struct Entry {
     mask: Bytes,
     eip: u32,
     big: bool,
+    /// [`Recipe::Long`] for 16-bit code and long instructions.
     recipe: Recipe,
+    next: u32,
     insn: Instruction,
 }
 
@@ -38,7 +43,7 @@ impl DecodeCache {
     pub(crate) fn new() -> Self {
         let insn = Decoder::new(32, &[NOP], DecoderOptions::NONE).decode();
         // No bytes at all are like these.
-        let none = Entry { bytes: 1, mask: 0, eip: 0, big: false, recipe: Recipe::Long, insn };
+        let none = Entry { bytes: 1, mask: 0, eip: 0, big: false, recipe: Recipe::Long, next: 0, insn };
         Self { entries: vec![none; ENTRIES] }
     }
 
@@ -47,30 +52,35 @@ impl DecodeCache {
         (eip ^ eip >> 8) as u8 as usize
     }
 
+    /// The entry for the instruction at `eip`, if it was made of the same bytes in one of the modes.
     #[inline]
-    fn entry(&self, eip: u32, bytes: Bytes, big: bool) -> Option<&Entry> {
-        self.entries
-            .get(Self::slot(eip))
-            .filter(|entry| entry.eip == eip && entry.bytes == bytes & entry.mask && entry.big == big)
+    fn entry(&self, eip: u32, bytes: Bytes) -> Option<&Entry> {
+        let entry = self.entries.get(Self::slot(eip))?;
+        (entry.eip == eip && entry.bytes == bytes & entry.mask).then_some(entry)
     }
 
     /// The instruction at `eip`, if it was decoded from the same bytes in the same mode.
     #[inline]
     pub(crate) fn find(&self, eip: u32, bytes: Bytes, big: bool) -> Option<Instruction> {
-        self.entry(eip, bytes, big).map(|entry| entry.insn)
+        self.entry(eip, bytes).filter(|entry| entry.big == big).map(|entry| entry.insn)
     }
 
-    /// The recipe for the instruction at `eip` in 32-bit code, and the address behind it, if it was decoded from the same bytes.
+    /// The recipe for the instruction at `eip` in 32-bit code, and the address behind it, if it was decoded from the same bytes, of which
+    /// the first eight decide. Where it was decoded as 16-bit code there is no short way.
     #[inline]
-    pub(crate) fn recipe(&self, eip: u32, bytes: Bytes) -> Option<(Recipe, u32)> {
-        self.entry(eip, bytes, true).map(|entry| (entry.recipe, entry.insn.next_ip32()))
+    pub(crate) fn recipe(&self, eip: u32, bytes: u64) -> Option<(Recipe, u32)> {
+        let entry = self.entries.get(Self::slot(eip))?;
+        let same = entry.eip == eip && entry.bytes as u64 == bytes & entry.mask as u64;
+        same.then_some((entry.recipe, entry.next))
     }
 
     /// Keeps an instruction.
     pub(crate) fn insert(&mut self, eip: u32, bytes: Bytes, big: bool, insn: Instruction) {
         if let Some(place) = self.entries.get_mut(Self::slot(eip)) {
             let mask = mask(insn.len());
-            *place = Entry { bytes: bytes & mask, mask, eip, big, recipe: Recipe::of(&insn), insn };
+            let short = big && insn.len() <= RECIPE_BYTES;
+            let recipe = if short { Recipe::of(&insn) } else { Recipe::Long };
+            *place = Entry { bytes: bytes & mask, mask, eip, big, recipe, next: insn.next_ip32(), insn };
         }
     }
 }
@@ -105,10 +115,22 @@ mod tests {
     #[test]
     fn recipes_are_of_32_bit_code() {
         let mut cache = with_cli();
-        assert_eq!(cache.recipe(0x1000, CLI), Some((Recipe::Cli, 0x1001)));
+        assert_eq!(cache.recipe(0x1000, CLI as u64), Some((Recipe::Cli, 0x1001)));
+        assert_eq!(cache.recipe(0x1000, 0xfb), None, "other bytes");
         let insn = Decoder::with_ip(16, &[0xfa], 0x1000, DecoderOptions::NONE).decode();
         cache.insert(0x1000, CLI, false, insn);
-        assert_eq!(cache.recipe(0x1000, CLI), None);
+        assert_eq!(cache.recipe(0x1000, CLI as u64), Some((Recipe::Long, 0x1001)));
+    }
+
+    #[test]
+    fn what_a_word_does_not_hold_has_no_recipe() {
+        let mut cache = with_cli();
+        let bytes = [0x3e, 0x3e, 0x3e, 0x3e, 0x3e, 0x3e, 0x3e, 0x0f, 0xa2, 0, 0, 0, 0, 0, 0, 0];
+        let insn = Decoder::with_ip(32, &bytes, 0x1000, DecoderOptions::NONE).decode();
+        assert_eq!(insn.len(), 9);
+        let bytes = Bytes::from_le_bytes(bytes);
+        cache.insert(0x1000, bytes, true, insn);
+        assert_eq!(cache.recipe(0x1000, bytes as u64), Some((Recipe::Long, 0x1009)));
     }
 
     #[test]

@@ -49,7 +49,10 @@ impl Vm {
     }
 
     /// Writes a port.
-    pub(crate) fn port_out(&mut self, port: u16, size: usize, value: u32) -> Emulated<()> {
+    ///
+    /// # Errors
+    /// The end of the machine, if the write asked for it.
+    pub(crate) fn port_out(&mut self, port: u16, size: usize, value: u32) -> Result<(), StopReason> {
         self.devices_touched = true;
         self.tracer.record(|| Record {
             code: size as u8,
@@ -105,7 +108,7 @@ impl Vm {
         self.note_port(port, size);
         if output {
             let value = self.register(register)?;
-            self.port_out(port, size, value)
+            Ok(self.port_out(port, size, value)?)
         } else {
             let value = self.port_in(port, size);
             self.set_register(register, value)
@@ -227,11 +230,11 @@ impl PortString {
 }
 
 /// What a port write asks of the virtual machine.
-fn stop_for(effect: BusEffect) -> Emulated<()> {
+fn stop_for(effect: BusEffect) -> Result<(), StopReason> {
     match effect {
         BusEffect::None => Ok(()),
-        BusEffect::Exit(status) => Err(StopReason::Exit(status).into()),
-        BusEffect::PowerOff => Err(StopReason::PowerOff.into()),
-        BusEffect::Reset => Err(StopReason::Reset.into()),
+        BusEffect::Exit(status) => Err(StopReason::Exit(status)),
+        BusEffect::PowerOff => Err(StopReason::PowerOff),
+        BusEffect::Reset => Err(StopReason::Reset),
     }
 }

@@ -1,13 +1,30 @@
 //! Page faults: the shadow MMU says what they are, here it is done.
 
 use gnomon_trace::Reason;
-use shadow_mmu::{Access, AccessKind, ControlFault, Fault, Gpa, GuestFault, Gva, Outcome, PfErr, VmStop};
+use shadow_mmu::{Access, AccessKind, ControlFault, Fault, Gpa, GuestFault, Gva, Outcome, PfErr, Privilege, VmStop};
 
+use super::ShortWays;
 use crate::trap::{Emulated, Exception, StopReason, Trap};
 use crate::vm::{PageHint, Vm};
 
 /// Outcomes that the shadow MMU has for 64-bit guests alone, which do not run yet.
 pub(crate) const LONG_MODE_ONLY: StopReason = StopReason::Internal("a 32-bit guest got an outcome of long mode");
+
+/// The guest's own page fault that was delivered last.
+#[derive(Clone, Copy)]
+pub(crate) struct Faulted {
+    /// Where it happened; above all addresses if nothing has faulted that may be tried again.
+    pub eip: u64,
+    fault: Fault,
+}
+
+impl Faulted {
+    /// Nothing has faulted.
+    pub(crate) const NOTHING: Self = Self {
+        eip: u64::MAX,
+        fault: Fault { gva: Gva::new(0), access: Access { kind: AccessKind::Read, privilege: Privilege::Supervisor } },
+    };
+}
 
 impl Vm {
     /// Handles a page fault of the guest.
@@ -22,7 +39,7 @@ impl Vm {
         if error.contains(PfErr::RESERVED)
             && let Some(fault) = self.mmu.known_absent(fault)
         {
-            return self.on_true_fault(fault);
+            return self.on_true_fault(fault, access);
         }
         let (outcome, plan) = self.mmu.on_fault(fault);
         self.flush(plan);
@@ -31,7 +48,7 @@ impl Vm {
                 self.count(Reason::HiddenFault);
                 self.check_progress(gva)
             }
-            Outcome::Inject(fault) => self.on_true_fault(fault),
+            Outcome::Inject(fault) => self.on_true_fault(fault, access),
             Outcome::EmulateWrite(gpa) => self.on_tracked_write(fault, gpa),
             Outcome::Mmio(_) if access.kind == AccessKind::Fetch => Err(StopReason::FetchOutsideMemory.into()),
             Outcome::Mmio(gpa) => self.on_device_access(fault, gpa),
@@ -41,10 +58,33 @@ impl Vm {
         }
     }
 
-    fn on_true_fault(&mut self, fault: GuestFault) -> Emulated<()> {
+    /// The guest returns to what has faulted last, which it will try again: that should not fault for the shadow's sake.
+    #[inline(never)] // out of the way of other returns
+    pub(crate) fn fill_ahead(&mut self) {
+        let fault = core::mem::replace(&mut self.faulted, Faulted::NOTHING).fault;
+        let plan = self.mmu.fill_ahead(fault);
+        self.flush(plan);
+    }
+
+    /// Completes the shadow for an access that no fault of the CPU tells of.
+    #[inline(never)] // The faults of the CPU have the code of it in line.
+    pub(crate) fn complete(&mut self, fault: Fault) -> Outcome {
+        let (outcome, plan) = self.mmu.on_fault(fault);
+        self.flush(plan);
+        outcome
+    }
+
+    #[inline]
+    fn on_true_fault(&mut self, fault: GuestFault, access: Access) -> Emulated<()> {
+        self.faulted = Faulted { eip: self.world.context().rip, fault: Fault { gva: fault.gva, access } };
         self.count(Reason::TrueFault);
         self.check_progress(fault.gva)?;
-        Err(Exception::page_fault(fault.error.bits(), fault.gva.raw() as u32).into())
+        let exception = Exception::page_fault(fault.error.bits(), fault.gva.raw() as u32);
+        if self.short_ways == ShortWays::Deprivileged && self.deliver_shortly(exception) {
+            Ok(())
+        } else {
+            Err(exception.into())
+        }
     }
 
     pub(crate) fn check_progress(&mut self, gva: Gva) -> Emulated<()> {
@@ -57,8 +97,7 @@ impl Vm {
         if !table && !self.code.is_source(gpa.gfn()) {
             self.count(Reason::TrackedWrite);
             self.open_descriptor_page(gpa.gfn());
-            let (_, plan) = self.mmu.on_fault(fault);
-            self.flush(plan);
+            let _ = self.complete(fault);
             return Ok(());
         }
         let page = fault.gva.page().raw() as u32;

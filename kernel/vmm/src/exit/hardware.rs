@@ -81,7 +81,7 @@ impl Vm {
             }
             _ => {
                 self.refresh();
-                if self.intercepted_shortly()? {
+                if self.intercepted_shortly() {
                     return Ok(());
                 }
                 let insn = self.decode()?;
@@ -97,7 +97,7 @@ impl Vm {
 
     /// IN or OUT between the accumulator and a port.
     #[inline]
-    pub(super) fn transfer(&mut self, port: u16, size: u8, output: bool) -> Emulated<()> {
+    pub(super) fn transfer(&mut self, port: u16, size: u8, output: bool) -> Result<(), StopReason> {
         let mask = match size {
             1 => 0xff,
             2 => 0xffff,

@@ -5,7 +5,8 @@ mod hardware;
 mod short;
 mod step;
 
-pub(crate) use fault::{NOT_RESIDENT, control_fault, mmu_stop};
+pub(crate) use fault::{Faulted, NOT_RESIDENT, control_fault, mmu_stop};
+pub(crate) use short::ShortWays;
 
 use gnomon_hw::Exit;
 use gnomon_trace::{Kind, Reason, Record};
@@ -20,67 +21,23 @@ use crate::vm::Vm;
 const SYSTEM_CALL: u8 = 0x80;
 
 impl Vm {
-    /// Handles one exit.
+    /// Handles one exit for which there is no short way.
     ///
     /// # Errors
     /// The reason for which the VM stops.
-    #[inline]
+    #[inline(never)] // out of the way of the short ones
     pub(crate) fn on_exit(&mut self, exit: Exit) -> Result<(), StopReason> {
-        let plain = match exit {
-            Exit::Vector(number) if self.is_plain() => Some(number),
-            _ => None,
-        };
-        if let Some(number) = plain {
-            // Before anything else: most of these need nothing of what patches have changed.
-            self.retired = false;
-            match self.done_shortly(number) {
-                Ok(true) => return Ok(()),
-                Ok(false) => {}
-                Err(trap) => return self.end_short_exit(trap),
-            }
+        let left = if self.code.patching.was_entered() { self.leave_patches(exit) } else { Left::Whole };
+        if left == Left::Whole && self.faulted_shortly(exit) {
+            return Ok(());
         }
-        if self.code.patching.was_entered() && self.leave_patches(exit) == Left::Emulate {
-            return self.on_exit_amid(exit, Left::Emulate);
-        }
-        match plain {
-            None => self.on_exit_amid(exit, Left::Whole),
-            Some(number) => match self.on_vector(number, false) {
-                Ok(()) => Ok(()),
-                Err(trap) => self.end_plain_exit(trap),
-            },
-        }
+        let done = self.handle(exit, left);
+        self.trace_resume();
+        self.note_short_ways();
+        done
     }
 
-    /// The short way, if there is one. False: nothing was done.
-    #[inline]
-    fn done_shortly(&mut self, number: u8) -> Emulated<bool> {
-        match number {
-            vector::GP if self.world.context().error == 0 => self.refused_shortly(),
-            vector::BP if self.code.is_on() && !self.code.patching.is_hidden() => Ok(self.trapped_shortly()),
-            SYSTEM_CALL => {
-                self.reclaim_flags();
-                Ok(self.called_shortly())
-            }
-            _ => Ok(false),
-        }
-    }
-
-    #[cold]
-    fn end_short_exit(&mut self, trap: Trap) -> Result<(), StopReason> {
-        self.end_plain_exit(trap)
-    }
-
-    #[inline(always)] // once for nearly all
-    fn end_plain_exit(&mut self, trap: Trap) -> Result<(), StopReason> {
-        match trap {
-            Trap::Exception(exception) if self.deliver_shortly(exception) => Ok(()),
-            Trap::Exception(exception) => self.deliver(exception.into()),
-            Trap::Stop(reason) => Err(reason),
-        }
-    }
-
-    /// The same while an instruction is stepped over, or the guest steps; and out of a patch.
-    fn on_exit_amid(&mut self, exit: Exit, left: Left) -> Result<(), StopReason> {
+    fn handle(&mut self, exit: Exit, left: Left) -> Result<(), StopReason> {
         let stepped = self.end_step();
         if self.is_unveiled() {
             self.veil();
@@ -119,8 +76,15 @@ impl Vm {
                 None => Ok(()),
             },
             Ok(()) => Ok(()),
-            Err(Trap::Exception(exception)) => self.deliver(exception.into()),
-            Err(Trap::Stop(reason)) => Err(reason),
+            Err(trap) => self.on_trap(trap),
+        }
+    }
+
+    #[inline(never)] // out of the way of the short ones
+    pub(super) fn on_trap(&mut self, trap: Trap) -> Result<(), StopReason> {
+        match trap {
+            Trap::Exception(exception) => self.deliver(exception.into()),
+            Trap::Stop(reason) => Err(reason),
         }
     }
 

@@ -3,77 +3,156 @@
 //!
 //! Under a trace everything goes the long way, so a traced run and a plain one can be compared (`tests/e2e`).
 
-use gnomon_hw::SegReg;
+use gnomon_hw::{Exit, SegReg};
 use gnomon_trace::Reason;
 
 use super::SYSTEM_CALL;
 use crate::emul::{Control, Port, Recipe};
 
 use crate::event::{Event, Source};
-use crate::trap::{Emulated, Exception};
+use crate::trap::{Exception, Trap, vector};
 use crate::vcpu::flags;
 use crate::vm::Vm;
 
 /// Bytes that PUSH and POP move.
 const WORD: u32 = 4;
 
+/// Which exits have short ways.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum ShortWays {
+    /// None: an instruction is stepped over, shown for one step or opened, or the guest is traced or has breakpoints.
+    Closed,
+    /// Those of a guest in rings 1 and 3.
+    Deprivileged,
+    /// Those of a guest that an extension of the CPU runs.
+    Hardware,
+}
+
 impl Vm {
-    /// Whether short ways are open: the guest is a deprivileged one, and nothing is stepped over, shown for one step, opened, traced or watched by breakpoints.
+    /// Works out anew which short ways are open. What begins any of this closes them itself (`begin_step`, `step_over`, `follow_breakpoints`).
     #[inline]
-    pub(super) fn is_plain(&self) -> bool {
-        !self.world.is_hardware()
-            && self.step.is_none()
-            && !self.is_unveiled()
-            && !self.mmu.is_open()
-            && !self.watched
-            && self.world.context().rflags as u32 & flags::TF == 0
+    pub(super) fn note_short_ways(&mut self) {
+        let amid = self.step.is_some() || self.is_unveiled() || self.mmu.is_open() || self.watched;
+        self.short_ways = match self.world.is_hardware() {
+            _ if amid => ShortWays::Closed,
+            true => ShortWays::Hardware,
+            false => ShortWays::Deprivileged,
+        };
+    }
+
+    /// Handles an exit in a short way, while they are open and the guest does not step either. False: nothing was done. Most of these
+    /// need nothing of what patches have changed (`code/patch_run.rs`): the virtual IF may still be lent to them, and EIP be in one.
+    #[inline]
+    pub(crate) fn on_exit_shortly(&mut self, exit: Exit) -> bool {
+        match exit {
+            Exit::Vector(number) if self.is_open_to(ShortWays::Deprivileged) => self.on_vector_shortly(number),
+            Exit::Hardware if self.is_open_to(ShortWays::Hardware) => {
+                self.on_hardware_exit_shortly();
+                true
+            }
+            _ => false,
+        }
+    }
+
+    #[inline]
+    fn is_open_to(&self, ways: ShortWays) -> bool {
+        self.short_ways == ways && self.world.context().rflags as u32 & flags::TF == 0
+    }
+
+    /// The same for a page fault of a guest that has left its patches.
+    #[inline]
+    pub(super) fn faulted_shortly(&mut self, exit: Exit) -> bool {
+        let short = exit == Exit::Vector(vector::PF) && self.is_open_to(ShortWays::Deprivileged);
+        if short {
+            self.page_fault_shortly();
+        }
+        short
+    }
+
+    #[inline(never)] // Out of the way of the deprivileged guests' loop.
+    fn on_hardware_exit_shortly(&mut self) {
+        self.retired = false;
+        if let Err(trap) = self.on_hardware_exit() {
+            self.end_shortly(trap);
+        }
+    }
+
+    #[inline]
+    fn on_vector_shortly(&mut self, number: u8) -> bool {
+        match number {
+            // Whether it may look at flags and EIP is not known before.
+            vector::PF if self.code.patching.was_entered() => false,
+            vector::PF => {
+                self.page_fault_shortly();
+                true
+            }
+            vector::GP if self.world.context().error == 0 => self.refused_shortly(),
+            vector::BP if self.code.is_on() && !self.code.patching.is_hidden() => self.trapped_shortly(),
+            SYSTEM_CALL => {
+                self.reclaim_flags();
+                self.called_shortly()
+            }
+            _ => false,
+        }
+    }
+
+    /// Page faults have one way, but much of what goes on around it is not needed while nothing unusual does.
+    #[inline]
+    fn page_fault_shortly(&mut self) {
+        if let Err(trap) = self.on_page_fault() {
+            self.end_shortly(trap);
+        }
+    }
+
+    /// What a short way leaves to be delivered, or ends the machine: the run loop looks for that.
+    #[inline(never)] // out of the way of all others
+    fn end_shortly(&mut self, trap: Trap) {
+        self.reclaim_flags();
+        if let Err(reason) = self.on_trap(trap) {
+            self.end = Some(reason);
+            self.devices_touched = true;
+        }
     }
 
     /// The recipe for the instruction at `eip` in flat code, and the address behind it.
     #[inline]
     fn recipe_at(&self, eip: u32) -> Option<(Recipe, u32)> {
-        self.decoded.recipe(eip, self.world.fetch(eip)?)
+        let (bytes, _) = self.world.fetch_halves(eip)?;
+        self.decoded.recipe(eip, bytes)
     }
 
-    /// After #GP(0): does the instruction at EIP if it has a recipe. False: nothing was done. The virtual IF may still be lent to patches
-    /// (`code/patch_run.rs`). An EIP in a patch has no recipe.
-    ///
-    /// # Errors
-    /// A stop that a port write asked for.
+    /// After #GP(0): does the instruction at EIP if it has a recipe. False: nothing was done. An EIP in a patch has no recipe.
     #[inline]
-    pub(super) fn refused_shortly(&mut self) -> Emulated<bool> {
+    fn refused_shortly(&mut self) -> bool {
         if !self.runs_flat_kernel() {
-            return Ok(false);
+            return false;
         }
         match self.recipe_at(self.eip()) {
             Some((recipe, next)) => self.follow(recipe, next),
-            None => Ok(false),
+            None => false,
         }
     }
 
     /// After the exit of a hardware guest for an instruction that is to be decoded: does it if it has a recipe. False: nothing was done.
-    ///
-    /// # Errors
-    /// A stop that a port write asked for.
-    pub(super) fn intercepted_shortly(&mut self) -> Emulated<bool> {
+    pub(super) fn intercepted_shortly(&mut self) -> bool {
         let (base, big) = self.world.hardware_code();
         if self.watched || base != 0 || !big || self.cpl() != 0 {
-            return Ok(false);
+            return false;
         }
-        let Ok((bytes, _)) = self.fetch(self.eip()) else { return Ok(false) };
-        match self.decoded.recipe(self.eip(), bytes) {
+        let Ok((bytes, _)) = self.fetch(self.eip()) else { return false };
+        match self.decoded.recipe(self.eip(), bytes as u64) {
             Some((Recipe::Identify, next)) => {
                 self.identify();
                 self.go_on(next, Reason::Cpuid);
-                Ok(true)
+                true
             }
             Some((recipe, next)) => self.follow(recipe, next),
-            None => Ok(false),
+            None => false,
         }
     }
 
     #[inline(always)] // Once for each kind of guest; a call would be a tenth of a short exit.
-    fn follow(&mut self, recipe: Recipe, next: u32) -> Emulated<bool> {
+    fn follow(&mut self, recipe: Recipe, next: u32) -> bool {
         let reason = match recipe {
             Recipe::Cli => {
                 self.reclaim_flags();
@@ -105,17 +184,24 @@ impl Vm {
                 Reason::Invlpg
             }
             Recipe::Input(port, size) => {
-                self.transfer(self.port(port), size, false)?;
+                self.transfer_shortly(self.port(port), size, false);
                 Reason::Io
             }
             Recipe::Output(port, size) => {
-                self.transfer(self.port(port), size, true)?;
+                self.transfer_shortly(self.port(port), size, true);
                 Reason::Io
             }
-            _ => return Ok(false),
+            _ => return false,
         };
         self.go_on(next, reason);
-        Ok(true)
+        true
+    }
+
+    #[inline]
+    fn transfer_shortly(&mut self, port: u16, size: u8, output: bool) {
+        if let Err(end) = self.transfer(port, size, output) {
+            self.end_shortly(end.into());
+        }
     }
 
     fn port(&self, port: Port) -> u16 {

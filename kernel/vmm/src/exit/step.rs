@@ -5,7 +5,7 @@ use alloc::vec::Vec;
 use gnomon_trace::Reason;
 use shadow_mmu::{Fault, Gfn, Outcome};
 
-use crate::exit::{NOT_RESIDENT, mmu_stop};
+use crate::exit::{NOT_RESIDENT, ShortWays, mmu_stop};
 use crate::ram::PAGE;
 use crate::trap::{Emulated, Exception, StopReason};
 use crate::vm::Vm;
@@ -13,6 +13,7 @@ use crate::vm::Vm;
 impl Vm {
     /// Opens the tracked frame behind a faulting write and arranges for one instruction to run.
     pub(crate) fn step_over(&mut self, fault: Fault) -> Emulated<()> {
+        self.short_ways = ShortWays::Closed;
         self.count(Reason::TrackedWrite);
         let (outcome, plan) = self.mmu.open(fault);
         self.flush(plan);

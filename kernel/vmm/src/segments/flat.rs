@@ -10,23 +10,51 @@ use super::loaded::real_selector;
 use crate::vcpu::{Descriptor, Selector};
 use crate::vm::Vm;
 
-/// Good selectors by role; 0, which is never good, where none is known.
-#[derive(Clone, Copy, Default)]
+/// A selector that was found good, or none: a value that no selector has.
+#[derive(Clone, Copy, PartialEq, Eq)]
+struct Good(u32);
+
+impl Good {
+    const NONE: Self = Self(u32::MAX);
+
+    #[inline]
+    fn is(self, selector: u16) -> bool {
+        self == Self::of(selector)
+    }
+
+    #[inline]
+    fn of(selector: u16) -> Self {
+        Self(selector.into())
+    }
+}
+
+/// Good selectors by role.
+#[derive(Clone, Copy)]
 pub(super) struct Flat {
     /// In CS: 32-bit, base 0; the kernel's and the user's.
-    code: [u16; 2],
+    code: [Good; 2],
     /// In SS: the kernel's, 32-bit, base 0.
-    stack: u16,
+    stack: Good,
     /// In DS: base 0.
-    data: u16,
+    data: Good,
     /// As the guest names them, with RPL: plain code, and flat stacks, that events and returns may lead to.
     targets: [Targets; 2],
 }
 
-#[derive(Clone, Copy, Default)]
+#[derive(Clone, Copy)]
 struct Targets {
-    code: u16,
-    stack: u16,
+    code: Good,
+    stack: Good,
+}
+
+impl Flat {
+    /// Nothing is known.
+    pub(super) const NONE: Self = Self {
+        code: [Good::NONE; 2],
+        stack: Good::NONE,
+        data: Good::NONE,
+        targets: [Targets { code: Good::NONE, stack: Good::NONE }; 2],
+    };
 }
 
 /// A stack that needs no arithmetic.
@@ -48,7 +76,7 @@ impl Vm {
     pub(crate) fn runs_flat_code(&mut self) -> bool {
         let selector = self.world.context().cs as u16;
         let [kernel, user] = self.live.flat.code;
-        selector != 0 && (selector == kernel || selector == user) || self.learn_code(selector)
+        kernel.is(selector) || user.is(selector) || self.learn_code(selector)
     }
 
     /// The same of the guest kernel's code.
@@ -56,7 +84,7 @@ impl Vm {
     pub(crate) fn runs_flat_kernel(&mut self) -> bool {
         let selector = self.world.context().cs as u16;
         let [kernel, _] = self.live.flat.code;
-        selector != 0 && selector == kernel || self.cpl() == 0 && self.learn_code(selector)
+        kernel.is(selector) || self.cpl() == 0 && self.learn_code(selector)
     }
 
     /// The same, if it is known already: one comparison.
@@ -64,20 +92,20 @@ impl Vm {
     pub(crate) fn is_known_flat_kernel(&self) -> bool {
         let [kernel, _] = self.live.flat.code;
         // A selector of the kernel's has RPL 1.
-        self.world.context().cs as u16 == kernel
+        kernel.is(self.world.context().cs as u16)
     }
 
     /// Does the guest kernel run, with code and stack known to be flat?
     #[inline]
     pub(crate) fn is_plain_flat(&self) -> bool {
-        self.is_known_flat_kernel() && self.world.context().ss as u16 == self.live.flat.stack
+        self.is_known_flat_kernel() && self.live.flat.stack.is(self.world.context().ss as u16)
     }
 
     /// Whether the kernel's stack is flat: ESP is a linear address.
     #[inline]
     pub(crate) fn has_flat_stack(&mut self) -> bool {
         let selector = self.world.context().ss as u16;
-        selector == self.live.flat.stack || self.learn_stack(selector)
+        self.live.flat.stack.is(selector) || self.learn_stack(selector)
     }
 
     /// Whether the kernel's DS has base 0.
@@ -87,21 +115,21 @@ impl Vm {
             return self.segment_base(SegReg::Ds) == 0;
         }
         let selector = self.world.settled_segment(SegReg::Ds);
-        selector != 0 && (selector == self.live.flat.data || self.learn_data(selector))
+        selector != 0 && (self.live.flat.data.is(selector) || self.learn_data(selector))
     }
 
     /// Whether a selector names plain code of its RPL's level, 0 or 3, and the CPU finds it in the live table.
     #[inline]
     pub(crate) fn is_code_target(&mut self, selector: Selector) -> bool {
-        let known = self.live.flat.targets.get(role(selector.rpl())).is_some_and(|known| known.code == selector.0);
-        known && selector.0 != 0 || self.learn_code_target(selector)
+        let known = self.live.flat.targets.get(role(selector.rpl()));
+        known.is_some_and(|known| known.code.is(selector.0)) || self.learn_code_target(selector)
     }
 
     /// Whether a selector names a flat stack of its RPL's level, 0 or 3, and the CPU finds it in the live table.
     #[inline]
     pub(crate) fn is_stack_target(&mut self, selector: Selector) -> bool {
-        let known = self.live.flat.targets.get(role(selector.rpl())).is_some_and(|known| known.stack == selector.0);
-        known && selector.0 != 0 || self.learn_stack_target(selector)
+        let known = self.live.flat.targets.get(role(selector.rpl()));
+        known.is_some_and(|known| known.stack.is(selector.0)) || self.learn_stack_target(selector)
     }
 
     #[cold]
@@ -113,7 +141,7 @@ impl Vm {
         let flat = code.is_some_and(|code| code.is_code() && code.is_big() && code.base() == 0);
         let role = role(self.cpl());
         if flat && let Some(known) = self.live.flat.code.get_mut(role) {
-            *known = selector;
+            *known = Good::of(selector);
         }
         flat
     }
@@ -124,7 +152,7 @@ impl Vm {
         let stack = known.or_else(|| self.loaded_descriptor(SegReg::Ss).map(Descriptor::to_guest));
         let flat = self.cpl() == 0 && stack.is_some_and(|stack| is_flat_stack(stack, 0));
         if flat {
-            self.live.flat.stack = selector;
+            self.live.flat.stack = Good::of(selector);
         }
         flat
     }
@@ -133,7 +161,7 @@ impl Vm {
     fn learn_data(&mut self, selector: u16) -> bool {
         let flat = self.loaded_descriptor(SegReg::Ds).is_some_and(|data| data.base() == 0);
         if flat {
-            self.live.flat.data = selector;
+            self.live.flat.data = Good::of(selector);
         }
         flat
     }
@@ -143,7 +171,7 @@ impl Vm {
         let cpl = selector.rpl();
         let good = self.known_descriptor(selector).is_some_and(|code| is_plain_code(code, cpl));
         if good && let Some(known) = self.live.flat.targets.get_mut(role(cpl)) {
-            known.code = selector.0;
+            known.code = Good::of(selector.0);
         }
         good
     }
@@ -153,7 +181,7 @@ impl Vm {
         let cpl = selector.rpl();
         let good = self.known_descriptor(selector).is_some_and(|stack| is_flat_stack(stack, cpl));
         if good && let Some(known) = self.live.flat.targets.get_mut(role(cpl)) {
-            known.stack = selector.0;
+            known.stack = Good::of(selector.0);
         }
         good
     }
@@ -161,6 +189,6 @@ impl Vm {
     /// Descriptors changed, or may change.
     #[inline]
     pub(super) fn forget_flat(&mut self) {
-        self.live.flat = Flat::default();
+        self.live.flat = Flat::NONE;
     }
 }

@@ -87,8 +87,13 @@ impl Vm {
 
     /// CS or SS as the guest believes it, RPL included.
     #[must_use]
+    #[inline]
     pub(crate) fn visible_selector(&self, reg: SegReg) -> Selector {
         let real = Selector(real_selector(&self.world, reg));
+        // Slots lie behind the guest's own entries.
+        if real.index() < World::GDT_GUEST_ENTRIES {
+            return real.with_rpl(self.cpl());
+        }
         match self.live.cached.get(cache_index(reg)).copied().flatten() {
             Some(cached) if cached.slot.index() == real.index() => cached.visible.with_rpl(self.cpl()),
             _ => real.with_rpl(self.cpl()),

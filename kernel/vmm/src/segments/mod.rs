@@ -52,7 +52,7 @@ impl LiveTables {
             any_open: false,
             user_open: false,
             cached: [None; 2],
-            flat: flat::Flat::default(),
+            flat: flat::Flat::NONE,
         }
     }
 }
@@ -244,6 +244,7 @@ impl Vm {
         self.change_user(open);
     }
 
+    #[inline(never)] // out of the way of guests on shadow code
     fn change_user(&mut self, open: bool) {
         self.live.user_open = open;
         for at in 0..self.live.entries.len() {

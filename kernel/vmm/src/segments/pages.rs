@@ -68,7 +68,7 @@ impl Vm {
             {
                 watched.open = true;
                 self.live.any_open = true;
-                self.live.flat = Flat::default();
+                self.live.flat = Flat::NONE;
                 self.mmu.unwatch(gfn);
             }
         }

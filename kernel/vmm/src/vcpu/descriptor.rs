@@ -35,6 +35,12 @@ impl Selector {
         Self((self.0 & !3) | (rpl & 3) as u16)
     }
 
+    /// As the real CPU has it for the guest's ring 0.
+    #[must_use]
+    pub const fn in_ring_1(self) -> u16 {
+        self.with_rpl(1).0
+    }
+
     /// As an error code: index and table, no RPL.
     #[must_use]
     pub const fn error_code(self) -> u32 {
