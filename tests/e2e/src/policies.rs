@@ -14,7 +14,7 @@ use crate::trial;
 const POLICIES: [&str; 3] = ["write-protect", "unsync", "vtlb"];
 
 /// Switches that are not the default, each at least once, and the counters that say that they did something in the guest named.
-const SWITCHES: [(&str, &str, &[&str]); 10] = [
+const SWITCHES: [(&str, &str, &[&str]); 12] = [
     ("vtlb,global=on", "global", &["sptes-global", "tlb-trims"]),
     ("vtlb,global=off", "stress", &["tlb-drops"]),
     ("absent=on", "stress", &["absents-marked", "absents-known"]),
