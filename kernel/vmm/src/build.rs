@@ -106,6 +106,7 @@ fn possible(guest: &GuestConfig) -> Policy {
 ///
 /// # Errors
 /// [`BuildError`].
+#[inline(never)] // A VM is large, and so is the stack frame of who makes one.
 pub(crate) fn build(
     guest: &GuestConfig,
     (index, backend): (usize, Backend),
