@@ -81,6 +81,21 @@ fn gnomon(host: Host, guest: &'static Guest, arguments: &str, words: &str) -> an
     bare_agrees(host, guest, arguments, &report)
 }
 
+/// Runs a guest with one more word in its description: it prints what it prints bare, and ends well.
+pub(crate) fn same_with(host: Host, word: &str, guest: &'static Guest, arguments: &str) -> anyhow::Result<Report> {
+    let expected = machine::bare(host, guest, arguments)?;
+    let mut described = machine::describe(guest, arguments)?;
+    described.words.push(word.to_owned());
+    let report = machine::gnomon(host, &[described], QUIET)?;
+    let judge = || {
+        compare::same(&expected.output, &report.output)?;
+        ensure!(report.status == Status::Ok, "expected status 0");
+        Ok(())
+    };
+    judge().with_context(|| word.to_owned()).with_context(|| report.tail())?;
+    Ok(report)
+}
+
 /// The guest printed the same as bare where that is right, and all was well.
 pub(crate) fn bare_agrees(host: Host, guest: &'static Guest, arguments: &str, report: &Report) -> anyhow::Result<()> {
     let expected = if is_judge(host, guest) { Some(machine::bare(host, guest, arguments)?) } else { None };

@@ -3,12 +3,11 @@
 
 use anyhow::{Context as _, ensure};
 use gnomon_guests::{GUESTS, Guest};
-use gnomon_host::status::Status;
 use libtest_mimic::Trial;
 
 use crate::compare;
-use crate::guests::variants;
-use crate::machine::{self, Host, Report};
+use crate::guests::{same_with, variants};
+use crate::machine::{Host, Report};
 use crate::trial;
 
 /// Guests with hot sites of their own, or that do to code, flags and stacks what a patch must bear.
@@ -38,8 +37,8 @@ pub(crate) fn trials() -> Vec<Trial> {
 }
 
 fn same_with_patches(host: Host, guest: &'static Guest, arguments: &str) -> anyhow::Result<()> {
-    let off = run(host, guest, arguments, "off")?;
-    let on = run(host, guest, arguments, "on")?;
+    let off = same_with(host, "patches=off", guest, arguments)?;
+    let on = same_with(host, "patches=on", guest, arguments)?;
     let judge = || {
         compare::same(&off.output, &on.output).context("the line `bare` is the one without patches")?;
         ensure!(count(&off, "code sites patched") == 0, "there are patches in spite of patches=off");
@@ -52,21 +51,6 @@ fn same_with_patches(host: Host, guest: &'static Guest, arguments: &str) -> anyh
         Ok(())
     };
     judge().with_context(|| on.tail())
-}
-
-/// Runs a guest with the switch; it prints what it prints bare.
-fn run(host: Host, guest: &'static Guest, arguments: &str, patches: &str) -> anyhow::Result<Report> {
-    let expected = machine::bare(host, guest, arguments)?;
-    let mut described = machine::describe(guest, arguments)?;
-    described.words.push(format!("patches={patches}"));
-    let report = machine::gnomon(host, &[described], "log=info")?;
-    let judge = || {
-        compare::same(&expected.output, &report.output)?;
-        ensure!(report.status == Status::Ok, "expected status 0");
-        Ok(())
-    };
-    judge().with_context(|| format!("patches={patches}")).with_context(|| report.tail())?;
-    Ok(report)
 }
 
 /// Exits of the instructions that patches are made for.
@@ -87,6 +71,7 @@ fn count(report: &Report, name: &str) -> u64 {
 mod tests {
     use super::*;
     use gnomon_host::machine::Ending;
+    use gnomon_host::status::Status;
 
     #[test]
     fn counters_are_read_from_the_report() {

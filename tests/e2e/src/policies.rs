@@ -1,13 +1,11 @@
 //! Guests that live by their page tables, under every policy: what they print must not depend on it.
 
-use anyhow::{Context as _, ensure};
+use anyhow::ensure;
 use gnomon_guests::{GUESTS, Guest};
-use gnomon_host::status::Status;
 use libtest_mimic::Trial;
 
-use crate::compare;
-use crate::guests::variants;
-use crate::machine::{self, Host, Report};
+use crate::guests::{same_with, variants};
+use crate::machine::Host;
 use crate::trial;
 
 /// What is not the default, which all other tests run on.
@@ -63,7 +61,9 @@ pub(crate) fn trials() -> Vec<Trial> {
                 }
                 for (name, arguments) in variants(guest) {
                     let name = format!("policy::{}::{policy}::{name}", host.name());
-                    trials.push(trial(name, move || same_under(host, policy, guest, arguments).map(drop)));
+                    trials.push(trial(name, move || {
+                        same_with(host, &format!("shadow={policy}"), guest, arguments).map(drop)
+                    }));
                 }
             }
         }
@@ -82,7 +82,7 @@ pub(crate) fn trials() -> Vec<Trial> {
 
 /// A guest prints the same, and the end report has the counters of the switch.
 fn switched(policy: &str, guest: &'static Guest, arguments: &str, counters: &[&str]) -> anyhow::Result<()> {
-    let report = same_under(Host::Qemu, policy, guest, arguments)?;
+    let report = same_with(Host::Qemu, &format!("shadow={policy}"), guest, arguments)?;
     for counter in counters {
         ensure!(
             report.hypervisor.iter().any(|line| line.contains(&format!(" {counter} "))),
@@ -90,18 +90,4 @@ fn switched(policy: &str, guest: &'static Guest, arguments: &str, counters: &[&s
         );
     }
     Ok(())
-}
-
-fn same_under(host: Host, policy: &str, guest: &'static Guest, arguments: &str) -> anyhow::Result<Report> {
-    let expected = machine::bare(host, guest, arguments)?;
-    let mut described = machine::describe(guest, arguments)?;
-    described.words.push(format!("shadow={policy}"));
-    let report = machine::gnomon(host, &[described], "log=info")?;
-    let judge = || {
-        compare::same(&expected.output, &report.output)?;
-        ensure!(report.status == Status::Ok, "expected status 0");
-        Ok(())
-    };
-    judge().with_context(|| report.tail())?;
-    Ok(report)
 }

@@ -3,6 +3,15 @@
 .set LAZY, 0x40000000                   # linear addresses without pages at first
 .set MARKED, LAZY + 0x00c00000
 
+# What A and D are in the entry for an address.
+.macro check_marks text:req, gva:req, want:req
+    movl \gva, %eax
+    call pte_of
+    movl (%eax), %edx
+    andl $PTE_A | PTE_D, %edx
+    check_eq "\text", %edx, \want
+.endm
+
 guest_main:
     plan 20
     movl $PTE_W | PTE_U, %edx
@@ -55,23 +64,11 @@ guest_main:
     movl $PTE_A, marks
     movl MARKED + 0x100000, %eax
     check_eq "a read sees zeros where the entry is made with A", %eax, $0
-    movl $MARKED + 0x100000, %eax
-    call pte_of
-    movl (%eax), %edx
-    andl $PTE_A | PTE_D, %edx
-    check_eq "... which is all that it has", %edx, $PTE_A
+    check_marks "... which is all that it has", $(MARKED + 0x100000), $PTE_A
     movl $1, MARKED + 0x100000
-    movl $MARKED + 0x100000, %eax
-    call pte_of
-    movl (%eax), %edx
-    andl $PTE_A | PTE_D, %edx
-    check_eq "... until a write", %edx, $PTE_A | PTE_D
+    check_marks "... until a write", $(MARKED + 0x100000), $PTE_A | PTE_D
     movl $1, MARKED + 0x101000
-    movl $MARKED + 0x101000, %eax
-    call pte_of
-    movl (%eax), %edx
-    andl $PTE_A | PTE_D, %edx
-    check_eq "a write sets D where the entry is made with A", %edx, $PTE_A | PTE_D
+    check_marks "a write sets D where the entry is made with A", $(MARKED + 0x101000), $PTE_A | PTE_D
     check_eq "... all with two more faults", faults, $102
     hook VEC_PF, 0
     ret

@@ -17,7 +17,7 @@ use core::mem::offset_of;
 pub struct GuestContext {
     /// General registers in x86 numbering; index 4 is unused. A 32-bit guest uses the lower halves.
     pub gpr: [u64; 16],
-    /// What ended the last run: the exception or interrupt vector; beside it `REFUSED` if there was no run.
+    /// What ended the last run: the exception or interrupt vector, or `REFUSED`, above them all, if there was no run.
     pub vector: u64,
     /// The CPU's error code for `vector`, 0 if it has none.
     pub error: u64,

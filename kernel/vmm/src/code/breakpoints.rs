@@ -2,9 +2,8 @@
 
 use shadow_mmu::Gva;
 
-use super::OFFSET;
-use super::Undo;
 use super::view::Span;
+use super::{OFFSET, Undo};
 use crate::vm::Vm;
 
 impl Vm {
@@ -24,7 +23,7 @@ impl Vm {
     }
 
     fn hide_at(&mut self, at: usize, offset: usize) {
-        self.undo_patches(at, Undo::Overlapped, |patch| patch.span.first <= offset && offset < patch.span.end);
+        self.undo_patches(at, Undo::Breakpoint, |patch| patch.span.first <= offset && offset < patch.span.end);
         let Some(view) = self.code.views.get_mut(at) else { return };
         if view.hide(offset) {
             let span = view.settle(Span::new(offset, offset.saturating_add(1)));

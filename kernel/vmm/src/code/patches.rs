@@ -103,16 +103,19 @@ pub(super) enum Undo {
     Recycled,
     /// The guest took the place of all patches.
     Lost,
+    /// The guest has a breakpoint among its instructions.
+    Breakpoint,
 }
 
 impl Undo {
-    const NAMES: [&'static str; 6] = [
+    const NAMES: [&'static str; 7] = [
         "unpatched: written",
         "unpatched: entered",
         "unpatched: overlap",
         "unpatched: replaced",
         "unpatched: recycled",
         "unpatched: place lost",
+        "unpatched: breakpoint",
     ];
 }
 

@@ -10,6 +10,7 @@ mod compare;
 mod csv;
 mod guard;
 mod library;
+mod limits;
 mod linux;
 mod measure;
 mod model;

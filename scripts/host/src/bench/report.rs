@@ -2,11 +2,11 @@
 
 use std::fmt::Write as _;
 
-use super::catalog::{self, CATALOG, Family, LIMITS};
-use super::column::{Backend, Mmu, machine_name};
-use super::results::{Clock, Operation, Results, Run, State, operations};
+use super::catalog::{CATALOG, Family};
+use super::column::{Mmu, machine_name};
+use super::results::{Clock, Results, Run, State, operations};
 use super::table::{Table, cell, figure};
-use super::{BUILT_IN, peer};
+use super::{BUILT_IN, limits, peer};
 use crate::cli::MachineKind;
 
 /// The name of the file.
@@ -45,35 +45,12 @@ emulator makes of the work, not what a CPU would.
 Exits are counted by Gnomon between two port writes of the guest around each round (`marks=on`), exactly.
 ";
 
-/// The cheapest exit.
-const TRIVIAL: &str = "cli";
-
-const MISSES: &str = "\
-With the best policy. A trivial exit is `cli`: out of the guest and back, finding out why, comparing the bytes at EIP with what
-was decoded before, and next to nothing done. Where that column alone is above the limit, only fewer exits help: a fault handler
-that reads CR2 and returns by IRET has three, since both instructions are privileged, and hardware virtualization has one or none.
-The rest is work.
-
-Where it goes says a trace of single instructions (QEMU with `-d exec,nochain` and `-singlestep`) of the build of 28 November
-2026:
-
-* `pf_skip`, 867: the guest 14, the fault 461, MOV from CR2 159, IRET 233. Around the work of each exit are about 100: 33 of
-  assembly from the gate to the run loop and back, and the loop, which asks what waits and why the guest came out. The fault: 64
-  to walk the guest's two levels, 37 to see that the guest's tables forbid it, 90 to sort it out, count it and note that the guest
-  makes progress, 140 to deliver it (gate 37, frame 19, flags and selectors). IRET: 48 to know the instruction, 81 to read the
-  frame and judge what it loads. MOV from CR2: 24 to know the instruction, 30 to do it.
-* `pgfault_user`: the fault 578 (as above, and 60 more for the stack that the TSS names), MOV from CR2 159, IRET 1,250, of which
-  1,016 complete the shadow for the page that the handler has mapped, instead of one more exit: 170 walk the guest's tables, 119
-  find the path through the shadow's, 192 decide and check, 93 write the entry through the last gate (99 with its table's checks),
-  the rest keeps the reverse map and the books of the table that the guest has written.
-";
-
 /// The report in Markdown.
 pub(super) fn markdown(results: &Results) -> String {
     let mut text = format!("{INTRODUCTION}\n{CAVEAT}\n\n{METHOD}\n{}", conditions(results));
     text.push_str(&not_there(results));
-    text.push_str(&targets(results));
-    text.push_str(&misses(results));
+    text.push_str(&limits::table(results));
+    text.push_str(&limits::misses(results));
     for guest in results.guests() {
         let _ = write!(text, "\n## The guest `{guest}`\n");
         if guest == BUILT_IN {
@@ -119,66 +96,6 @@ fn not_there(results: &Results) -> String {
         let _ = writeln!(text, "* `{}`, {}: {word}: {why}", run.guest, run.column.describe());
     }
     if text.is_empty() { text } else { format!("\nColumns without figures:\n\n{text}") }
-}
-
-/// The limits, with the best policy of `depriv` for each.
-fn targets(results: &Results) -> String {
-    let machines = results.machines();
-    let names: Vec<String> = machines.iter().map(|machine| format!("on {}", machine_name(*machine))).collect();
-    let mut header = vec!["operation", "what", "limit"];
-    header.extend(names.iter().map(String::as_str));
-    let mut table = Table::new(&header);
-    for limit in &LIMITS {
-        let mut row = vec![format!("`{}`", limit.name), limit.what.to_owned(), figure(limit.instructions)];
-        row.extend(machines.iter().map(|&machine| verdict(results, machine, limit)));
-        table.push(row);
-    }
-    format!(
-        "\n## Limits\n\nInstructions at most, under `depriv` with the best policy for the row, which is named. Most are a third of what \
-         KVM's shadow paging takes.\n\n{}",
-        table.markdown()
-    )
-}
-
-/// The cheapest run of `depriv` for an operation.
-fn best<'a>(results: &'a Results, machine: MachineKind, operation: &str) -> Option<(f64, &'a Run)> {
-    let runs = results.select(BUILT_IN, machine, Clock::Count);
-    let depriv = runs.into_iter().filter(|run| run.column.backend == Backend::Depriv);
-    let costs = depriv.filter_map(|run| Some((run.cost(operation)?, run)));
-    costs.min_by(|a, b| a.0.total_cmp(&b.0))
-}
-
-/// What misses its limit: the exits that it has, and what so many of the cheapest exit cost.
-fn misses(results: &Results) -> String {
-    let Some(&machine) = results.machines().first() else { return String::new() };
-    let mut table =
-        Table::new(&["operation", "instructions", "limit", "exits of one", "as many trivial exits", "the rest"]);
-    for limit in &LIMITS {
-        let Some((cost, run)) = best(results, machine, limit.name).filter(|(cost, _)| *cost > limit.instructions)
-        else {
-            continue;
-        };
-        let exits = run.operation(limit.name).and_then(Operation::all_exits).unwrap_or(0.0);
-        let trivial = run.cost(TRIVIAL).unwrap_or(0.0) * exits;
-        table.push(vec![
-            format!("`{}`", limit.name),
-            figure(cost),
-            figure(limit.instructions),
-            exits_of(run, limit.name),
-            figure(trivial),
-            figure(cost - trivial),
-        ]);
-    }
-    if table.is_empty() {
-        return String::new();
-    }
-    format!("\n### What misses, and where it goes ({})\n\n{MISSES}\n{}", machine_name(machine), table.markdown())
-}
-
-fn verdict(results: &Results, machine: MachineKind, limit: &catalog::Limit) -> String {
-    let Some((cost, run)) = best(results, machine, limit.name) else { return "not measured".into() };
-    let word = if cost <= limit.instructions { "met" } else { "**missed**" };
-    format!("{}, {word} ({})", figure(cost), run.column.policy.map(super::name).unwrap_or_default())
 }
 
 fn section(results: &Results, guest: &str, machine: MachineKind) -> String {
@@ -242,7 +159,7 @@ fn exits(runs: &[&Run]) -> Table {
 }
 
 /// `2 (iret 1, true-fault 1)`
-fn exits_of(run: &Run, name: &str) -> String {
+pub(super) fn exits_of(run: &Run, name: &str) -> String {
     let Some(operation) = run.operation(name) else { return String::new() };
     let (Some(all), Some(exits)) = (operation.all_exits(), &operation.exits) else { return String::new() };
     let reasons: Vec<String> = exits
@@ -328,8 +245,8 @@ mod tests {
     use std::collections::BTreeMap;
     use std::path::Path;
 
-    use super::super::column::{Column, Policy};
-    use super::super::results::{Source, Tools};
+    use super::super::column::{Backend, Column, Policy};
+    use super::super::results::{Operation, Source, Tools};
     use super::*;
 
     fn run(backend: Backend, policy: Option<Policy>, state: State, int80: f64) -> Run {

@@ -39,11 +39,10 @@ impl Teller<'_> {
 
     /// The function that the guest was in, or the address.
     pub(super) fn place(&self, exit: &Record) -> String {
-        // After an INT, EIP is behind the instruction, which may be the function's last.
-        let address = if is_gate(exit.code) { exit.a.saturating_sub(1) } else { exit.a };
+        let address = instruction(exit);
         let symbol = self.names.describe(exit.vm, address);
         symbol
-            .map_or_else(|| format!("{:#010x}", exit.a), |name| name.split("+0x").next().unwrap_or_default().to_owned())
+            .map_or_else(|| format!("{address:#010x}"), |name| name.split("+0x").next().unwrap_or_default().to_owned())
     }
 
     /// One line that says what the guest did.
@@ -98,7 +97,7 @@ impl Teller<'_> {
     pub(super) fn trap(&self, episode: &Episode) -> Vec<String> {
         let Some(exit) = episode.exit else { return Vec::new() };
         let ring = if exit.flags == 3 { "ring 3" } else { "ring 1 (the guest believes: ring 0)" };
-        let mut text = format!("{} in {ring} at {}", vector(exit.code), self.address(exit.vm, exit.a));
+        let mut text = format!("{} in {ring} at {}", vector(exit.code), self.address(exit.vm, instruction(&exit)));
         match exit.code {
             14 => return vec![text, format!("{} to {}", fault_bits(exit.arg), self.address(exit.vm, exit.b))],
             // The selector or vector that the CPU refused; 0 says nothing.
@@ -209,9 +208,14 @@ fn ring_change(from: u8, to: u8) -> String {
     format!("switches the guest from ring {} to ring {}", real(from), real(to))
 }
 
-/// Vectors whose gates are open to the guest: EIP is behind the instruction.
-fn is_gate(vector: u8) -> bool {
-    matches!(vector, 3 | 4 | 0x80)
+/// Where the instruction is that caused an exit. Vectors whose gates are open to the guest leave EIP behind it.
+fn instruction(exit: &Record) -> u64 {
+    let length = match exit.code {
+        3 | 4 => 1,
+        0x80 => 2,
+        _ => 0,
+    };
+    exit.a.saturating_sub(length)
 }
 
 /// A page fault of a write through a shadow entry that is present.

@@ -1,0 +1,92 @@
+//! The limits of costs, what misses one, and where its instructions go.
+
+use super::catalog::{self, LIMITS};
+use super::column::{Backend, machine_name};
+use super::results::{Clock, Operation, Results, Run};
+use super::table::{Table, figure};
+use super::{BUILT_IN, report};
+use crate::cli::MachineKind;
+
+/// The cheapest exit.
+const TRIVIAL: &str = "cli";
+
+const MISSES: &str = "\
+With the best policy. A trivial exit is `cli`: out of the guest and back, finding out why, comparing the bytes at EIP with what
+was decoded before, and next to nothing done. Where that column alone is above the limit, only fewer exits help: a fault handler
+that reads CR2 and returns by IRET has three, since both instructions are privileged, and hardware virtualization has one or none.
+The rest is work.
+
+Where it goes says a trace of single instructions (QEMU with `-d exec,nochain` and `-singlestep`) of the build of 28 November
+2026:
+
+* `pf_skip`, 867: the guest 14, the fault 461, MOV from CR2 159, IRET 233. Around the work of each exit are about 100: 33 of
+  assembly from the gate to the run loop and back, and the loop, which asks what waits and why the guest came out. The fault: 64
+  to walk the guest's two levels, 37 to see that the guest's tables forbid it, 90 to sort it out, count it and note that the guest
+  makes progress, 140 to deliver it (gate 37, frame 19, flags and selectors). IRET: 48 to know the instruction, 81 to read the
+  frame and judge what it loads. MOV from CR2: 24 to know the instruction, 30 to do it.
+* `pgfault_user`: the fault 578 (as above, and 60 more for the stack that the TSS names), MOV from CR2 159, IRET 1,250, of which
+  1,016 are `fill_ahead`: it completes the shadow for the page that the handler has mapped, instead of one more exit. With all
+  that they call, so that they overlap: walking the guest's tables 170, the path through the shadow's (`link_path`) 119, deciding
+  (`fill`) 192, the entry (`set_leaf`) 93, the store through the last gate 99, the books of a table that has entries now
+  (`note_made`) 44.
+";
+
+/// The limits, with the best policy of `depriv` for each.
+pub(super) fn table(results: &Results) -> String {
+    let machines = results.machines();
+    let names: Vec<String> = machines.iter().map(|machine| format!("on {}", machine_name(*machine))).collect();
+    let mut header = vec!["operation", "what", "limit"];
+    header.extend(names.iter().map(String::as_str));
+    let mut table = Table::new(&header);
+    for limit in &LIMITS {
+        let mut row = vec![format!("`{}`", limit.name), limit.what.to_owned(), figure(limit.instructions)];
+        row.extend(machines.iter().map(|&machine| verdict(results, machine, limit)));
+        table.push(row);
+    }
+    format!(
+        "\n## Limits\n\nInstructions at most, under `depriv` with the best policy for the row, which is named. Most are a third of what \
+         KVM's shadow paging takes.\n\n{}",
+        table.markdown()
+    )
+}
+
+/// The cheapest run of `depriv` for an operation.
+fn best<'a>(results: &'a Results, machine: MachineKind, operation: &str) -> Option<(f64, &'a Run)> {
+    let runs = results.select(BUILT_IN, machine, Clock::Count);
+    let depriv = runs.into_iter().filter(|run| run.column.backend == Backend::Depriv);
+    let costs = depriv.filter_map(|run| Some((run.cost(operation)?, run)));
+    costs.min_by(|a, b| a.0.total_cmp(&b.0))
+}
+
+/// What misses its limit: the exits that it has, and what so many of the cheapest exit cost.
+pub(super) fn misses(results: &Results) -> String {
+    let Some(&machine) = results.machines().first() else { return String::new() };
+    let mut table =
+        Table::new(&["operation", "instructions", "limit", "exits of one", "as many trivial exits", "the rest"]);
+    for limit in &LIMITS {
+        let Some((cost, run)) = best(results, machine, limit.name).filter(|(cost, _)| *cost > limit.instructions)
+        else {
+            continue;
+        };
+        let exits = run.operation(limit.name).and_then(Operation::all_exits).unwrap_or(0.0);
+        let trivial = run.cost(TRIVIAL).unwrap_or(0.0) * exits;
+        table.push(vec![
+            format!("`{}`", limit.name),
+            figure(cost),
+            figure(limit.instructions),
+            report::exits_of(run, limit.name),
+            figure(trivial),
+            figure(cost - trivial),
+        ]);
+    }
+    if table.is_empty() {
+        return String::new();
+    }
+    format!("\n### What misses, and where it goes ({})\n\n{MISSES}\n{}", machine_name(machine), table.markdown())
+}
+
+fn verdict(results: &Results, machine: MachineKind, limit: &catalog::Limit) -> String {
+    let Some((cost, run)) = best(results, machine, limit.name) else { return "not measured".into() };
+    let word = if cost <= limit.instructions { "met" } else { "**missed**" };
+    format!("{}, {word} ({})", figure(cost), run.column.policy.map(super::name).unwrap_or_default())
+}
