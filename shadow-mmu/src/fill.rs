@@ -244,6 +244,8 @@ impl<G: GuestMem, T: TableMem, O: Observer> ShadowMmu<G, T, O> {
         gva: Gva,
         room: &mut Reservation,
     ) -> Result<u32, Trouble> {
+        // The table may have been another root's, with links of the window in it.
+        self.window.note_directory();
         let key = self.key_on_path::<F>(walk, gva, Level::L3);
         let upper = self.link((root, gva.slot(Level::L4)), key, gva, room)?;
         let key = self.key_on_path::<F>(walk, gva, Level::L2);

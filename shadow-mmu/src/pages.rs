@@ -92,11 +92,11 @@ impl<G: GuestMem, T: TableMem, O: Observer> ShadowMmu<G, T, O> {
         self.counters.add(Counter::TableFreed);
         let level = key.role.level();
         self.observer.event(Event::Table { level, came: false, guest: key.gfn.base(), table: table.base() });
+        if level == Level::L2 || level == Level::L3 {
+            // What the window's links depend on must be tracked, and found from the root.
+            self.window.note_change();
+        }
         if key.role.is_table() {
-            // What the window's links depend on must be tracked.
-            if key.role.level() == Level::L2 {
-                self.window.note_change();
-            }
             let frame = self.frames.get_mut(key.gfn)?;
             let was = frame.tracked();
             frame.tables = frame.tables.checked_sub(1).ok_or(Broken(4))?;

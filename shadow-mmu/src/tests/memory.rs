@@ -34,7 +34,7 @@ pub(super) fn is_ram(frame: u64) -> bool {
 #[derive(Debug)]
 pub(super) struct Memory {
     words: Vec<Cell<u32>>,
-    /// Those of the block that were written.
+    /// Those of the block that are not 0.
     block: RefCell<BTreeMap<u64, u32>>,
     /// A frame that is not resident.
     pub(super) absent: Cell<Option<Gfn>>,
@@ -57,7 +57,11 @@ impl Memory {
 
     fn set(&self, gpa: Gpa, word: u32) {
         if BLOCK.contains(&gpa.gfn().raw()) {
-            self.block.borrow_mut().insert(gpa.raw() / 4, word);
+            // Only what is not 0 is kept, so that equal memories are equal maps.
+            match word {
+                0 => self.block.borrow_mut().remove(&(gpa.raw() / 4)),
+                _ => self.block.borrow_mut().insert(gpa.raw() / 4, word),
+            };
         } else {
             self.words[gpa.raw() as usize / 4].set(word);
         }

@@ -41,7 +41,7 @@ use crate::pte::{Flat, GuestFormat, Legacy32, Pae, Spte};
 use crate::role::Key;
 use crate::stop::{Broken, Trouble, VmStop};
 use crate::table::Stored;
-use crate::walk::{Mark, Walk, WalkError, walk};
+use crate::walk::{Walk, WalkError};
 
 /// Regions of 2 MiB that code is run from at a time. When there are more, all links are made anew.
 const MAX_REGIONS: usize = u64::BITS as usize;
@@ -124,6 +124,11 @@ impl Window {
         self.epoch = self.epoch.saturating_add(1);
     }
 
+    /// A directory was linked in the current root. What links of the window it has already, nobody has looked at since it was linked before.
+    pub(crate) const fn note_directory(&mut self) {
+        self.dirty |= self.count != 0;
+    }
+
     /// Nothing is mapped in the window any more, or will be in a moment.
     const fn forget_regions(&mut self) {
         (self.count, self.patched) = (0, 0);
@@ -185,7 +190,7 @@ impl<G: GuestMem, T: TableMem, O: Observer> ShadowMmu<G, T, O> {
 
     fn code_fetch<F: GuestFormat>(&mut self, gva: Gva) -> Result<CodeOutcome, VmStop> {
         self.check_fault()?;
-        let walk = match walk::<F, G, O>(&self.mem, &self.ctx, (gva, FETCH), Mark::Set, &mut self.observer) {
+        let walk = match self.walk_as::<F>(gva, FETCH) {
             Ok(walk) => walk,
             Err(WalkError::Fault(fault)) => return Ok(CodeOutcome::Inject(fault)),
             Err(WalkError::Retry) => return Ok(CodeOutcome::Resume),
@@ -257,6 +262,7 @@ impl<G: GuestMem, T: TableMem, O: Observer> ShadowMmu<G, T, O> {
         place: Gva,
         room: &mut Reservation,
     ) -> Result<u32, Trouble> {
+        self.window.note_directory();
         let root = self.root.ok_or(Broken(8))?.index;
         let vtlb = self.policy.sync.is_vtlb();
         let key = if F::LEVELS == 0 || vtlb {
@@ -277,7 +283,7 @@ impl<G: GuestMem, T: TableMem, O: Observer> ShadowMmu<G, T, O> {
         if self.window.regions().contains(&region) {
             return Ok(());
         }
-        self.window.patches_lost |= self.are_patches_at(region);
+        self.window.patches_lost |= self.meets_patches(region);
         let count = self.window.count;
         if let Some(place) = self.window.regions.get_mut(count) {
             *place = region;

@@ -46,6 +46,10 @@ impl<G: GuestMem, T: TableMem, O: Observer> ShadowMmu<G, T, O> {
     /// Could the patches of the code at `gva` lie there, in the address space of now?
     #[must_use]
     pub fn patches_fit(&self, patches: Patches, gva: Gva) -> bool {
+        !self.patches_meet(patches.distance) && self.are_patches_free(patches, gva)
+    }
+
+    fn are_patches_free(&self, patches: Patches, gva: Gva) -> bool {
         match self.ctx.mode {
             PagingMode::Off => self.patches_free::<Flat>(patches, gva),
             PagingMode::Legacy32 => self.patches_free::<Legacy32>(patches, gva),
@@ -62,11 +66,22 @@ impl<G: GuestMem, T: TableMem, O: Observer> ShadowMmu<G, T, O> {
             && (!sure || self.is_without_code::<F>(moved(gva, distance)))
     }
 
-    /// Can there be patches in this region, of the code in another one?
-    pub(super) fn are_patches_at(&self, region: u16) -> bool {
+    /// Would code in this region lie where the patches of other code can be, or its patches where other code is? Then a jump to a patch
+    /// could go to code: a page of code has one shadow, with one jump, wherever it is mapped.
+    pub(super) fn meets_patches(&self, region: u16) -> bool {
         let Patches { distance, .. } = self.window.patches;
-        let code = Gva::new(u64::from(region) << REGION_SHIFT);
-        distance != 0 && self.window.regions().contains(&region_of(moved(code, distance.wrapping_neg())))
+        distance != 0 && [distance, distance.wrapping_neg()].iter().any(|&far| self.is_code_from(region, far))
+    }
+
+    /// Is code run at this distance from a region?
+    fn is_code_from(&self, region: u16, distance: u32) -> bool {
+        let there = moved(Gva::new(u64::from(region) << REGION_SHIFT), distance);
+        self.window.regions().contains(&region_of(there))
+    }
+
+    /// Would the patches of some code lie where other code is?
+    fn patches_meet(&self, distance: u32) -> bool {
+        distance != 0 && self.window.regions().iter().any(|&region| self.is_code_from(region, distance))
     }
 
     /// Does the guest map nothing in the region of this address, so that none of its code can be there?
@@ -78,11 +93,12 @@ impl<G: GuestMem, T: TableMem, O: Observer> ShadowMmu<G, T, O> {
         }
     }
 
-    /// Says where patches are. Nothing is mapped there yet, nor may anything be mapped where they were.
-    pub const fn set_patches(&mut self, patches: Patches) {
+    /// Says where patches are. Nothing is mapped there yet, nor may anything be mapped where they were. They are lost at once if
+    /// [they do not fit](Self::patches_fit) for the code that has run.
+    pub fn set_patches(&mut self, patches: Patches) {
         self.window.patches = patches;
         self.window.patched = 0;
-        self.window.patches_lost = false;
+        self.window.patches_lost = self.patches_meet(patches.distance);
     }
 
     /// Whether the guest took an address that patches were at, since [`Self::take_patches_lost`] was last called.
@@ -173,7 +189,7 @@ impl<G: GuestMem, T: TableMem, O: Observer> ShadowMmu<G, T, O> {
     /// Takes the link to a region's patches out if the guest's directories, as they are now, do not allow it.
     pub(super) fn check_patch_link(&mut self, gva: Gva) -> Result<(), Trouble> {
         let Some((directory, slot, key)) = self.patch_link(gva)? else { return Ok(()) };
-        if !self.patches_fit(self.window.patches, gva) {
+        if !self.are_patches_free(self.window.patches, gva) {
             self.window.patches_lost = true;
         } else if self.wanted_in_window(gva, self.window.place(gva)).map(Key::patches) == Some(key) {
             return Ok(());

@@ -108,3 +108,49 @@ fn patches_go_where_their_code_goes() {
         fetch(&mut machine, PAGE);
     });
 }
+
+#[test]
+fn a_fetch_that_marks_a_table_dirties_it() {
+    every_policy(|mut machine| {
+        machine.write(PTE, SUPERVISOR, &0x1_4047u32.to_le_bytes());
+        machine.invlpg(PAGE);
+        machine.event(Event::LogStart(0, 32));
+        fetch(&mut machine, PAGE);
+        assert_eq!(machine.entry(PTE, 4), 0x1_4067);
+        assert_eq!(machine.collect(0, 32), [PTE >> 12]);
+    });
+}
+
+#[test]
+fn patches_are_lost_to_code_that_came_before() {
+    every_policy(|mut machine| {
+        // Page 5 from another address, too: 4 MiB on, where its patches would be.
+        machine.write(0x1004, SUPERVISOR, &0x2067u32.to_le_bytes());
+        machine.event(Event::Patches(2));
+        fetch(&mut machine, PAGE + 0x40_0000);
+        fetch(&mut machine, PAGE);
+        assert!(!machine.mmu.take_patches_lost(), "the machine took notice, and has none now");
+        machine.event(Event::Patches(2));
+        assert!(machine.mmu.take_patches_lost(), "both are known to be code");
+    });
+}
+
+/// Two address spaces share the directory that the window is in, but not the one of the code.
+#[test]
+fn a_shared_directory_brings_no_code_of_another_space() {
+    let code = 0x7fc0_0000;
+    for caching in [false, true] {
+        let mut machine = Machine::new(Setup { pool: 48, caching, code: true, ..Setup::default() });
+        guest::rebuild(&mut machine, Mode::Pae, 0x3f);
+        let pdpts = [1u64, 1, 3, 6, 1, 3, 3, 6].map(|directory| (directory << 12 | 1).to_le_bytes());
+        machine.device(0x7080, pdpts.as_flattened());
+        machine.device(0x3000 + 0x1fe * 8, &[0; 8]);
+        machine.event(Event::Window(5));
+        machine.set_cr3(0x7080);
+        assert_eq!(fetch(&mut machine, code), Verdict::At(0x2000));
+        assert_eq!(machine.window_shift(), 0x7fe0_0000);
+        machine.set_cr3(0x70a0);
+        assert_eq!(machine.read(0xc000_3000, SUPERVISOR), Verdict::At(0x3000));
+        assert_eq!(fetch(&mut machine, code), Verdict::Fault(0));
+    }
+}

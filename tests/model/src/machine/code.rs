@@ -202,9 +202,13 @@ impl Machine {
         let pfn = Pfn::new(PATCHED + frame);
         let (done, plan) = self.mmu.map_patches(Gva::new(gva), Gfn::new(frame), pfn);
         self.execute(plan);
+        if self.mmu.take_patches_lost() {
+            // As a hypervisor does: nothing jumps there any more.
+            return self.move_patches(0);
+        }
         let found = self.fetch_from(gva, self.code.distance);
         assert!(!done || found == Some(pfn), "patches of {gva:#x}: {found:x?}");
-        if let Some(found) = found.filter(|_| !self.mmu.take_patches_lost()) {
+        if let Some(found) = found {
             let of = found.raw().checked_sub(PATCHED).filter(|&frame| frame < FRAMES);
             assert!(of.is_some_and(|frame| self.may_fetch(gva, frame, true)), "{found} for the patches of {gva:#x}");
         }
