@@ -29,6 +29,8 @@ pub(super) struct Code {
     pub(super) on: bool,
     shift: u32,
     distance: u32,
+    /// They are only where the guest maps nothing.
+    sure: bool,
     /// The frames that are shown, and watched.
     shown: BTreeSet<u64>,
 }
@@ -89,7 +91,8 @@ impl Machine {
             let plan = self.mmu.unlink_patches();
             self.execute(plan);
             self.code.distance = DISTANCES[usize::from(choice) % DISTANCES.len()];
-            self.mmu.set_patches(Patches { distance: self.code.distance, sure: choice & 0x80 != 0 });
+            self.code.sure = choice & 0x80 != 0;
+            self.mmu.set_patches(Patches { distance: self.code.distance, sure: self.code.sure });
         }
     }
 
@@ -166,6 +169,10 @@ impl Machine {
     /// The frame whose code the real CPU gets for a fetch by the guest's kernel, which must be right.
     fn code_target(&mut self, gva: u64) -> Option<u64> {
         let found = self.fetch_from(gva, 0)?.raw();
+        if found >= PATCHED && !self.code.sure {
+            // Patches that only believed that no code is here trap wherever they are not jumped to.
+            return None;
+        }
         assert!((SHOWN..PATCHED).contains(&found), "{gva:#x} is fetched from {found:#x}, which is no shadow code");
         let (frame, following) = ((found - SHOWN) / STRIDE, (found - SHOWN) % STRIDE);
         assert!(self.code.shown.contains(&frame), "the code of frame {frame:#x} was taken back");
