@@ -21,6 +21,9 @@ pub mod policies;
 pub mod story;
 pub mod tool;
 
+use std::sync::{Mutex, PoisonError};
+use std::time::{Duration, Instant};
+
 use libtest_mimic::{Failed, Trial};
 
 /// Emulators that run at the same time.
@@ -43,13 +46,30 @@ pub fn trials() -> Vec<Trial> {
     trials
 }
 
+/// How long each test took.
+static TIMES: Mutex<Vec<(Duration, String)>> = Mutex::new(Vec::new());
+
+/// The tests that took longest, and how long: where to look when all together take too long.
+#[must_use]
+pub fn slowest(count: usize) -> Vec<(Duration, String)> {
+    let mut times = TIMES.lock().unwrap_or_else(PoisonError::into_inner).clone();
+    times.sort_by(|one, other| other.cmp(one));
+    times.truncate(count);
+    times
+}
+
 /// A test that runs only when asked for, and not at all after a Ctrl-C.
 fn trial(name: impl Into<String>, test: impl FnOnce() -> anyhow::Result<()> + Send + 'static) -> Trial {
+    let name = name.into();
+    let timed = name.clone();
     let run = move || {
         if gnomon_host::interrupt::pending() {
             std::process::exit(130);
         }
-        test().map_err(|error| Failed::from(format!("{error:#}")))
+        let start = Instant::now();
+        let result = test();
+        TIMES.lock().unwrap_or_else(PoisonError::into_inner).push((start.elapsed(), timed));
+        result.map_err(|error| Failed::from(format!("{error:#}")))
     };
-    Trial::test(name.into(), run).with_ignored_flag(true)
+    Trial::test(name, run).with_ignored_flag(true)
 }
