@@ -73,6 +73,7 @@ impl<G: GuestMem, T: TableMem, O: Observer> ShadowMmu<G, T, O> {
         let Some(frame) = self.frames.find(walk.gfn) else {
             return Ok(self.mmio(&walk, gva));
         };
+        // A watched frame's write is emulated all the same, so its tables may as well stay.
         let gives_up = self.policy.reuse_detection && access.is_user() && frame.watches == 0;
         if frame.tracked() && access.is_write() && !gives_up {
             match self.mem.kind(walk.gfn) {

@@ -37,6 +37,8 @@ pub(crate) struct Page {
     pub(crate) stamp: u32,
     /// Of a root: the window's epoch in which its links to code were last looked at.
     pub(crate) code_epoch: u64,
+    /// Of a directory: in which GiB, counted from 1, the code is fetched that it has links to; 0 if it has none.
+    pub(crate) code_gib: u8,
     /// It was used since it was last considered for eviction. One store, where a touch would be a dozen.
     pub(crate) used: bool,
     /// It is in the list of pages with leaves that the next CR3 load drops.
@@ -155,6 +157,7 @@ impl Pool {
                 freed_epoch: 0,
                 stamp: 0,
                 code_epoch: 0,
+                code_gib: 0,
                 used: false,
                 local: false,
                 present: [0; SLOTS / 64],
@@ -223,6 +226,7 @@ impl Pool {
         page.live = true;
         page.stamp = 0;
         page.code_epoch = 0;
+        page.code_gib = 0;
         page.generation = page.generation.wrapping_add(1);
         page.parents = NIL;
         page.next_same = NIL;

@@ -1,8 +1,8 @@
 //! Keys: by what a shadow page is found.
 
 use super::{
-    CODE, DIRECT, DIRTY, FOLD, GLUE, PART_SHIFT, PATCHES, PERMS_SHIFT, PLACE, PSE, QUADRANT_SHIFT, Role, VIEW_SHIFT,
-    VOID, WINDOW,
+    CODE, DIRECT, DIRTY, FOLD, GLUE, PART_SHIFT, PATCHES, PERMS_SHIFT, PLACE, PSE, QUADRANT_SHIFT, Role, SMEP,
+    VIEW_SHIFT, VOID, WINDOW,
 };
 use crate::access::Perms;
 use crate::addr::{Gfn, Gva, Level};
@@ -87,9 +87,11 @@ impl Key {
         Some(Self { gfn: Gfn::new(0), role: Role::new(below, role.0 & !7) })
     }
 
-    /// The page for the code that the pages of this one map. D does not matter to it: it grants no writes.
-    pub(crate) const fn code(self) -> Self {
-        Self { gfn: self.gfn, role: Role(self.role.0 & !DIRTY | CODE) }
+    /// The page for the code that the pages of this one map. D does not matter to it: it grants no writes. SMEP does: the CPU cannot
+    /// tell code of user pages from other code.
+    pub(crate) const fn code(self, ctx: &PagingCtx) -> Self {
+        let smep = if ctx.smep { SMEP } else { 0 };
+        Self { gfn: self.gfn, role: Role(self.role.0 & !DIRTY | CODE | smep) }
     }
 
     /// The page for the patches of the code that this one maps.

@@ -222,6 +222,21 @@ fn a_watched_frame_is_caught_and_released() {
 }
 
 #[test]
+fn user_code_gives_up_a_table_but_not_one_that_is_watched() {
+    for watched in [false, true] {
+        let mut machine = paged(SETUP);
+        machine.read(0x5000, USER);
+        machine.watch(LEAF_TABLE >> 12, watched);
+        let access = Access { kind: AccessKind::Write, privilege: USER };
+        let reused = count(&machine, Counter::TableReused);
+        let (outcome, _plan) = machine.mmu.on_fault(Fault { gva: Gva::new(LEAF_TABLE), access });
+        // The first of these tables maps itself, so the way there makes it a table again; of the second nothing would be gained.
+        assert_eq!(outcome, Outcome::EmulateWrite(Gpa::new(LEAF_TABLE)));
+        assert_eq!(count(&machine, Counter::TableReused), reused + u64::from(!watched));
+    }
+}
+
+#[test]
 fn a_stale_write_right_is_flushed_before_a_frame_becomes_a_table() {
     let mut machine = paged(SETUP);
     machine.write(0x1004, SUPERVISOR, 0x9067);

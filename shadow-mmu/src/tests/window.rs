@@ -56,6 +56,16 @@ fn a_fetch_asks_for_a_page_once() {
 }
 
 #[test]
+fn other_code_in_place_of_a_page_of_code_empties_the_tlb() {
+    let mut machine = windowed();
+    let _ = fetch(&mut machine, 0x5000);
+    map(&mut machine, 0x5000, 5);
+    let mut show = |frame| machine.mmu.map_code(Gva::new(0x5000), Gfn::new(5), pfn_of(frame));
+    assert!(show(SHADOW).is_none(), "the same again");
+    assert!(show(SHADOW - 1).is_all());
+}
+
+#[test]
 fn the_links_outlive_cr3_loads_and_are_shared_with_the_table() {
     let mut machine = windowed();
     let _ = fetch(&mut machine, 0x5000);

@@ -37,6 +37,9 @@ impl<G: GuestMem, T: TableMem, O: Observer> ShadowMmu<G, T, O> {
             above.leaf = NO_DIRECTORY;
             return Some(above);
         };
+        if self.is_named_twice(table, place) {
+            return None;
+        }
         let raw = F::read(&self.mem, entry_gpa::<F>(table, Level::L2, place))?;
         let free = match F::decode(raw, Level::L2, &self.ctx) {
             GuestPte::Absent => true,
@@ -82,6 +85,7 @@ impl<G: GuestMem, T: TableMem, O: Observer> ShadowMmu<G, T, O> {
             // What the guest may know stands in a TLB, so does this: until its next flush.
             return Ok(());
         }
+        self.take_out_strays()?;
         for at in 0..self.window.count {
             let Some(&region) = self.window.regions.get(at) else { break };
             let gva = Gva::new(u64::from(region) << REGION_SHIFT);
@@ -114,6 +118,21 @@ impl<G: GuestMem, T: TableMem, O: Observer> ShadowMmu<G, T, O> {
         Ok(())
     }
 
+    /// The guest's INVLPG, of a virtual TLB: the shadow code of that page, and of the one before, whose last instruction may reach
+    /// into it.
+    pub(crate) fn forget_code_at(&mut self, gva: Gva) -> Result<(), Trouble> {
+        if self.window.count == 0 {
+            return Ok(());
+        }
+        let before = Gva::new(u64::from((gva.raw() as u32).wrapping_sub(0x1000)));
+        self.forget_address(self.window.place(gva))?;
+        if self.large != 0 {
+            // The other half of a page of 4 MiB, which lies elsewhere in the window if that begins in the middle of one.
+            self.forget_address(self.window.place(Gva::new(gva.raw() ^ 1 << REGION_SHIFT)))?;
+        }
+        self.forget_address(self.window.place(before))
+    }
+
     /// Does the guest have nothing at a place?
     pub(super) fn is_free(&self, place: Gva) -> bool {
         match self.ctx.mode {
@@ -137,7 +156,9 @@ impl<G: GuestMem, T: TableMem, O: Observer> ShadowMmu<G, T, O> {
     fn wanted_code<F: GuestFormat>(&self, gva: Gva, place: Gva) -> Option<Key> {
         self.free_directory::<F>(place)?;
         if F::LEVELS == 0 {
-            return Some(Key::direct(&self.ctx, Level::L1, Gpa::new(gva.raw()).gfn(), (Perms::ALL, true)).code());
+            return Some(
+                Key::direct(&self.ctx, Level::L1, Gpa::new(gva.raw()).gfn(), (Perms::ALL, true)).code(&self.ctx),
+            );
         }
         self.slot_of_place(gva).ok()??;
         let table = F::top(&self.ctx, gva)?;
@@ -150,13 +171,16 @@ impl<G: GuestMem, T: TableMem, O: Observer> ShadowMmu<G, T, O> {
             }
             _ => return None,
         };
-        Some(key.code())
+        Some(key.code(&self.ctx))
     }
 
     /// For the audit: may `child` be linked in entry `slot` of `page` as a part of the window? In the root of now the directories
     /// must call for it; of others it is asked when they are loaded.
     pub(crate) fn audit_window(&self, (index, page, slot): (u32, &Page, usize), child: &Page) -> bool {
         let level = page.key.role.level();
+        if child.key.role.code() && self.is_astray(index) {
+            return false;
+        }
         if child.key.role.is_place() {
             return level == Level::L2;
         }

@@ -17,11 +17,16 @@
 //!
 //! It is for 32-bit guests: long mode has no such window.
 //!
+//! What a window cannot hide: the supervisor reads shadow code where it would read nothing, at places that it leaves absent. Under the
+//! virtual TLB, which does not look at directories when they are written, that is so until the guest's next load of CR3 even if it has
+//! mapped something there meanwhile.
+//!
 //! With the window in use no guest page may be executed with supervisor rights: see [`ShadowMmu::set_fetch_guard`]. So a fetch that
 //! goes to a place which the guest maps faults, and the caller moves the window.
 
 mod allowed;
 mod patches;
+mod strays;
 
 pub use patches::Patches;
 
@@ -156,7 +161,8 @@ impl<G: GuestMem, T: TableMem, O: Observer> ShadowMmu<G, T, O> {
         self.window.guard = on;
     }
 
-    /// Moves the window. Nothing is mapped in it afterwards.
+    /// Moves the window. Nothing is mapped in it afterwards. `shift` is in bytes, a multiple of 2 MiB; a multiple of 4 MiB keeps the two
+    /// halves of the guest's large pages together.
     pub fn set_window(&mut self, shift: u32) -> FlushPlan {
         if let Err(trouble) = self.drop_code_pages() {
             self.remember(trouble);
@@ -247,11 +253,12 @@ impl<G: GuestMem, T: TableMem, O: Observer> ShadowMmu<G, T, O> {
             // The entry for `gva` decides about the link, so its table must be tracked.
             self.link_directory::<F>(self.root.ok_or(Broken(8))?.index, walk, gva, &mut room)?;
         }
-        let key = self.key_on_path::<F>(walk, gva, Level::L1).code();
+        let key = self.key_on_path::<F>(walk, gva, Level::L1).code(&self.ctx);
         if key.role.is_table() && self.frames.get(key.gfn)?.is_unsync() {
             self.resync(key.gfn)?;
         }
         let page = self.link((directory, place.slot(Level::L2)), key, place, &mut room)?;
+        self.note_large::<F>(walk);
         self.note_region((gva.raw() >> REGION_SHIFT) as u16)?;
         Ok(self.pool.get(page)?.has(gva.slot(Level::L1)))
     }
@@ -276,7 +283,9 @@ impl<G: GuestMem, T: TableMem, O: Observer> ShadowMmu<G, T, O> {
         } else {
             self.key_on_path::<F>(above, place, Level::L2)
         };
-        self.link((upper, place.slot(Level::L3)), key, place, room)
+        let directory = self.link((upper, place.slot(Level::L3)), key, place, room)?;
+        self.claim_directory(directory, place)?;
+        Ok(directory)
     }
 
     fn note_region(&mut self, region: u16) -> Result<(), Trouble> {
@@ -372,17 +381,6 @@ impl<G: GuestMem, T: TableMem, O: Observer> ShadowMmu<G, T, O> {
             }
         }
         Ok(())
-    }
-
-    /// The guest's INVLPG, of a virtual TLB: the shadow code of that page, and of the one before, whose last instruction may reach
-    /// into it.
-    pub(crate) fn forget_code_at(&mut self, gva: Gva) -> Result<(), Trouble> {
-        if self.window.count == 0 {
-            return Ok(());
-        }
-        let before = Gva::new(u64::from((gva.raw() as u32).wrapping_sub(0x1000)));
-        self.forget_address(self.window.place(gva))?;
-        self.forget_address(self.window.place(before))
     }
 
     /// Does a guest table have a page of the code window?

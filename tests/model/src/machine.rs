@@ -223,6 +223,7 @@ impl Machine {
         };
         let latched = self.regs.latches(&new, load);
         self.execute(done.expect("no refusal"));
+        self.code.unflushed &= load != Load::Cr3;
         self.caches.load(&self.regs, &regs, load);
         self.regs = regs;
         if latched {
@@ -335,6 +336,7 @@ impl Machine {
     fn store(&mut self, at: u64, bytes: &[u8]) {
         self.mmu.mem().ram.write(at, bytes);
         self.twin.write(at, bytes);
+        self.code.unflushed = true;
         let last = at + bytes.len().max(1) as u64 - 1;
         (at >> 12..=last >> 12).for_each(|frame| self.note(frame, true));
     }

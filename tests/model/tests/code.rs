@@ -3,7 +3,7 @@
 use gnomon_model::event::Event;
 use gnomon_model::guest;
 use gnomon_model::machine::{Machine, Setup};
-use gnomon_model::reference::{Mode, PSE, Verdict, What, Who};
+use gnomon_model::reference::{Mode, PGE, PSE, SMEP, Verdict, What, Who};
 use shadow_mmu::{Gva, Policy, SyncPolicy};
 
 const SUPERVISOR: Who = Who::Supervisor;
@@ -133,6 +133,125 @@ fn patches_are_lost_to_code_that_came_before() {
         machine.event(Event::Patches(2));
         assert!(machine.mmu.take_patches_lost(), "both are known to be code");
     });
+}
+
+#[test]
+fn a_page_that_changes_takes_the_code_before_it() {
+    every_policy(|mut machine| {
+        // An instruction at the end of page 5 may reach into page 6.
+        for frame in [0x1_5067u32, 0x1_6067, 0] {
+            machine.write(PTE + 4, SUPERVISOR, &frame.to_le_bytes());
+            machine.invlpg(PAGE + 0x1000);
+            assert_eq!(fetch(&mut machine, PAGE), Verdict::At(FRAME << 12));
+        }
+    });
+}
+
+/// A page of 4 MiB at 4 MiB, fetched from two pages at these places in it, then absent: one INVLPG takes the code of both.
+fn a_large_page_goes(window: u8, [first, second]: [u64; 2]) {
+    every_policy(|mut machine| {
+        // Nothing is at 2 GiB, where one of the windows is.
+        machine.write(0x1800, SUPERVISOR, &[0; 8]);
+        machine.set_cr3(machine.regs().cr3);
+        machine.event(Event::Window(window));
+        let shift = machine.window_shift();
+        for at in [first, second] {
+            assert_eq!(fetch(&mut machine, 0x40_0000 + at), Verdict::At(at));
+        }
+        assert_eq!(machine.window_shift(), shift, "the place is free");
+        machine.write(0x1004, SUPERVISOR, &0u32.to_le_bytes());
+        machine.invlpg(0x40_0000 + first);
+        for at in [second, first] {
+            assert_eq!(fetch(&mut machine, 0x40_0000 + at), Verdict::Fault(0));
+        }
+    });
+}
+
+#[test]
+fn the_code_of_a_large_page_goes_with_all_of_it() {
+    a_large_page_goes(0, [0x5000, 0x6000]);
+    a_large_page_goes(0, [0x5000, 0x20_5000]);
+}
+
+#[test]
+fn halves_of_a_large_page_are_apart_in_a_window_that_begins_in_the_middle_of_one() {
+    a_large_page_goes(5, [0x5000, 0x20_5000]);
+    a_large_page_goes(5, [0x20_5000, 0x5000]);
+}
+
+#[test]
+fn smep_takes_the_code_of_user_pages() {
+    every_policy(|mut machine| {
+        assert_eq!(fetch(&mut machine, PAGE), Verdict::At(FRAME << 12));
+        machine.set_cr4(SMEP, true);
+        assert_eq!(fetch(&mut machine, PAGE), Verdict::Fault(0x11));
+        machine.set_cr4(SMEP, false);
+        assert_eq!(fetch(&mut machine, PAGE), Verdict::At(FRAME << 12));
+    });
+}
+
+#[test]
+fn an_address_space_that_has_something_at_the_place_reads_that() {
+    every_policy(|mut machine| {
+        machine.set_cr4(PGE, true);
+        machine.write(PTE, SUPERVISOR, &0x1_4167u32.to_le_bytes());
+        machine.invlpg(PAGE);
+        assert_eq!(fetch(&mut machine, PAGE), Verdict::At(FRAME << 12));
+        let place = u64::from(machine.window_shift()) + PAGE;
+        machine.device(0x3000 + (place >> 22) * 4, &0x4067u32.to_le_bytes());
+        machine.set_cr3(0x3000);
+        assert_eq!(machine.read(place, SUPERVISOR), Verdict::At(0x5000), "not the code, though that is global");
+        machine.set_cr3(0x1000);
+        assert_eq!(fetch(&mut machine, PAGE), Verdict::At(FRAME << 12));
+    });
+}
+
+/// PAE paging with address spaces that name these directories: at 0x7080 and, if there is a second one, behind.
+fn with_directories(story: impl Fn(Machine), pdpts: &[[u64; 4]]) {
+    for sync in [SyncPolicy::WriteProtect, SyncPolicy::UNSYNC, SyncPolicy::VirtualTlb] {
+        for caching in [false, true] {
+            let policy = Policy { sync, ..Policy::default() };
+            let mut machine = Machine::new(Setup { pool: 48, policy, caching, code: true, ..Setup::default() });
+            guest::rebuild(&mut machine, Mode::Pae, 0x3f);
+            let entry = |&n: &u64| if n == 0 { 0 } else { n << 12 | 1u64 };
+            let entries: Vec<_> = pdpts.as_flattened().iter().map(|n| entry(n).to_le_bytes()).collect();
+            machine.device(0x7080, entries.as_flattened());
+            // The first 2 MiB of directory 3.
+            machine.device(0x3000, &[0; 8]);
+            machine.event(Event::Window(0));
+            story(machine);
+        }
+    }
+}
+
+#[test]
+fn a_directory_of_two_places_shows_no_code_at_the_other() {
+    let story = |mut machine: Machine| {
+        machine.set_cr3(0x7080);
+        // Directory 3 is the shadow's in both.
+        machine.read(0x4020_1000, SUPERVISOR);
+        machine.read(0x8020_1000, SUPERVISOR);
+        assert_eq!(fetch(&mut machine, 0x2000), Verdict::At(0x2000));
+        assert_eq!(fetch(&mut machine, 0x4000_2000), Verdict::Fault(0));
+    };
+    with_directories(story, &[[1, 3, 3, 6]]);
+}
+
+#[test]
+fn a_directory_that_comes_to_another_place_brings_no_code() {
+    let story = |mut machine: Machine| {
+        machine.set_cr3(0x70a0);
+        machine.read(0x8020_1000, SUPERVISOR);
+        machine.set_cr3(0x7080);
+        assert_eq!(fetch(&mut machine, 0x2000), Verdict::At(0x2000));
+        assert_eq!(machine.window_shift(), 0x4000_0000);
+        machine.set_cr3(0x70a0);
+        assert_eq!(fetch(&mut machine, 0x4000_2000), Verdict::Fault(0));
+        assert_eq!(fetch(&mut machine, 0x2000), Verdict::At(0x2000));
+        machine.set_cr3(0x7080);
+        assert_eq!(fetch(&mut machine, 0x2000), Verdict::At(0x2000));
+    };
+    with_directories(story, &[[1, 3, 0, 6], [1, 0, 3, 6]]);
 }
 
 /// Two address spaces share the directory that the window is in, but not the one of the code.

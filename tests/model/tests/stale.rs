@@ -246,3 +246,20 @@ fn a_page_with_g_goes_with_the_others_while_pge_is_clear() {
         assert_eq!(machine.read(PAGE, SUPERVISOR), Verdict::Fault(0));
     });
 }
+
+#[test]
+fn a_large_page_goes_with_the_table_above_its_own() {
+    for sync in [SyncPolicy::WriteProtect, SyncPolicy::UNSYNC, SyncPolicy::VirtualTlb] {
+        let policy = Policy { sync, ..Policy::default() };
+        let mut machine = Machine::new(Setup { pool: 48, policy, caching: true, ..Setup::default() });
+        guest::rebuild(&mut machine, Mode::Long4, 0x3f);
+        // Two parts of the page of 2 MiB at 4 MiB.
+        for part in [0x40_1000, 0x40_2000] {
+            assert_eq!(machine.read(part, Who::User), Verdict::At(part & 0xffff));
+        }
+        // The directory, frame 9, is named by frame 8. INVLPG drops the large page, all of it.
+        machine.device(0x8000, &[0; 8]);
+        machine.invlpg(0x40_1000);
+        assert_eq!(machine.read(0x40_2000, Who::User), Verdict::Fault(4));
+    }
+}

@@ -1,6 +1,7 @@
 //! How a CPU reads second-level tables, written from the manuals and without the library's decoders.
 
 use std::cell::RefCell;
+use std::collections::HashMap;
 
 use crate::{AccessKind, Pfn, Spte};
 
@@ -90,11 +91,19 @@ pub(super) struct Cached {
 #[derive(Debug, Default)]
 pub(super) struct Cpu {
     pub(super) tlb: RefCell<Vec<Cached>>,
+    /// Tables below the root, by level and region, as the paging-structure caches may keep them.
+    tables: RefCell<HashMap<(u8, u64), Pfn>>,
+}
+
+/// Which region of its level the table is for that an address goes through.
+fn region(gfn: u64, level: u8) -> u64 {
+    gfn >> (9 * u32::from(level))
 }
 
 impl Cpu {
     pub(super) fn flush(&self) {
         self.tlb.borrow_mut().clear();
+        self.tables.borrow_mut().clear();
     }
 
     /// One access, first by the TLB, then by a walk with `load` and `store`.
@@ -110,7 +119,17 @@ impl Cpu {
         if let Some(cached) = cached.filter(|c| !write || (c.writable && c.dirty)) {
             return Walked::Page(cached.pfn, cached.writable);
         }
-        let (mut table, mut level) = (root, 4u8);
+        let walked = self.walk::<W>((gfn, write), root, tables);
+        if walked == Walked::Violation {
+            // It drops what was used for the address (SDM 3C 28.3.3.1, of EPT violations).
+            self.tables.borrow_mut().retain(|&(level, other), _| other != region(gfn, level));
+        }
+        walked
+    }
+
+    fn walk<W: Walker>(&self, (gfn, write): (u64, bool), root: Pfn, tables: &RefCell<super::machine::Store>) -> Walked {
+        let known = |level| Some((*self.tables.borrow().get(&(level, region(gfn, level)))?, level));
+        let (mut table, mut level) = (1..4).find_map(known).unwrap_or((root, 4));
         loop {
             let slot = (gfn >> (9 * (u32::from(level) - 1)) & 511) as usize;
             let raw = tables.borrow().load(table, slot).raw();
@@ -129,7 +148,10 @@ impl Cpu {
                     self.tlb.borrow_mut().push(Cached { gfn, pfn, writable, dirty: write });
                     return Walked::Page(pfn, writable);
                 }
-                (Step::Next(next), None) => (table, level) = (Pfn::new(next), level - 1),
+                (Step::Next(next), None) => {
+                    (table, level) = (Pfn::new(next), level - 1);
+                    self.tables.borrow_mut().insert((level, region(gfn, level)), table);
+                }
                 _ => return Walked::Violation,
             }
         }

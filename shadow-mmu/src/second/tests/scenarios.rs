@@ -34,6 +34,31 @@ fn two_mebibytes_are_one_entry_where_the_host_allows() {
 }
 
 #[test]
+fn another_frame_in_place_of_one_empties_the_tlb() {
+    let mut m = Machine::<Ept>::new(8, |_| {});
+    m.access(1, AccessKind::Read).unwrap();
+    // The caller should have said so by `unmap`.
+    m.slots.move_frame(1);
+    let plan = m.second.map(&m.slots, Gfn::new(1));
+    assert!(plan.is_all());
+    m.carry_out(plan);
+    assert_eq!(m.access(1, AccessKind::Read), Ok(m.slots.pfn(1).raw()));
+}
+
+#[test]
+fn an_empty_table_that_is_given_up_leaves_the_caches_of_the_cpu() {
+    // Room for the tables of one region.
+    let mut m = Machine::<Npt>::new(4, |_| {});
+    m.access(1, AccessKind::Read).unwrap();
+    let plan = m.second.unmap(Gfn::new(1));
+    m.carry_out(plan);
+    // The CPU looks again, and may remember the way to the empty table.
+    let (outcome, plan) = m.second.on_violation(&m.slots, Gpa::new(513 << 12), AccessKind::Read);
+    assert!(outcome == SecondOutcome::Resume && plan.is_all());
+    assert_eq!(m.second.counters().evicted, 1);
+}
+
+#[test]
 fn usage_is_exact_by_bits_and_by_violation() {
     for usage in [UsageTracking::ByBits, UsageTracking::ByViolation] {
         let mut m = Machine::<Ept>::new(8, |c| c.usage = usage);

@@ -5,16 +5,18 @@
 
 use std::collections::BTreeSet;
 
-use shadow_mmu::{CodeOutcome, CodePage, Gfn, Gva, Patches, Pfn, VmStop};
+use shadow_mmu::{CodeOutcome, CodePage, Gfn, Gva, Patches, Pfn, SyncPolicy, VmStop};
 
 use super::Machine;
 use crate::ram::{FRAME, FRAMES, MMIO, ROM, Ram};
-use crate::reference::{Mode, Verdict, What, Who};
+use crate::reference::{Entry, Mode, Verdict, What, Who};
 
 /// Where the window can be.
 const SHIFTS: [u32; 6] = [0x4000_0000, 0x00c0_0000, 0x0140_0000, 0x8000_0000, 0xc000_0000, 0x7fe0_0000];
 /// How far patches can be from their code.
 const DISTANCES: [u32; 3] = [0, 0x1000_0000, 0x0040_0000];
+/// Frames from here on are devices'.
+const DEVICES: u64 = 0xf_0000;
 /// Host frames of shadow code, and of patches.
 const SHOWN: u64 = 0x1_0000;
 const PATCHED: u64 = 0x40_0000;
@@ -33,6 +35,8 @@ pub(super) struct Code {
     sure: bool,
     /// The frames that are shown, and watched.
     shown: BTreeSet<u64>,
+    /// The guest wrote memory since it last loaded CR3.
+    pub(super) unflushed: bool,
 }
 
 fn shown(CodePage { gfn, following }: CodePage) -> Pfn {
@@ -66,13 +70,15 @@ impl Machine {
         self.code.on && !self.regs.is_long()
     }
 
-    /// Is there shadow code in place of what the supervisor might read there? That it sees it is the one thing that a window cannot hide:
-    /// only where the guest itself has nothing.
+    /// May there be shadow code in place of what the supervisor would read there? That it sees it is the one thing that a window cannot
+    /// hide: only where the guest itself has nothing. A virtual TLB learns only by a flush that the guest has something there now.
     pub(super) fn is_in_window(&self, gva: u64) -> bool {
         let place =
             |code: Gva, far: u32| u64::from((code.raw() as u32).wrapping_add(self.code.shift).wrapping_add(far));
         let mut regions = self.mmu.code_regions();
+        let late = self.setup.policy.sync == SyncPolicy::VirtualTlb && self.code.unflushed;
         self.runs_on_code()
+            && (late || !self.is_taken(gva))
             && regions.any(|code| [0, self.code.distance].iter().any(|&far| place(code, far) >> 21 == gva >> 21))
     }
 
@@ -136,7 +142,7 @@ impl Machine {
                     return Some(walk.verdict);
                 }
                 (CodeOutcome::Taken, Verdict::At(_)) => {
-                    assert!(!self.mmu.window_fits(self.code.shift, Gva::new(gva)) && self.has_something(gva));
+                    assert!(!self.mmu.window_fits(self.code.shift, Gva::new(gva)) && self.is_taken(self.place_of(gva)));
                     let fits = SHIFTS.iter().position(|&shift| self.mmu.window_fits(shift, Gva::new(gva)));
                     let Some(choice) = fits else { return Some(walk.verdict) };
                     self.move_window(choice as u8);
@@ -147,14 +153,28 @@ impl Machine {
         panic!("no end of a fetch through the window");
     }
 
-    /// Does the guest have anything where code at `gva` is fetched from?
-    fn has_something(&self, gva: u64) -> bool {
-        let place = u64::from((gva as u32).wrapping_add(self.code.shift));
-        let (shift, Some(top)) = (if self.regs.mode() == Mode::Legacy { 22 } else { 21 }, self.regs.top(place)) else {
-            return false;
-        };
-        self.regs.mode() == Mode::Off
-            || self.regs.read(&self.twin, self.regs.entry_at(top, place, shift)).is_none_or(|entry| entry & 1 != 0)
+    /// Where code at `gva` is fetched from.
+    fn place_of(&self, gva: u64) -> u64 {
+        u64::from((gva as u32).wrapping_add(self.code.shift))
+    }
+
+    /// Does the guest have anything in the 2 MiB around a place? Or would what is put there stand at another address, too?
+    fn is_taken(&self, place: u64) -> bool {
+        let is_something = |frame| Ram::is_memory(frame) || frame == MMIO || frame >= DEVICES;
+        let lies_at = |at: u64| (at >> 21 << 9..).take(512).any(is_something);
+        let mode = self.regs.mode();
+        if mode == Mode::Off {
+            return lies_at(place);
+        }
+        let Some(top) = self.regs.top(place) else { return false };
+        let shift = if mode == Mode::Legacy { 22 } else { 21 };
+        let twice = mode == Mode::Pae && (1..4).any(|n| self.regs.top(place.wrapping_add(n << 30)) == Some(top));
+        match self.regs.read(&self.twin, self.regs.entry_at(top, place, shift)).map(|raw| self.regs.decode(raw, shift))
+        {
+            Some(Entry::Absent) => twice && self.setup.policy.sync != SyncPolicy::VirtualTlb,
+            Some(Entry::Page(page)) => lies_at(page.base + (place & ((1 << page.shift) - 1))),
+            None | Some(Entry::Reserved | Entry::Table(..)) => true,
+        }
     }
 
     fn show(&mut self, gva: u64, page: CodePage) {
