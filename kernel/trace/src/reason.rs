@@ -89,6 +89,8 @@ reasons! {
     InterruptWindow = "interrupt-window",
     /// A write to a frame that guest-kernel code was discovered in, emulated.
     CodeWrite = "code-write",
+    /// A task switch that the CPU left to the monitor (VT-x).
+    TaskSwitch = "task-switch",
 }
 
 /// One count for each [`Reason`].

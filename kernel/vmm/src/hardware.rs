@@ -109,7 +109,10 @@ impl Vm {
         let rflags = self.world.context().rflags as u32;
         self.vcpu.system_flags = rflags & SYSTEM_FLAGS;
         self.interrupted = self.world.interrupted();
-        if rflags & flags::VM != 0 { Exit::V86 } else { exit }
+        if rflags & flags::VM != 0 {
+            self.note_v86();
+        }
+        exit
     }
 
     /// Brings `vcpu` and the page walker in line with the control registers in the CPU, where the guest writes them itself.

@@ -3,6 +3,7 @@
 //! A switch has two halves. Up to the point where the old task is saved, everything that goes wrong is the old task's fault, and
 //! nothing has changed for it. From there on an exception is raised in the new task, before its first instruction.
 
+mod hardware;
 mod image;
 
 use gnomon_hw::SegReg;
@@ -75,8 +76,15 @@ impl Vm {
 
     /// An event through a task gate of the IDT.
     pub(crate) fn deliver_to_task(&mut self, event: &Event, gate: Descriptor) -> Emulated<()> {
+        self.deliver_to_tss(event, Gate::new(gate, false).selector, self.eip())
+    }
+
+    /// An event whose task gate names this TSS. `next` is where the old task goes on.
+    fn deliver_to_tss(&mut self, event: &Event, tss: Selector, next: u32) -> Emulated<()> {
         let from = self.cpl();
-        let due = self.switch_task(Gate::new(gate, false).selector, Cause::Call, self.eip())?;
+        let due = self.switch_task(tss, Cause::Call, next)?;
+        // Delivered: what comes now is an event of its own.
+        self.interrupted = None;
         self.note_delivery(event, from);
         let due = match (due, event.error) {
             (None, Some(error)) => self.push(error, if self.tss_is_wide() { 4 } else { 2 }),
@@ -98,7 +106,7 @@ impl Vm {
     /// An exception of the old task, which has not changed; or the VM stops.
     fn switch_task(&mut self, selector: Selector, cause: Cause, next: u32) -> Emulated<Option<Exception>> {
         if self.world.is_hardware() {
-            return Err(StopReason::TaskSwitch.into());
+            self.read_descriptor_tables();
         }
         let target = self.task_target(selector, cause)?;
         let mut data = Data::default();
@@ -179,7 +187,7 @@ impl Vm {
 
     /// The half that belongs to the new task.
     fn enter_task(&mut self, target: Target, image: &Image, cause: Cause) -> Emulated<()> {
-        self.vcpu.tr = target.segment;
+        self.set_task_register(target.segment, target.descriptor.busy());
         self.vcpu.tss_wide = target.wide;
         self.vcpu.interrupt_shadow = None;
         self.clear_flags(flags::VM);
@@ -196,7 +204,11 @@ impl Vm {
             self.load_segment(reg, Selector(0))?;
         }
         // A fault from here on finds the visible selectors, and the privilege level that they name.
-        self.load_flat(cs.0, ss.0, cpl)?;
+        if self.world.is_hardware() {
+            self.put_flat_into_cpu(cs, ss, cpl);
+        } else {
+            self.load_flat(cs.0, ss.0, cpl)?;
+        }
         for (number, &value) in image.gprs.iter().enumerate() {
             self.set_gpr(number, value);
         }
@@ -210,13 +222,13 @@ impl Vm {
         self.load_task_ldt(image.ldt)?;
         if v86 {
             let segments = Segments(image.segments.map(|selector| selector.0));
-            return Err(self.enter_v86(segments)?.into());
+            return self.enter_v86(segments);
         }
         self.load_task_segments(image)
     }
 
     fn load_task_ldt(&mut self, selector: Selector) -> Emulated<()> {
-        self.set_ldtr(SystemSegment { selector, ..SystemSegment::NULL });
+        self.set_ldtr(SystemSegment { selector, ..SystemSegment::NULL }, Descriptor(0));
         if selector.is_null() {
             return Ok(());
         }
@@ -229,7 +241,7 @@ impl Vm {
             return Err(refused.into());
         }
         let (base, limit) = (descriptor.base(), descriptor.limit());
-        self.set_ldtr(SystemSegment { selector, base, limit, usable: true });
+        self.set_ldtr(SystemSegment { selector, base, limit, usable: true }, descriptor);
         Ok(())
     }
 

@@ -93,8 +93,6 @@ pub enum StopReason {
     RealMode,
     /// Virtual-8086 mode was entered.
     Virtual8086,
-    /// A task switch through a TSS or task gate.
-    TaskSwitch,
     /// Code of privilege level 1 or 2.
     MiddleRing,
     /// EFER.LME with paging on.
@@ -138,7 +136,6 @@ impl StopReason {
             Self::FetchOutsideMemory => 5,
             Self::RealMode => 6,
             Self::Virtual8086 => 7,
-            Self::TaskSwitch => 8,
             Self::MiddleRing => 9,
             Self::LongMode => 10,
             Self::PagingMode => 11,
@@ -166,7 +163,6 @@ impl fmt::Display for StopReason {
             Self::FetchOutsideMemory => "fetched an instruction from outside its memory",
             Self::RealMode => "entered real mode, which is not run",
             Self::Virtual8086 => "entered virtual-8086 mode, which is not run",
-            Self::TaskSwitch => "switched tasks through a TSS, which is not run",
             Self::MiddleRing => "used privilege level 1 or 2, which is not run",
             Self::LongMode => "entered long mode, which this build does not run",
             Self::PagingMode => "chose a paging mode that is not supported",

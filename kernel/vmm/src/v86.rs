@@ -1,5 +1,6 @@
-//! Virtual-8086 mode (SDM 3B chapter 20). Long mode has none, so its code does not run here; but it can be entered, by IRET and by a
-//! task switch, and left by what its first instruction raises, which the guest gets as on the CPU. Any other instruction stops the VM.
+//! Virtual-8086 mode (SDM 3B chapter 20). Long mode has none, so its code does not run deprivileged; but it can be entered, by IRET and
+//! by a task switch, and left by what its first instruction raises, which the guest gets as on the CPU. Any other instruction stops the VM.
+//! A hardware guest's runs in the CPU, until an instruction there has to be emulated, which stops the VM.
 //!
 //! While EFLAGS.VM is set the segment registers hold plain numbers, which `Vcpu::v86` keeps; the CPU's own are flat ones of ring 3.
 
@@ -42,9 +43,15 @@ impl Vm {
         self.vcpu.system_flags & flags::VM != 0
     }
 
-    /// Enters virtual-8086 mode with these segments; EIP, ESP and the other flags are loaded already. Gives what the first instruction
-    /// there raises.
-    pub(crate) fn enter_v86(&mut self, segments: Segments) -> Emulated<Exception> {
+    /// Enters virtual-8086 mode with these segments; EIP, ESP and the other flags are loaded already.
+    ///
+    /// # Errors
+    /// What the first instruction there raises, unless the CPU runs it.
+    pub(crate) fn enter_v86(&mut self, segments: Segments) -> Emulated<()> {
+        if self.world.is_hardware() {
+            self.load_v86(segments);
+            return Ok(());
+        }
         for reg in [SegReg::Es, SegReg::Ds, SegReg::Fs, SegReg::Gs] {
             self.load_segment(reg, Selector(0))?;
         }
@@ -52,12 +59,8 @@ impl Vm {
         self.vcpu.v86 = segments;
         self.vcpu.system_flags |= flags::VM;
         let ip = self.eip() as u16;
-        let insn = match self.decode_v86(segments.get(SegReg::Cs), ip) {
-            Ok(insn) => insn,
-            Err(crate::trap::Trap::Exception(fault)) => return Ok(fault),
-            Err(stop) => return Err(stop),
-        };
-        raised(&insn, self.vcpu.iopl()).ok_or_else(|| StopReason::Virtual8086.into())
+        let insn = self.decode_v86(segments.get(SegReg::Cs), ip)?;
+        Err(raised(&insn, self.vcpu.iopl()).map_or_else(|| StopReason::Virtual8086.into(), Into::into))
     }
 
     /// IRET with VM in its image, at privilege level 0: the frame has all segments.
@@ -70,8 +73,7 @@ impl Vm {
         self.set_eip(eip & 0xffff);
         self.set_esp(esp);
         self.load_flags(image, flags::REAL | flags::RF | flags::IF | flags::IOPL | flags::NT);
-        let fault = self.enter_v86(Segments([es, cs, ss, ds, fs, gs].map(|segment| segment as u16)))?;
-        Err(fault.into())
+        self.enter_v86(Segments([es, cs, ss, ds, fs, gs].map(|segment| segment as u16)))
     }
 
     fn decode_v86(&mut self, cs: u16, ip: u16) -> Emulated<Instruction> {

@@ -4,7 +4,7 @@ use super::Svm;
 use super::vmcb::{code, first, interrupt};
 use crate::fault::{DEBUG, PAGE_FAULT};
 use crate::idle;
-use crate::virt::{HardwareExit, Instruction, Intercepted, Violation};
+use crate::virt::{HardwareExit, Instruction, Intercepted, TaskCause, TaskSwitch, Violation};
 use crate::world::{State, status};
 use shadow_mmu::AccessKind;
 
@@ -12,6 +12,12 @@ use shadow_mmu::AccessKind;
 const WRITE: u64 = 1 << 1;
 const FETCH: u64 = 1 << 4;
 const IN_TABLES: u64 = 1 << 33;
+
+/// Fields of `exit_info2` of a task switch (APM 2, 15.14.1).
+const BY_IRET: u64 = 1 << 36;
+const BY_JMP: u64 = 1 << 38;
+/// An event is in `exit_interrupted`.
+const VALID: u64 = 1 << 31;
 
 /// Fields of `exit_info1` of a port access.
 const INPUT: u64 = 1 << 0;
@@ -36,7 +42,7 @@ impl Svm {
             }
             // Whatever it was about reaches the host by its own IDT.
             code::NMI => HardwareExit::Window,
-            code::TASK_SWITCH => HardwareExit::TaskSwitch,
+            code::TASK_SWITCH => self.task_switch(),
             code::SHUTDOWN => HardwareExit::Shutdown,
             0..=code::INSTRUCTION_LAST => intercepted(Instruction::Other, None),
             number => HardwareExit::Refused(number),
@@ -56,6 +62,18 @@ impl Svm {
             state.cr2 = vmcb.exit_info2;
         }
         HardwareExit::Vector(vector)
+    }
+
+    /// QEMU never leaves a guest for this.
+    fn task_switch(&self) -> HardwareExit {
+        let vmcb = self.vmcb();
+        let cause = match vmcb.exit_info2 {
+            info if info & BY_IRET != 0 => TaskCause::Return,
+            info if info & BY_JMP != 0 => TaskCause::Jump,
+            _ if vmcb.exit_interrupted & VALID != 0 => TaskCause::Event,
+            _ => TaskCause::Call,
+        };
+        HardwareExit::TaskSwitch(TaskSwitch { cause, selector: vmcb.exit_info1 as u16, next: None })
     }
 
     fn port(&self) -> HardwareExit {

@@ -11,7 +11,7 @@ mod vmcb;
 use crate::entry::GuestContext;
 use crate::frames::{self, Owner, VmId};
 use crate::virt::{ControlRegisters, EFER_NXE, EFER_SCE, EventKind, Injection, Pdpt, SyscallRegisters, Translation};
-use crate::virt::{HardwareCpu, HardwareExit, descriptor};
+use crate::virt::{DescriptorTables, HardwareCpu, HardwareExit, Segment, SegmentRegister, descriptor};
 use crate::virt::{Unavailable, real_controls};
 use crate::world::{SegReg, State, arm_hardware, disarm};
 use crate::{gate, phys};
@@ -211,6 +211,13 @@ impl HardwareCpu for Svm {
         self.vmcb_mut().cr2 = cr2.into();
     }
 
+    fn set_cr3(&mut self, cr3: u32) {
+        if self.translation == Translation::Nested {
+            let vmcb = self.vmcb_mut();
+            (vmcb.cr3, vmcb.tlb_control) = (cr3.into(), FLUSH_ALL);
+        }
+    }
+
     fn set_syscalls(&mut self, registers: &SyscallRegisters) {
         let forced = if self.translation == Translation::Shadow { EFER_NXE } else { 0 };
         let vmcb = self.vmcb_mut();
@@ -274,6 +281,14 @@ impl HardwareCpu for Svm {
 
     fn nmi_blocked(&self) -> bool {
         self.vmcb().intercept_first & first::IRET != 0
+    }
+
+    fn block_nmi(&mut self, blocked: bool) {
+        if blocked {
+            self.vmcb_mut().intercept_first |= first::IRET;
+        } else {
+            self.vmcb_mut().intercept_first &= !first::IRET;
+        }
     }
 
     /// Leaves the guest as soon as it can take an interrupt.
@@ -343,6 +358,19 @@ impl HardwareCpu for Svm {
     fn descriptor(&self, reg: SegReg) -> u64 {
         let segment = self.register(reg);
         if segment.access & PRESENT == 0 { 0 } else { descriptor(segment.base as u32, segment.limit, segment.access) }
+    }
+
+    fn descriptor_tables(&self) -> DescriptorTables {
+        let vmcb = self.vmcb();
+        DescriptorTables {
+            gdtr: (vmcb.gdtr.base as u32, vmcb.gdtr.limit as u16),
+            ldtr: segment::seen(&vmcb.ldtr),
+            tr: segment::seen(&vmcb.tr),
+        }
+    }
+
+    fn set_segment(&mut self, register: SegmentRegister, segment: Segment) {
+        self.load_segment(register, segment);
     }
 
     #[inline]

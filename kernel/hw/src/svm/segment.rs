@@ -2,6 +2,7 @@
 
 use super::Svm;
 use super::vmcb::Segment;
+use crate::virt::{self, SegmentRegister};
 use crate::world::SegReg;
 
 /// Accessed 32-bit code and data, present, level 0, 4 KiB granular.
@@ -33,4 +34,32 @@ impl Svm {
             SegReg::Gs => &vmcb.gs,
         }
     }
+
+    pub(super) fn load_segment(&mut self, register: SegmentRegister, segment: virt::Segment) {
+        let vmcb = self.vmcb_mut();
+        let place = match register {
+            SegmentRegister::Plain(SegReg::Es) => &mut vmcb.es,
+            SegmentRegister::Plain(SegReg::Cs) => &mut vmcb.cs,
+            SegmentRegister::Plain(SegReg::Ss) => &mut vmcb.ss,
+            SegmentRegister::Plain(SegReg::Ds) => &mut vmcb.ds,
+            SegmentRegister::Plain(SegReg::Fs) => &mut vmcb.fs,
+            SegmentRegister::Plain(SegReg::Gs) => &mut vmcb.gs,
+            SegmentRegister::Ldt => &mut vmcb.ldtr,
+            SegmentRegister::Task => &mut vmcb.tr,
+        };
+        let virt::Segment { selector, access, base, limit } = segment;
+        *place = Segment { selector, access, limit, base: base.into() };
+        match register {
+            SegmentRegister::Plain(SegReg::Ss) => vmcb.cpl = segment.dpl(),
+            // Another task: what STI or MOV SS held back is due.
+            SegmentRegister::Task => vmcb.interrupt_shadow = 0,
+            _ => {}
+        }
+    }
+}
+
+/// A segment register as the monitor sees it.
+pub(super) const fn seen(segment: &Segment) -> virt::Segment {
+    let Segment { selector, access, limit, base } = *segment;
+    virt::Segment { selector, access, base: base as u32, limit }
 }

@@ -6,8 +6,10 @@
 //! there is of the guest lives in the vendor's control structure, which only this crate writes.
 
 mod pdpt;
+mod task;
 
 pub(crate) use pdpt::Pdpt;
+pub use task::{DescriptorTables, Segment, SegmentRegister, TaskCause, TaskSwitch};
 
 use crate::frames::VmId;
 use crate::irq::Irq;
@@ -112,8 +114,8 @@ pub enum HardwareExit {
     Nested(Violation),
     /// Nothing happened, or the window that was asked for is open.
     Window,
-    /// A task switch through a TSS or task gate.
-    TaskSwitch,
+    /// A task switch, which the CPU leaves to the monitor.
+    TaskSwitch(TaskSwitch),
     /// An exception while delivering a double fault.
     Shutdown,
     /// The CPU refused the guest's state, or left it for a reason that was not asked for; its number.
@@ -174,6 +176,7 @@ pub(crate) trait HardwareCpu {
     fn set_pdptes(&mut self, entries: [u64; 4]);
     fn controls(&self) -> ControlRegisters;
     fn set_cr2(&mut self, cr2: u32);
+    fn set_cr3(&mut self, cr3: u32);
     fn set_syscalls(&mut self, registers: &SyscallRegisters);
     fn set_tsc_offset(&mut self, offset: u64);
     fn inject(&mut self, event: Injection);
@@ -181,11 +184,14 @@ pub(crate) trait HardwareCpu {
     fn interrupted(&self) -> Option<Injection>;
     fn interrupt_shadow(&self) -> bool;
     fn nmi_blocked(&self) -> bool;
+    fn block_nmi(&mut self, blocked: bool);
     fn request_window(&mut self);
     fn request_nmi_window(&mut self);
     fn flush(&mut self, plan: FlushPlan);
     fn selector(&self, reg: SegReg) -> u16;
     fn descriptor(&self, reg: SegReg) -> u64;
+    fn descriptor_tables(&self) -> DescriptorTables;
+    fn set_segment(&mut self, register: SegmentRegister, segment: Segment);
     /// Base of the code segment, and whether it is a 32-bit one.
     fn code(&self) -> (u32, bool);
     /// The world is resident, `state` its state, and `root` the frame of its shadow root.

@@ -1,11 +1,12 @@
 //! What the CPU's exit reasons mean.
 
 use super::Vmx;
+use super::events::interrupted;
 use super::vmcs::{field, read};
 use crate::fault::{DEBUG, PAGE_FAULT};
 use crate::idt::IRQ_BASE;
 use crate::irq;
-use crate::virt::{HardwareExit, Instruction, Intercepted, Violation};
+use crate::virt::{EventKind, HardwareExit, Instruction, Intercepted, TaskCause, TaskSwitch, Violation};
 use crate::world::{State, status};
 use shadow_mmu::AccessKind;
 
@@ -66,7 +67,7 @@ impl Vmx {
                 self.window_open();
                 HardwareExit::Window
             }
-            reason::TASK_SWITCH => HardwareExit::TaskSwitch,
+            reason::TASK_SWITCH => self.task_switch(),
             reason::TRIPLE_FAULT => HardwareExit::Shutdown,
             reason::CPUID..=reason::RDTSC
             | reason::VMCALL..=reason::WRMSR
@@ -94,6 +95,22 @@ impl Vmx {
             FROM_CR3 => Instruction::ReadCr3(register),
             _ => Instruction::Other,
         })
+    }
+
+    /// Selector in bits 0 to 15 of the qualification, the cause in 30 and 31 (SDM 3C 27.2.1, exit qualification of task switches).
+    fn task_switch(&self) -> HardwareExit {
+        let info = read(field::QUALIFICATION);
+        let cause = match info >> 30 & 3 {
+            0 => TaskCause::Call,
+            1 => TaskCause::Return,
+            2 => TaskCause::Jump,
+            _ => TaskCause::Event,
+        };
+        let instruction =
+            cause != TaskCause::Event || interrupted().is_some_and(|event| event.kind == EventKind::Software);
+        let [rip, ..] = self.known;
+        let next = instruction.then(|| rip.wrapping_add(read(field::LENGTH)) as u32);
+        HardwareExit::TaskSwitch(TaskSwitch { cause, selector: info as u16, next })
     }
 
     fn port(&self) -> HardwareExit {

@@ -6,6 +6,7 @@
 mod enable;
 mod events;
 mod exit;
+mod segment;
 mod set_up;
 mod vmcs;
 
@@ -15,7 +16,7 @@ use crate::frames::{self, Owner, VmId};
 use crate::virt::{
     ControlRegisters, EFER_NXE, HardwareCpu, HardwareExit, Injection, Pdpt, SyscallRegisters, Translation,
 };
-use crate::virt::{Unavailable, descriptor, real_controls};
+use crate::virt::{DescriptorTables, Segment, SegmentRegister, Unavailable, descriptor, real_controls};
 use crate::world::{SegReg, State, arm_hardware, disarm};
 use crate::{gate, phys};
 use alloc::boxed::Box;
@@ -39,6 +40,9 @@ const EPT_FREE_CR0: u64 = 0b1_1110 | 1 << 16 | 1 << 18;
 const UNUSABLE: u64 = 1 << 16;
 /// Access bit of a 32-bit code segment.
 const BIG: u64 = 1 << 14;
+
+/// Bit of the interruptibility state: NMIs wait for an IRET.
+const NMI_BLOCKED: u64 = 1 << 3;
 
 /// The VMCS that is current in the CPU; 0 if none.
 static CURRENT: SingleCpu<u64> = SingleCpu::new(0);
@@ -218,6 +222,15 @@ impl HardwareCpu for Vmx {
         self.cr2 = cr2;
     }
 
+    fn set_cr3(&mut self, cr3: u32) {
+        if self.translation == Translation::Nested {
+            self.select();
+            // SAFETY: this VMCS is current; with EPT CR3 is the guest's own, and guest-physical.
+            unsafe { write(field::GUEST_CR3, cr3.into()) };
+            self.flush_own();
+        }
+    }
+
     fn set_syscalls(&mut self, registers: &SyscallRegisters) {
         self.select();
         let forced = if self.translation == Translation::Shadow { EFER_NXE } else { 0 };
@@ -259,7 +272,15 @@ impl HardwareCpu for Vmx {
 
     fn nmi_blocked(&self) -> bool {
         self.select();
-        read(field::INTERRUPTIBILITY) & 8 != 0
+        read(field::INTERRUPTIBILITY) & NMI_BLOCKED != 0
+    }
+
+    fn block_nmi(&mut self, blocked: bool) {
+        self.select();
+        let others = read(field::INTERRUPTIBILITY) & !NMI_BLOCKED;
+        let state = if blocked { others | NMI_BLOCKED } else { others };
+        // SAFETY: this VMCS is current; whether its NMIs wait is the guest's affair.
+        unsafe { write(field::INTERRUPTIBILITY, state) };
     }
 
     fn request_window(&mut self) {
@@ -295,15 +316,22 @@ impl HardwareCpu for Vmx {
 
     fn descriptor(&self, reg: SegReg) -> u64 {
         self.select();
-        let step = 2 * reg as u32;
-        let access = read(field::GUEST_ES_ACCESS + step);
-        if access & UNUSABLE != 0 {
-            return 0;
+        let Segment { access, base, limit, .. } = segment::read_segment(SegmentRegister::Plain(reg));
+        if access == 0 { 0 } else { descriptor(base, limit, access) }
+    }
+
+    fn descriptor_tables(&self) -> DescriptorTables {
+        self.select();
+        segment::read_tables()
+    }
+
+    fn set_segment(&mut self, register: SegmentRegister, segment: Segment) {
+        self.select();
+        segment::write_segment(register, segment);
+        if register == SegmentRegister::Task {
+            // Another task: what STI or MOV SS held back is due.
+            self.end_interrupt_shadow();
         }
-        // The VMCS has the upper four access bits where a descriptor has them: four places further up than AMD-V.
-        let access = (access & 0xff | access >> 4 & 0xf00) as u16;
-        let limit = read(field::GUEST_ES_LIMIT + step) as u32;
-        descriptor(read(field::GUEST_ES_BASE + step) as u32, limit, access)
     }
 
     #[inline]

@@ -1,8 +1,10 @@
 //! Worlds that AMD-V or VT-x runs.
 
+use super::SegReg;
 use super::{Exit, OutOfFrames, World, resident};
 use crate::frames::VmId;
 use crate::virt::{self, ControlRegisters, HardwareExit, Injection, SyscallRegisters, Unavailable, Vendor};
+use crate::virt::{DescriptorTables, Segment, SegmentRegister};
 use shadow_mmu::Root;
 
 impl World {
@@ -72,6 +74,30 @@ impl World {
         }
     }
 
+    /// Loads CR3 as the CPU does, where it walks the guest's own tables; on shadow tables CR3 is not the guest's.
+    pub fn set_cr3(&mut self, cr3: u32) {
+        if let Some(hardware) = &mut self.hardware {
+            hardware.set_cr3(cr3);
+        }
+    }
+
+    /// GDTR, LDTR and TR.
+    #[must_use]
+    pub fn descriptor_tables(&self) -> DescriptorTables {
+        self.hardware.as_ref().map_or(DescriptorTables::default(), |hardware| hardware.descriptor_tables())
+    }
+
+    /// Loads a segment register. The privilege level is that of the stack segment.
+    pub fn set_segment(&mut self, register: SegmentRegister, segment: Segment) {
+        let Some(hardware) = &mut self.hardware else { return };
+        hardware.set_segment(register, segment);
+        match register {
+            SegmentRegister::Plain(SegReg::Cs) => self.context_mut().cs = segment.selector.into(),
+            SegmentRegister::Plain(SegReg::Ss) => self.context_mut().ss = segment.selector.into(),
+            _ => {}
+        }
+    }
+
     /// Sets the registers of the fast system calls, and EFER.
     pub fn set_syscalls(&mut self, registers: &SyscallRegisters) {
         if let Some(hardware) = &mut self.hardware {
@@ -116,6 +142,13 @@ impl World {
     #[must_use]
     pub fn nmi_blocked(&self) -> bool {
         self.hardware.as_ref().is_some_and(|hardware| hardware.nmi_blocked())
+    }
+
+    /// Sets whether NMIs wait for an IRET.
+    pub fn block_nmi(&mut self, blocked: bool) {
+        if let Some(hardware) = &mut self.hardware {
+            hardware.block_nmi(blocked);
+        }
     }
 
     /// Ends a run as soon as the guest has come back from its last NMI.

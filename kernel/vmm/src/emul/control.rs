@@ -79,6 +79,9 @@ impl Vm {
         let old = self.vcpu.cr3;
         self.vcpu.cr3 = value;
         self.reload_translation(ControlWrite::Cr3).inspect_err(|_| self.vcpu.cr3 = old)?;
+        if self.nested.is_some() {
+            self.world.set_cr3(value);
+        }
         let root = self.mmu.root().map_or(0, |root| root.table.base().raw());
         self.tracer.record(|| Record { a: old.into(), b: value.into(), c: root, ..Record::new(Kind::SetCr3) });
         Ok(())

@@ -5,8 +5,8 @@ use gnomon_trace::{Kind, Record};
 use iced_x86::{Decoder, DecoderError, DecoderOptions, Instruction};
 use shadow_mmu::{Access, AccessKind};
 
-use crate::trap::{Emulated, Exception};
-use crate::vcpu::Descriptor;
+use crate::trap::{Emulated, Exception, StopReason};
+use crate::vcpu::{Descriptor, flags};
 use crate::vm::Vm;
 
 /// Longest instruction (SDM 2A 2.3.11).
@@ -25,6 +25,9 @@ impl Vm {
     /// The page fault of its first byte; #UD if it is no instruction.
     pub(crate) fn decode(&mut self) -> Emulated<Instruction> {
         let (base, big) = if self.world.is_hardware() {
+            if self.world.context().rflags as u32 & flags::VM != 0 {
+                return Err(StopReason::Virtual8086.into());
+            }
             self.world.hardware_code()
         } else if self.runs_flat_code() {
             (0, true)

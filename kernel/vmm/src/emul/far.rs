@@ -23,6 +23,12 @@ fn gp(selector: Selector) -> Exception {
     Exception::gp(selector.error_code())
 }
 
+/// Flat code and a flat stack of a privilege level.
+pub(crate) const fn flat(cpl: u8) -> (Descriptor, Descriptor) {
+    let level = if cpl == 3 { USER } else { 0 };
+    (Descriptor(FLAT_CODE | level), Descriptor(FLAT_DATA | level))
+}
+
 impl Vm {
     /// Far JMP or CALL to `selector:offset`; `next` is the address behind it.
     pub(crate) fn far_transfer(
@@ -235,10 +241,10 @@ impl Vm {
 
     /// Loads flat CS and SS: the common part of the fast system calls, and where a new task begins.
     pub(crate) fn load_flat(&mut self, code: u16, stack: u16, cpl: u8) -> Emulated<()> {
-        let level = if cpl == 3 { USER } else { 0 };
         self.enter_ring(cpl);
-        self.load_fixed(SegReg::Ss, Selector(stack).with_rpl(cpl), Descriptor(FLAT_DATA | level), cpl)?;
-        self.load_fixed(SegReg::Cs, Selector(code).with_rpl(cpl), Descriptor(FLAT_CODE | level), cpl)
+        let (code_segment, stack_segment) = flat(cpl);
+        self.load_fixed(SegReg::Ss, Selector(stack).with_rpl(cpl), stack_segment, cpl)?;
+        self.load_fixed(SegReg::Cs, Selector(code).with_rpl(cpl), code_segment, cpl)
     }
 
     /// SYSENTER.

@@ -21,6 +21,7 @@ mod string;
 mod tables;
 
 pub(crate) use cache::DecodeCache;
+pub(crate) use far::flat;
 use gnomon_hw::SegReg;
 use gnomon_trace::Reason;
 use iced_x86::{Code, Instruction, Mnemonic, OpKind, Register};

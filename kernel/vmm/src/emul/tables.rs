@@ -1,6 +1,7 @@
 //! Descriptor table registers and segment register loads that the live tables refused.
 
 use gnomon_hw::SegReg;
+use gnomon_hw::virt::{Segment, SegmentRegister};
 use iced_x86::Instruction;
 
 use crate::trap::{Emulated, Exception, StopReason, vector};
@@ -45,24 +46,35 @@ impl Vm {
     /// LLDT.
     pub(crate) fn load_ldt(&mut self, insn: &Instruction) -> Emulated<()> {
         let selector = Selector(self.read_operand(insn, 0, 2)? as u16);
-        let segment = if selector.is_null() {
-            SystemSegment { selector, ..SystemSegment::NULL }
+        let (segment, descriptor) = if selector.is_null() {
+            (SystemSegment { selector, ..SystemSegment::NULL }, Descriptor(0))
         } else {
             let descriptor = self.system_descriptor(selector)?;
             if descriptor.system_type() != SystemType::Ldt {
                 return Err(Exception::gp(selector.error_code()).into());
             }
-            self.system_segment(selector, descriptor)?
+            (self.system_segment(selector, descriptor)?, descriptor)
         };
-        self.set_ldtr(segment);
+        self.set_ldtr(segment, descriptor);
         Ok(())
     }
 
-    /// Puts a checked segment into LDTR.
-    pub(crate) fn set_ldtr(&mut self, segment: SystemSegment) {
+    /// Puts a checked segment, and the descriptor that it comes from, into LDTR.
+    pub(crate) fn set_ldtr(&mut self, segment: SystemSegment, descriptor: Descriptor) {
         self.forget_descriptors();
         self.vcpu.ldtr = segment;
-        self.world.set_ldt(segment.usable);
+        if self.world.is_hardware() {
+            let loaded = Segment::of(segment.selector.0, descriptor.0);
+            self.world.set_segment(SegmentRegister::Ldt, loaded);
+        } else {
+            self.world.set_ldt(segment.usable);
+        }
+    }
+
+    /// Puts a checked segment, and its descriptor, into TR.
+    pub(crate) fn set_task_register(&mut self, segment: SystemSegment, descriptor: Descriptor) {
+        self.vcpu.tr = segment;
+        self.world.set_segment(SegmentRegister::Task, Segment::of(segment.selector.0, descriptor.0));
     }
 
     /// LTR.
@@ -79,7 +91,7 @@ impl Vm {
         }
         let segment = self.system_segment(selector, descriptor)?;
         self.write_descriptor_type(selector, descriptor.busy())?;
-        self.vcpu.tr = segment;
+        self.set_task_register(segment, descriptor.busy());
         self.vcpu.tss_wide = descriptor.system_type() == SystemType::Tss32;
         Ok(())
     }
@@ -123,10 +135,16 @@ impl Vm {
             if !descriptor.present() {
                 return Err(Exception::coded(vector::NP, error).into());
             }
+            if self.world.is_hardware() {
+                return self.load_into_cpu(reg, selector, descriptor);
+            }
             self.sync_selector(selector)?;
             if descriptor.is_code() {
                 return self.load_once(reg, selector, descriptor);
             }
+        }
+        if self.world.is_hardware() {
+            return self.load_into_cpu(reg, selector, Descriptor(0));
         }
         // What the live table still refuses has no live form: a middle ring, or an index that the host uses.
         self.world.load_segment(reg, selector.0).map_err(|_| StopReason::MiddleRing.into())

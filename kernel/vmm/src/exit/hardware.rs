@@ -21,7 +21,7 @@ impl Vm {
                 self.count(Reason::InterruptWindow);
                 Ok(())
             }
-            HardwareExit::TaskSwitch => Err(StopReason::TaskSwitch.into()),
+            HardwareExit::TaskSwitch(switch) => self.on_task_switch(switch),
             HardwareExit::Shutdown => Err(StopReason::TripleFault.into()),
             HardwareExit::Refused(number) => {
                 log::error!("guest {}: the CPU refused its state: exit code {number:#x}", self.name);

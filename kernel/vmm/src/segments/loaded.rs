@@ -111,11 +111,15 @@ impl Vm {
         raw: Descriptor,
         cpl: u8,
     ) -> Emulated<()> {
+        if self.world.is_hardware() {
+            let _ = raw.to_live().ok_or(StopReason::MiddleRing)?;
+            return self.load_into_cpu(reg, selector.with_rpl(cpl), raw);
+        }
         self.install(selector, raw)?;
         self.load_fixed(reg, selector, raw, cpl)
     }
 
-    /// Loads CS or SS with a descriptor whatever the guest's table holds, as the fast system calls do.
+    /// Loads CS or SS with a descriptor whatever the guest's table holds, as the fast system calls do. Not of hardware guests.
     ///
     /// # Errors
     /// [`StopReason::MiddleRing`] for a descriptor of level 1 or 2.

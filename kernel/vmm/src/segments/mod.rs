@@ -12,6 +12,7 @@
 //!   slot* that holds what was loaded, as the hidden part of a segment register does (SDM 3A 3.4.3).
 
 mod flat;
+mod hardware;
 mod known;
 mod loaded;
 mod pages;
