@@ -2,7 +2,10 @@
 
 use anyhow::{Context as _, ensure};
 use gnomon_guests::{GUESTS, Guest, Kind};
+use gnomon_host::catalog;
 use gnomon_host::cli::{BackendName, MmuName};
+use gnomon_host::guest::Guest as Described;
+use gnomon_host::image::Payload;
 use gnomon_host::status::Status;
 use libtest_mimic::Trial;
 
@@ -12,14 +15,14 @@ use crate::machine::{self, Host};
 use crate::trial;
 
 /// A back end, whose tables the CPU walks, and the machine that emulates it.
-#[derive(Clone, Copy, Debug)]
-struct Way {
-    backend: BackendName,
-    mmu: MmuName,
-    host: Host,
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct Way {
+    pub(crate) backend: BackendName,
+    pub(crate) mmu: MmuName,
+    pub(crate) host: Host,
 }
 
-const WAYS: [Way; 4] = [
+pub(crate) const WAYS: [Way; 4] = [
     Way { backend: BackendName::Svm, mmu: MmuName::Nested, host: Host::Qemu },
     Way { backend: BackendName::Svm, mmu: MmuName::Shadow, host: Host::Qemu },
     Way { backend: BackendName::Vmx, mmu: MmuName::Nested, host: Host::Bochs },
@@ -29,25 +32,62 @@ const WAYS: [Way; 4] = [
 /// Bochs is slow, and what these do reaches the hypervisor in the same ways on shadow tables as on EPT.
 const NESTED_ONLY_ON_BOCHS: [&str; 6] = ["privileged", "rings", "segments", "iopl", "sysenter", "hostile"];
 
-/// VT-x leaves task switches to the hypervisor, which does them for deprivileged guests only. So would AMD-V with shadow tables, but
-/// QEMU does not intercept them, and the CPU loads CR3 from the guest's TSS.
+/// AMD-V with shadow tables would leave task switches to the hypervisor, as VT-x does, but QEMU does not intercept them, and loads CR3
+/// from the guest's TSS.
 const SWITCH_TASKS: [&str; 2] = ["task-switch", "delivery"];
-
-/// The hardware back ends stop a guest that is found in virtual-8086 mode.
-const ENTERS_V86: &str = "v86";
 
 /// Bare as well, this makes QEMU stop as if its own debugger had set the breakpoint. No guest's breakpoints act there without AMD-V.
 const STOPS_QEMU: &str = "case=breakpoint-moved";
 
+/// Who runs a guest.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Under {
+    /// Nobody.
+    Bare,
+    /// Gnomon in rings 1 and 3, with these words on how tables are shadowed.
+    Gnomon(Option<&'static str>),
+    /// A hardware back end.
+    Hardware(Way),
+}
+
+impl Under {
+    /// A ready guest, with the words that this needs.
+    pub(crate) fn guest(self, name: &str) -> anyhow::Result<Described> {
+        let mut guest = Described::of(name, catalog::find(name)?);
+        match self {
+            Self::Bare | Self::Gnomon(None) => {}
+            Self::Gnomon(Some(policy)) => guest.words.push(format!("shadow={policy}")),
+            Self::Hardware(way) => guest.words.push(format!("mmu={}", way.mmu.word())),
+        }
+        Ok(guest)
+    }
+
+    /// What is booted, and the memory that it needs in bytes.
+    pub(crate) fn payload(self, guest: &Described) -> anyhow::Result<(Payload, u64)> {
+        let words = match self {
+            Self::Bare => return Ok((Payload::bare(guest)?, guest.memory)),
+            Self::Gnomon(_) => "log=info".to_owned(),
+            Self::Hardware(way) => way.hypervisor(),
+        };
+        let guests = std::slice::from_ref(guest);
+        Ok((Payload::gnomon(machine::kernel()?, words, guests), gnomon_host::run::host_memory(guests)))
+    }
+}
+
 impl Way {
-    fn name(self) -> String {
+    /// Words for the hypervisor.
+    fn hypervisor(self) -> String {
+        format!("log=info backend={}", self.backend.word())
+    }
+
+    pub(crate) fn name(self) -> String {
         format!("{}-{}::{}", self.backend.word(), self.mmu.word(), self.host.name())
     }
 
     fn covers(self, guest: &Guest) -> bool {
         let both = self.host != Host::Bochs || self.mmu == MmuName::Nested;
-        let switches = self.backend == BackendName::Svm && self.mmu == MmuName::Nested;
-        let runs = (switches || !SWITCH_TASKS.contains(&guest.name)) && guest.name != ENTERS_V86;
+        let switches = self.backend != BackendName::Svm || self.mmu == MmuName::Nested;
+        let runs = switches || !SWITCH_TASKS.contains(&guest.name);
         runs && (both || !NESTED_ONLY_ON_BOCHS.contains(&guest.name))
     }
 
@@ -62,7 +102,7 @@ impl Way {
     fn run(self, guest: &'static Guest, arguments: &str) -> anyhow::Result<machine::Report> {
         let mut description = machine::describe(guest, arguments)?;
         description.words.push(format!("mmu={}", self.mmu.word()));
-        machine::gnomon(self.host, &[description], &format!("log=info backend={}", self.backend.word()))
+        machine::gnomon(self.host, &[description], &self.hypervisor())
     }
 }
 

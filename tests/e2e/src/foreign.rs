@@ -14,6 +14,7 @@ use gnomon_host::machine::Machine;
 use gnomon_host::status::Status;
 use libtest_mimic::Trial;
 
+use crate::backends::{Under, WAYS};
 use crate::machine::{self, Host};
 use crate::tool::Place;
 use crate::trial;
@@ -35,26 +36,28 @@ const NOTE: &str = "this is a note on the disk";
 const INVADERS: [&str; 1] = ["-*-           -*-"];
 
 pub(crate) fn trials() -> Vec<Trial> {
-    vec![
-        trial("foreign::bare::qemu::gnumach", || reaches(Host::QemuGrub, "gnumach", true, &MACH)),
-        trial("foreign::gnomon::qemu::gnumach", || reaches(Host::Qemu, "gnumach", false, &MACH)),
-        trial("foreign::gnomon::qemu::grub-invaders", || reaches(Host::Qemu, "grub-invaders", false, &INVADERS)),
+    let deprivileged = Under::Gnomon(None);
+    let mut trials = vec![
+        trial("foreign::bare::qemu::gnumach", || reaches(Host::QemuGrub, "gnumach", Under::Bare, &MACH)),
+        trial("foreign::gnomon::qemu::gnumach", move || reaches(Host::Qemu, "gnumach", deprivileged, &MACH)),
+        trial("foreign::gnomon::qemu::grub-invaders", move || {
+            reaches(Host::Qemu, "grub-invaders", deprivileged, &INVADERS)
+        }),
         trial("foreign::gnomon::qemu::grub", grub),
         trial("foreign::gnomon::qemu::linux-and-mach", linux_and_mach),
-    ]
+    ];
+    for way in WAYS.into_iter().filter(|way| way.host == Host::Qemu) {
+        let test = move || reaches(way.host, "gnumach", Under::Hardware(way), &MACH);
+        trials.push(trial(format!("foreign::{}::gnumach", way.name()), test));
+    }
+    trials
 }
 
-fn reaches(host: Host, name: &str, bare: bool, texts: &[&str]) -> anyhow::Result<()> {
-    let guest = Guest::of(name, catalog::find(name)?);
-    let guests = std::slice::from_ref(&guest);
-    let (payload, memory) = if bare {
-        (Payload::bare(&guest)?, guest.memory)
-    } else {
-        (Payload::gnomon(machine::kernel()?, "log=info".into(), guests), gnomon_host::run::host_memory(guests))
-    };
+fn reaches(host: Host, name: &str, under: Under, texts: &[&str]) -> anyhow::Result<()> {
+    let (payload, memory) = under.payload(&under.guest(name)?)?;
     let machine = Machine { timeout: Some(LIMIT), ..host.machine(memory) };
     let last = texts.last().context("a guest prints something")?;
-    let report = machine::guest_until(&machine, &payload, bare, last)?;
+    let report = machine::guest_until(&machine, &payload, under == Under::Bare, last)?;
     let output = String::from_utf8_lossy(&report.output);
     let mut rest = &*output;
     for text in texts {

@@ -1,16 +1,17 @@
 //! Debian's 686 kernels with a busybox shell, as `gnomon guests` fetches them: commands are typed at the prompt, and what they
-//! print is judged.
+//! print is judged, bare and under every back end.
 
 use std::time::Duration;
 
 use anyhow::{Context as _, ensure};
 use gnomon_host::catalog;
+use gnomon_host::cli::MmuName;
 use gnomon_host::guest::Guest;
-use gnomon_host::image::Payload;
 use gnomon_host::machine::Machine;
 use gnomon_host::status::Status;
 use libtest_mimic::Trial;
 
+use crate::backends::{Under, WAYS, Way};
 use crate::machine::{self, Host};
 use crate::tool::Place;
 use crate::trial;
@@ -48,31 +49,58 @@ const COMMANDS: [(&str, &[&str]); 10] = [
     ("sort /proc/kallsyms | md5sum; echo $?", &["-", "0"]),
 ];
 
+/// The same where a process takes a second or more.
+const FEW_COMMANDS: [(&str, &[&str]); 4] = [
+    ("uname -a", &["Linux debian 6.", "GNU/Linux"]),
+    ("cat /proc/cpuinfo", &["processor", "model name", "bogomips"]),
+    ("cat /proc/interrupts", &["timer", "ttyS0"]),
+    ("i=0; while [ $i -lt 20 ]; do /bin/true; i=$((i+1)); done; echo ran $i", &["ran 20"]),
+];
+
 pub(crate) fn trials() -> Vec<Trial> {
-    let pairs = GUESTS.into_iter().flat_map(|name| [(name, true), (name, false)]);
-    let test = |(name, bare)| {
-        let under = if bare { "bare" } else { "gnomon" };
-        trial(format!("linux::{under}::qemu::{name}"), move || commands(Host::Qemu, name, bare, None))
+    let pairs = GUESTS.into_iter().flat_map(|name| [(name, Under::Bare), (name, Under::Gnomon(None))]);
+    let test = |(name, under)| {
+        let word = if under == Under::Bare { "bare" } else { "gnomon" };
+        trial(format!("linux::{word}::qemu::{name}"), move || commands(Host::Qemu, name, under, &COMMANDS))
     };
     let mut trials: Vec<Trial> = pairs.map(test).collect();
     trials.extend(POLICIES.map(|policy| {
-        let test = move || commands(Host::Qemu, "debian-686", false, Some(policy));
+        let test = move || commands(Host::Qemu, "debian-686", Under::Gnomon(Some(policy)), &COMMANDS);
         trial(format!("linux::gnomon::qemu::debian-686::{policy}"), test)
     }));
+    let slow = std::env::var_os("GNOMON_SLOW").is_some();
+    trials.extend(WAYS.into_iter().flat_map(|way| on_hardware(way, slow)));
     // One is enough there, and only on request: it takes many minutes.
     let [name, _] = GUESTS;
-    if std::env::var_os("GNOMON_SLOW").is_some() {
-        trials.push(trial(format!("linux::gnomon::bochs::{name}"), move || commands(Host::Bochs, name, false, None)));
+    if slow {
+        let test = move || commands(Host::Bochs, name, Under::Gnomon(None), &COMMANDS);
+        trials.push(trial(format!("linux::gnomon::bochs::{name}"), test));
     }
     trials.push(trial("linux::gnomon::qemu::disk", disk));
     trials
 }
 
-fn commands(host: Host, name: &str, bare: bool, policy: Option<&str>) -> anyhow::Result<()> {
-    let mut guest = Guest::of(name, catalog::find(name)?);
-    guest.words.extend(policy.map(|policy| format!("shadow={policy}")));
-    let lines: Vec<(&str, &[&str])> = COMMANDS.to_vec();
-    boot(host, &guest, bare, &lines)
+/// The kernels under a hardware back end: in an ordinary run each once. On Bochs, where a boot takes minutes, one of them and a few
+/// commands must do.
+fn on_hardware(way: Way, slow: bool) -> Vec<Trial> {
+    let [small, pae] = GUESTS;
+    let bochs = way.host == Host::Bochs;
+    let guests: &[&str] = match way.mmu {
+        _ if bochs && !slow => &[],
+        _ if bochs => &[small],
+        _ if slow => &GUESTS,
+        MmuName::Nested => &[pae],
+        MmuName::Shadow => &[small],
+    };
+    let lines = if bochs { &FEW_COMMANDS[..] } else { &COMMANDS[..] };
+    let test = |&name: &&'static str| {
+        trial(format!("linux::{}::{name}", way.name()), move || commands(way.host, name, Under::Hardware(way), lines))
+    };
+    guests.iter().map(test).collect()
+}
+
+fn commands(host: Host, name: &str, under: Under, lines: &[(&str, &[&str])]) -> anyhow::Result<()> {
+    boot(host, &under.guest(name)?, under, lines)
 }
 
 /// The kernel finds the disk by PCI, its drivers come with it, and what is written reads back from the disk itself.
@@ -89,17 +117,13 @@ fn disk() -> anyhow::Result<()> {
         ("echo 3 > /proc/sys/vm/drop_caches; dd if=/dev/sda skip=6 count=1", &["this was written"]),
         ("grep -c 'this is line' /dev/sda", &[&fewer]),
     ];
-    boot(Host::Qemu, &guest, false, &lines)
+    boot(Host::Qemu, &guest, Under::Gnomon(None), &lines)
 }
 
 /// Boots a guest, types commands, and looks for what must be among the lines that each prints.
-fn boot(host: Host, guest: &Guest, bare: bool, commands: &[(&str, &[&str])]) -> anyhow::Result<()> {
-    let payload = if bare {
-        Payload::bare(guest)?
-    } else {
-        Payload::gnomon(machine::kernel()?, "log=info".into(), std::slice::from_ref(guest))
-    };
-    let memory = if bare { guest.memory } else { gnomon_host::run::host_memory(std::slice::from_ref(guest)) };
+fn boot(host: Host, guest: &Guest, under: Under, commands: &[(&str, &[&str])]) -> anyhow::Result<()> {
+    let (payload, memory) = under.payload(guest)?;
+    let bare = under == Under::Bare;
     // Its clock is the real one: a sleeping guest would count no instructions.
     let limit = if host == Host::Bochs { LIMIT_ON_BOCHS } else { LIMIT };
     let machine = Machine { icount: false, ips: None, timeout: Some(limit), ..host.machine(memory) };
