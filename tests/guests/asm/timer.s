@@ -3,7 +3,7 @@
 .set DIVISOR, 11932                     # 100 Hz
 
 guest_main:
-    plan 11
+    plan 15
     call pic_init
     hook VEC_IRQ0, note_tick
     movl $DIVISOR, %eax
@@ -40,6 +40,50 @@ guest_main:
     sti
     cli                                 # in the shadow of STI: no interrupt gets in
     check_eq "STI; CLI lets nothing in", ticks, %ebx
+
+    # The same STI again and again, each time with an interrupt pending: a monitor may know the instruction by now.
+    movl $0, ticks
+    movl $0, early
+    movl $4, %esi
+1:  call wait_long
+    movl $0, shadow
+    sti
+    incl shadow
+    nop
+    cli
+    decl %esi
+    jnz 1b
+    check_eq "STI in a loop: none before the instruction behind it", early, $0
+    xorl %eax, %eax
+    cmpl $4, ticks
+    setae %al
+    check_eq "... and each time one behind it", %eax, $1
+    movl $0, ticks
+    movl $4, %esi
+1:  call wait_long
+    sti
+    cli
+    decl %esi
+    jnz 1b
+    check_eq "STI; CLI in a loop lets nothing in", ticks, $0
+    sti
+    nop
+    cli
+    # POPF has no such shadow: in a loop of it the interrupt comes before the instruction behind it.
+    movl $0, early
+    movl $4, %esi
+1:  call wait_long
+    movl $0, shadow
+    pushl $EFLAGS_IF | 2
+    popfl
+    incl shadow
+    cli
+    decl %esi
+    jnz 1b
+    xorl %eax, %eax
+    cmpl $4, early
+    setae %al
+    check_eq "POPF in a loop: each time one before it", %eax, $1
 
     # HLT ten times.
     movl $0, ticks
@@ -86,13 +130,16 @@ guest_main:
     jb 2b
     int $VEC_LEAVE
 
-# The usual tick, and what `shadow` was at that moment.
+# The usual tick, and what `shadow` was at that moment; `early` counts the ticks that found 0.
 note_tick:
     movl shadow, %eax
     movl %eax, seen_shadow
+    cmpl $1, %eax
+    adcl $0, early
     jmp on_tick
 
 .bss
 .balign 4
 shadow: .space 4
 seen_shadow: .space 4
+early: .space 4
