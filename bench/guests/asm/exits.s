@@ -158,7 +158,7 @@ map_demand:
     movl $demand_pt, %edi
     movl $POOL | PTE_FULL, %eax
     movl $DEMAND_PAGES, %ecx
-    fill_table
+    restore_table
     load_cr3 kernel_pd
     movl $DEMAND, %edi
     movl $DEMAND_PAGES, %ecx

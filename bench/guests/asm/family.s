@@ -9,7 +9,7 @@ full_family:
     movl $parent_pt, %edi
     movl $POOL | PTE_FULL, %eax
     movl $1024, %ecx
-    fill_table
+    restore_table
     movl $0, child_pd + (FAMILY >> 20)
     load_cr3 kernel_pd
     movl $FAMILY, %edi
@@ -37,7 +37,7 @@ full_child:
     movl $child_pt, %edi
     movl $POOL | PTE_FULL, %eax
     movl $1024, %ecx
-    fill_table
+    restore_table
     movl $child_pt + PTE_FULL, child_pd + (FAMILY >> 20)
     load_cr3 child_pd
     movl $FAMILY, %edi
@@ -77,7 +77,7 @@ forkwait_body:
     decl %ebp
     jnz 1b
     ret
-operation "forkwait", 100, forkwait_body, full_family
+operation "forkwait", 32, forkwait_body, full_family
 
 life_of_child:
     movl $FAMILY, %edi

@@ -59,9 +59,9 @@ ptemod1_body:
     ret
 operation "ptemod1", 1024, ptemod1_body, full_work
 
-# burst size, entries: that many entries are changed, then flushed, then their pages read; counted by entry. The entries get
-# other frames each time.
-.macro burst size:req, flushed
+# burst size, entries, flushed: as many entries as `size` are changed, then flushed, then their pages read; again until it were
+# `entries`, by which it is counted. The entries get other frames each time.
+.macro burst size:req, entries:req, flushed
     .text
 .Lbody_\@:
     movl %ecx, %ebp
@@ -93,18 +93,18 @@ operation "ptemod1", 1024, ptemod1_body, full_work
     ja 1b
     ret
     .ifb \flushed
-    operation "burst\size", 4096, .Lbody_\@, full_work
+    operation "burst\size", \entries, .Lbody_\@, full_work
     .else
-    operation "burst\size\()_\flushed", 4096, .Lbody_\@, full_work
+    operation "burst\size\()_\flushed", \entries, .Lbody_\@, full_work
     .endif
 .endm
 
-burst 1
-burst 64
-burst 1024
-burst 1, invlpg
-burst 64, invlpg
-burst 1024, invlpg
+burst 1, 1024
+burst 64, 4096
+burst 1024, 4096
+burst 1, 1024, invlpg
+burst 64, 4096, invlpg
+burst 1024, 4096, invlpg
 
 # What the CPU writes into entries itself.
 .text
@@ -201,7 +201,7 @@ operation "pse4m_touch64", 100, big_body
     movl $\count - 1, %ebp
     jmp switch_and_touch
     operation "cr3_\count", 1024, .Lswitch_\@, touch_spaces
-    operation "cr3_\count\()_touch64", 1024, .Ltouch_\@, touch_spaces
+    operation "cr3_\count\()_touch64", 256, .Ltouch_\@, touch_spaces
 .endm
 .text
 switch_spaces:

@@ -108,6 +108,20 @@ impl Column {
         self.backend == Backend::Bare
     }
 
+    /// About how many seconds a quick run takes, so that the longest can begin first.
+    pub(super) fn weight(self) -> u32 {
+        match (self.machine, self.backend, self.policy, self.mmu) {
+            (MachineKind::Bochs, Backend::Bare, ..) => 10,
+            (MachineKind::Bochs, _, Some(Policy::Vtlb), _) => 40,
+            (MachineKind::Bochs, _, Some(Policy::WriteProtect), _) => 34,
+            (MachineKind::Bochs, _, None, Some(Mmu::Shadow)) => 35,
+            (MachineKind::Bochs, ..) => 20,
+            (MachineKind::Qemu, Backend::Svm, _, Some(Mmu::Shadow)) => 25,
+            (MachineKind::Qemu, Backend::Bare, ..) => 2,
+            (MachineKind::Qemu, ..) => 5,
+        }
+    }
+
     /// The emulator left out: `depriv unsync`.
     pub(super) fn label(self) -> String {
         let mut words = vec![name(self.backend)];

@@ -30,12 +30,16 @@ impl Change {
 pub(super) fn run(before: &Path, after: &Path, least: f64) -> anyhow::Result<Status> {
     let (before, after) = (Results::load(before)?, Results::load(after)?);
     let (mut all, mut same, mut alone) = (Vec::new(), 0, 0);
+    let mut counts = Counts::default();
     for run in &before.runs {
         let Some(other) = after.runs.iter().find(|other| is_same(run, other)) else {
             alone += 1;
             continue;
         };
         for (one, two) in run.operations.iter().filter_map(|one| Some((one, other.operation(&one.name)?))) {
+            if run.clock == Clock::Count {
+                counts.compare(one, two);
+            }
             match change(run, one, two).filter(|change| change.percent().abs() >= least) {
                 Some(change) => all.push(change),
                 None => same += 1,
@@ -53,10 +57,32 @@ pub(super) fn run(before: &Path, after: &Path, least: f64) -> anyhow::Result<Sta
         let real = all.iter().filter(|change| change.beyond_noise).count();
         writeln!(out, "{} changed by {least} % or more, {real} of them beyond noise; {same} did not", all.len())?;
     }
+    writeln!(out, "{}", counts.sentence())?;
     if alone > 0 {
         writeln!(out, "{alone} runs are in the first only")?;
     }
     Ok(Status::Ok)
+}
+
+/// Counts of instructions, exits and what the shadow MMU did, however little they differ.
+#[derive(Debug, Default)]
+struct Counts {
+    all: usize,
+    different: usize,
+}
+
+impl Counts {
+    fn compare(&mut self, one: &Operation, two: &Operation) {
+        self.all += 1;
+        if (one.cost, &one.exits, &one.mmu) != (two.cost, &two.exits, &two.mmu) {
+            self.different += 1;
+        }
+    }
+
+    fn sentence(&self) -> String {
+        let Self { all, different } = self;
+        format!("counts of instructions, exits and the shadow MMU: {different} of {all} operations differ")
+    }
 }
 
 fn is_same(one: &Run, two: &Run) -> bool {
@@ -115,6 +141,16 @@ mod tests {
             identical: None,
             operations: Vec::new(),
         }
+    }
+
+    #[test]
+    fn counts_that_differ_are_counted_however_little_they_do() {
+        let mut counts = Counts::default();
+        let one = operation(100_000.0, None);
+        counts.compare(&one, &one);
+        counts.compare(&one, &operation(100_000.5, None));
+        counts.compare(&one, &Operation { exits: Some([("cli".to_owned(), 1.0)].into()), ..one.clone() });
+        assert!(counts.sentence().ends_with("2 of 3 operations differ"));
     }
 
     #[test]

@@ -44,8 +44,11 @@ pub(super) struct Job {
 }
 
 /// How one boot ended.
-enum Boot {
+#[derive(Debug)]
+pub(super) enum Boot {
+    /// With figures.
     Done(Recorder),
+    /// Without; why.
     Not(State),
 }
 
@@ -59,13 +62,19 @@ impl Job {
     /// Runs the guest to its end, as often as wanted; under Gnomon with this `kernel`.
     ///
     /// # Errors
-    /// If an emulator cannot be started, or the user interrupts. What the guest or the hypervisor does wrong is in the result.
+    /// As [`Self::boot`].
     pub(super) fn run(&self, kernel: &Path) -> anyhow::Result<Run> {
+        let boots = (0..self.repeats).map(|_| self.boot(kernel)).collect::<anyhow::Result<_>>()?;
+        Ok(self.joined(boots))
+    }
+
+    /// What all boots of this job have found.
+    pub(super) fn joined(&self, boots: Vec<Boot>) -> Run {
         let mut all: Option<Recorder> = None;
         let mut identical = (self.repeats > 1).then_some(true);
         let mut state = State::Measured;
-        for _ in 0..self.repeats {
-            match self.boot(kernel)? {
+        for boot in boots {
+            match boot {
                 Boot::Not(reason) => {
                     state = reason;
                     break;
@@ -80,7 +89,7 @@ impl Job {
             }
         }
         let measured = state == State::Measured;
-        Ok(Run {
+        Run {
             guest: self.subject.guest.name.clone(),
             column: self.column,
             clock: self.clock,
@@ -90,10 +99,14 @@ impl Job {
             // Times differ in any two runs.
             identical: identical.filter(|_| measured && self.clock == Clock::Count),
             operations: all.filter(|_| measured).map(|all| all.results(self.clock)).unwrap_or_default(),
-        })
+        }
     }
 
-    fn boot(&self, kernel: &Path) -> anyhow::Result<Boot> {
+    /// Runs the guest to its end once.
+    ///
+    /// # Errors
+    /// If an emulator cannot be started, or the user interrupts. What the guest or the hypervisor does wrong is in the result.
+    pub(super) fn boot(&self, kernel: &Path) -> anyhow::Result<Boot> {
         let bare = self.column.is_bare();
         let mut guest = self.subject.guest.clone();
         guest.words = self.column.guest_words();

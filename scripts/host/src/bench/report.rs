@@ -35,8 +35,8 @@ What the count shows is how much code a hypervisor runs; what it hides is what t
 const METHOD: &str = "\
 Both emulators count instructions and hand the count out as time stamp: QEMU with `-icount shift=0,sleep=off`, where one instruction
 is one tick of the TSC; Bochs always (its clock follows the instructions, `sync=none`). So the figures have no spread, whatever else
-the machine does. Each run is done twice, and the bytes that it prints, with the exits of each round, are compared. The guest's RDTSC
-does not exit. The smallest round counts.
+the machine does. Each run is done twice (with `--quick`, on QEMU only), and the bytes that it prints, with the exits of each round,
+are compared. `scripts/gnomon bench compare A B` compares whole calls. The guest's RDTSC does not exit. The smallest round counts.
 
 Times are QEMU's without `-icount`, one run at a time. A round is measured beside a loop of 40,000 instructions; the figure is the
 ratio to one pass of that loop (two instructions), the median of all rounds with the first and third quartile. They show what the
@@ -50,6 +50,7 @@ pub(super) fn markdown(results: &Results) -> String {
     let mut text = format!("{INTRODUCTION}\n{CAVEAT}\n\n{METHOD}\n{}", conditions(results));
     text.push_str(&not_there(results));
     text.push_str(&limits::table(results));
+    text.push_str(&limits::hardware_table(results));
     text.push_str(&limits::misses(results));
     for guest in results.guests() {
         let _ = write!(text, "\n## The guest `{guest}`\n");
