@@ -93,6 +93,8 @@ pub enum StopReason {
     RealMode,
     /// Virtual-8086 mode was entered.
     Virtual8086,
+    /// A task switch that the CPU did itself, with a CR3 of the guest's instead of the shadow's.
+    UnaskedTaskSwitch,
     /// Code of privilege level 1 or 2.
     MiddleRing,
     /// EFER.LME with paging on.
@@ -136,6 +138,7 @@ impl StopReason {
             Self::FetchOutsideMemory => 5,
             Self::RealMode => 6,
             Self::Virtual8086 => 7,
+            Self::UnaskedTaskSwitch => 8,
             Self::MiddleRing => 9,
             Self::LongMode => 10,
             Self::PagingMode => 11,
@@ -163,6 +166,9 @@ impl fmt::Display for StopReason {
             Self::FetchOutsideMemory => "fetched an instruction from outside its memory",
             Self::RealMode => "entered real mode, which is not run",
             Self::Virtual8086 => "entered virtual-8086 mode, which is not run",
+            Self::UnaskedTaskSwitch => {
+                "switched tasks, which this CPU's AMD-V does without an exit; use mmu=nested, or no backend"
+            }
             Self::MiddleRing => "used privilege level 1 or 2, which is not run",
             Self::LongMode => "entered long mode, which this build does not run",
             Self::PagingMode => "chose a paging mode that is not supported",

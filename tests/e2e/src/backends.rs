@@ -10,7 +10,7 @@ use gnomon_host::status::Status;
 use libtest_mimic::Trial;
 
 use crate::guests::{bare_agrees, last_line, variants};
-use crate::hostile::{ENDLESS, comes_to_an_end};
+use crate::hostile::{ENDLESS, comes_to_an_end, neighbour};
 use crate::machine::{self, Host};
 use crate::trial;
 
@@ -120,7 +120,12 @@ pub(crate) fn trials() -> Vec<Trial> {
             }
         }
     }
+    for (backend, host) in [(BackendName::Svm, Host::Qemu), (BackendName::Vmx, Host::Bochs)] {
+        let name = format!("several::{}::{}", backend.word(), host.name());
+        trials.push(trial(name, move || side_by_side(backend, host)));
+    }
     trials.push(trial("backends::refused", refused));
+    trials.push(trial("backends::unasked-task-switch", unasked_task_switch));
     trials
 }
 
@@ -131,6 +136,42 @@ fn same(way: Way, guest: &'static Guest, arguments: &str) -> anyhow::Result<()> 
 
 fn survives(way: Way, guest: &'static Guest, arguments: &str) -> anyhow::Result<()> {
     comes_to_an_end(&way.run(guest, arguments)?, guest)
+}
+
+/// A guest on second-level tables beside one on shadow tables: each prints what it prints alone.
+fn side_by_side(backend: BackendName, host: Host) -> anyhow::Result<()> {
+    let mut guests = Vec::new();
+    for (name, mmu) in [("cr3-switch", MmuName::Nested), ("demand-paging", MmuName::Shadow)] {
+        let guest = GUESTS.iter().find(|guest| guest.name == name).context("a guest")?;
+        let mut description = machine::describe(guest, "")?;
+        description.words.push(format!("mmu={}", mmu.word()));
+        guests.push((guest, description));
+    }
+    let (judged, descriptions): (Vec<&Guest>, Vec<Described>) = guests.into_iter().unzip();
+    let report = machine::gnomon(host, &descriptions, &format!("log=info backend={}", backend.word()))?;
+    let judge = || {
+        ensure!(report.status == Status::Ok, "expected status 0");
+        for guest in judged {
+            neighbour(&report, guest)?;
+        }
+        last_line(&report)
+    };
+    judge().with_context(|| report.tail())
+}
+
+/// A guest that QEMU lets switch tasks on shadow tables is stopped, with the reason. Where this fails because the guest runs, QEMU has
+/// learned to intercept, and `SWITCH_TASKS` can go.
+fn unasked_task_switch() -> anyhow::Result<()> {
+    let guest = GUESTS.iter().find(|guest| guest.name == SWITCH_TASKS[0]).context("a guest")?;
+    let way = Way { backend: BackendName::Svm, mmu: MmuName::Shadow, host: Host::Qemu };
+    let report = way.run(guest, "")?;
+    let judge = || {
+        ensure!(report.status == Status::Guest, "expected a stop");
+        let said = report.hypervisor.iter().any(|line| line.contains("switched tasks"));
+        ensure!(said, "expected the reason");
+        last_line(&report)
+    };
+    judge().with_context(|| report.tail())
 }
 
 /// A machine without the extension says so in one line, and a guest's words that the back end cannot honour are refused.

@@ -347,6 +347,9 @@ impl HardwareCpu for Svm {
             self.vmcb_mut().dr7 = 0x400;
         }
         self.save(context);
+        if self.translation == Translation::Shadow && self.vmcb().cr3 != self.pdpt.cr3() {
+            return HardwareExit::Unasked;
+        }
         self.ended(state)
     }
 

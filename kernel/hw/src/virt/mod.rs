@@ -118,6 +118,8 @@ pub enum HardwareExit {
     TaskSwitch(TaskSwitch),
     /// An exception while delivering a double fault.
     Shutdown,
+    /// The CPU has switched tasks and loaded CR3 without the exit that was asked for: the guest must not run on.
+    Unasked,
     /// The CPU refused the guest's state, or left it for a reason that was not asked for; its number.
     Refused(u64),
 }

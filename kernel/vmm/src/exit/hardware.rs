@@ -22,6 +22,7 @@ impl Vm {
                 Ok(())
             }
             HardwareExit::TaskSwitch(switch) => self.on_task_switch(switch),
+            HardwareExit::Unasked => Err(StopReason::UnaskedTaskSwitch.into()),
             HardwareExit::Shutdown => Err(StopReason::TripleFault.into()),
             HardwareExit::Refused(number) => {
                 log::error!("guest {}: the CPU refused its state: exit code {number:#x}", self.name);
