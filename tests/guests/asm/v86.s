@@ -11,7 +11,7 @@
 .endm
 
 guest_main:
-    plan 16
+    plan 18
     movl $code16, %esi
     movl $V86_SEGMENT << 4, %edi
     movl $code16_end - code16, %ecx
@@ -35,6 +35,12 @@ guest_main:
     in_v86 "CLI with IOPL 0", 0x20, VEC_GP, 0
     in_v86 "INT with IOPL 0", 0x30, VEC_GP, 0
     in_v86 "SLDT", 0x40, VEC_UD, 0
+    # A segment that is a selector of the kernel's code as well.
+    movw $0x0b0f, 0x500                 # ud2
+    movl $SEL_KCODE, segment
+    in_v86 "CS like a selector", 0x500 - SEL_KCODE * 16, VEC_UD, 0
+    check_eq "... it is none", %ebx, $EFLAGS_VM
+    movl $V86_SEGMENT, segment
     movl $EFLAGS_IOPL, iopl
     in_v86 "MOV from CR0 with IOPL 3", 0x50, VEC_GP, 0
     ret
@@ -51,7 +57,7 @@ enter_v86:
     movl iopl, %edx
     orl $EFLAGS_VM | 2, %edx
     pushl %edx
-    pushl $V86_SEGMENT
+    pushl segment
     pushl %eax
     iretl
 1:  movl trap_stack_top - 28, %ebx
@@ -75,6 +81,9 @@ code16:
 code16_end:
 .code32
 
+.data
+.balign 4
+segment: .long V86_SEGMENT
 .bss
 .balign 4
 iopl: .space 4
