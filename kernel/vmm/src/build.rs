@@ -28,7 +28,7 @@ use crate::progress::Progress;
 use crate::ram::{GuestRam, OutOfMemory, PAGE};
 use crate::segments::LiveTables;
 use crate::tracer::Tracer;
-use crate::vcpu::{Descriptor, Selector, TableRegister, Vcpu};
+use crate::vcpu::{Descriptor, Selector, TableRegister, Vcpu, cr4};
 use crate::vm::Vm;
 
 /// Physical address bits of the virtual CPU.
@@ -148,7 +148,7 @@ pub(crate) fn build(
     let mut vm = Vm {
         name: guest.name.clone(),
         world,
-        vcpu: Vcpu::new(),
+        vcpu: Vcpu { cr4_offered: cr4_offered(guest, vendor.is_some()), ..Vcpu::new() },
         mmu,
         nested,
         interrupted: None,
@@ -177,6 +177,16 @@ pub(crate) fn build(
     };
     enter(&mut vm, entry, guest)?;
     Ok(vm)
+}
+
+/// The bits of CR4 that the guest's CPU has. Under VT-x and AMD-V none that the transitions would have to hand over.
+fn cr4_offered(guest: &GuestConfig, hardware: bool) -> u32 {
+    let [_, ebx, ecx, _] = if features::cpuid(0, 0)[0] >= 7 { features::cpuid(7, 0) } else { [0; 4] };
+    let bit = |on: bool, bit: u32| if on && !hardware { bit } else { 0 };
+    cr4::ALWAYS
+        | bit(ecx & 1 << 2 != 0, cr4::UMIP)
+        | bit(ebx & 1 << 7 != 0, cr4::SMEP)
+        | bit(ebx & 1 << 20 != 0 && guest.smap.is_on(), cr4::SMAP)
 }
 
 /// The guest's devices.

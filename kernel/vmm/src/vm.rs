@@ -19,7 +19,7 @@ use crate::ram::{GuestRam, PAGE};
 use crate::segments::LiveTables;
 use crate::tracer::Tracer;
 use crate::trap::StopReason;
-use crate::vcpu::{Vcpu, flags};
+use crate::vcpu::{Vcpu, cr4, flags};
 
 /// The shadow MMU over this monitor's memory, tables and trace.
 pub(crate) type Mmu = ShadowMmu<GuestRam, HostTables, Tracer>;
@@ -117,7 +117,7 @@ impl Vm {
     /// Privilege of ordinary memory accesses by the code that runs.
     #[must_use]
     pub(crate) fn privilege(&self) -> Privilege {
-        let smap = u64::from(self.vcpu.cr4) & shadow_mmu::cr4::SMAP != 0;
+        let smap = self.vcpu.cr4 & cr4::SMAP != 0;
         Privilege::explicit(self.cpl(), smap && self.world.context().rflags as u32 & flags::AC != 0)
     }
 

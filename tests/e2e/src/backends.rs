@@ -36,6 +36,9 @@ const NESTED_ONLY_ON_BOCHS: [&str; 6] = ["privileged", "rings", "segments", "iop
 /// from the guest's TSS.
 const SWITCH_TASKS: [&str; 2] = ["task-switch", "delivery"];
 
+/// What a hardware guest does natively with a descriptor table or an event's frame in device memory is not emulated.
+const OPERANDS_IN_DEVICES: &str = "device-ops";
+
 /// Bare as well, this makes QEMU stop as if its own debugger had set the breakpoint. No guest's breakpoints act there without AMD-V.
 const STOPS_QEMU: &str = "case=breakpoint-moved";
 
@@ -88,7 +91,7 @@ impl Way {
         let both = self.host != Host::Bochs || self.mmu == MmuName::Nested;
         let switches = self.backend != BackendName::Svm || self.mmu == MmuName::Nested;
         let runs = switches || !SWITCH_TASKS.contains(&guest.name);
-        runs && (both || !NESTED_ONLY_ON_BOCHS.contains(&guest.name))
+        runs && guest.name != OPERANDS_IN_DEVICES && (both || !NESTED_ONLY_ON_BOCHS.contains(&guest.name))
     }
 
     /// Does this case never end by itself? `hostile` judges the spinning one by its neighbour. Where the CPU delivers page faults, a

@@ -9,6 +9,7 @@ use libtest_mimic::Trial;
 use crate::compare;
 use crate::hostile::neighbour;
 use crate::machine::{self, Host, Report};
+use crate::patches::count;
 use crate::trial;
 
 const QUIET: &str = "log=info";
@@ -31,6 +32,7 @@ pub(crate) fn trials() -> Vec<Trial> {
             trials.push(trial(format!("gnomon::{}::{}", host.name(), guest.name), move || bench(host, guest)));
         }
         trials.push(trial(format!("several::{}", host.name()), move || several(host)));
+        trials.push(trial(format!("smap::{}", host.name()), move || with_smap(host)));
     }
     if let Some(guest) = GUESTS.iter().find(|guest| guest.kind == Kind::Tap) {
         let name = format!("gnomon::{}::{}", Host::QemuGrub.name(), guest.name);
@@ -127,6 +129,14 @@ fn bench(host: Host, guest: &'static Guest) -> anyhow::Result<()> {
         last_line(&report)
     };
     judge().with_context(|| report.tail())
+}
+
+/// The guest that uses SMAP where CPUID has it, on a CPU that has: STAC and CLAC have exits then.
+fn with_smap(host: Host) -> anyhow::Result<()> {
+    let guest = GUESTS.iter().find(|guest| guest.name == "user-pages").context("the guest")?;
+    let report = same_with(host, "smap=on", guest, "")?;
+    ensure!(count(&report, "other-privileged") >= 2, "the guest has seen no SMAP");
+    Ok(())
 }
 
 /// Two guests at once: each prints what it prints alone, line by line behind its name.

@@ -59,7 +59,7 @@ fn trapped(report: &Report) -> u64 {
 }
 
 /// A counter of the end report; 0 if it is not there.
-fn count(report: &Report, name: &str) -> u64 {
+pub(crate) fn count(report: &Report, name: &str) -> u64 {
     let of_line = |line: &String| {
         let (_, text) = line.split_once("]   ")?;
         text.trim_start().strip_prefix(name)?.strip_prefix(' ')?.trim().parse().ok()

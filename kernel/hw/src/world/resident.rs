@@ -15,8 +15,11 @@ const HOST_CR0: Cr0 = Cr0::CR0_ENABLE_PAGING
     .union(Cr0::CR0_NUMERIC_ERROR)
     .union(Cr0::CR0_EXTENSION_TYPE);
 
-/// CR4 without the guest's bits. PGE, SMAP, OSXSAVE, PKE stay off.
+/// CR4 without the guest's bits. PGE, OSXSAVE, PKE stay off.
 const HOST_CR4: Cr4 = Cr4::CR4_ENABLE_PAE;
+
+/// MXCSR and its mask in an FXSAVE image (SDM 1 10.5.1).
+const MXCSR: core::ops::Range<usize> = 24..32;
 
 /// Sets the host's control registers, before there is any world.
 pub(crate) fn init() {
@@ -111,6 +114,31 @@ pub(crate) fn evict(state: *mut State) {
         segment::clear_all();
         gdt::load_host();
         cpu::forget_roots();
+    }
+}
+
+/// Lets `change` see and change the FPU and SSE registers of a world, in FXSAVE format; true from it: it has changed them.
+pub(crate) fn edit_fpu(state: *mut State, change: impl FnOnce(&mut [u8; 512]) -> bool) {
+    let resident = ptr::eq(cpu::resident(), state);
+    if resident {
+        // As in `put_away`; the guest's own TS and EM are clear where it has just used such a register.
+        write_controls(0, 1 << 9, false);
+        // SAFETY: the caller holds the world, so the state is alive; TS and EM are clear.
+        unsafe { save_fpu(&raw mut (*state).fpu) };
+    }
+    // SAFETY: the caller holds the world, and nothing else looks at the area meanwhile.
+    let image = unsafe { &mut (*state).fpu.0 };
+    let mut kept = [0; 8];
+    kept.copy_from_slice(&image[MXCSR]);
+    let changed = change(image);
+    // The one field that FXRSTOR would refuse a value of.
+    image[MXCSR].copy_from_slice(&kept);
+    if resident {
+        if changed {
+            // SAFETY: its MXCSR is as it was saved; all else may have any value.
+            unsafe { restore_fpu(&raw const (*state).fpu) };
+        }
+        set_controls(state);
     }
 }
 

@@ -125,7 +125,13 @@ impl World {
         resident::set_controls(self.state.as_ptr());
     }
 
-    /// The guest's CR0.TS, EM, MP and AM, and CR4.TSD, DE, OSFXSR and OSXMMEXCPT; other bits are ignored.
+    /// The guest's FPU and SSE registers as FXSAVE stores them (SDM 1 10.5.1), to look at them and to change them; MXCSR stays. `change`
+    /// says whether it changed any.
+    pub fn edit_fpu(&mut self, change: impl FnOnce(&mut [u8; 512]) -> bool) {
+        resident::edit_fpu(self.state.as_ptr(), change);
+    }
+
+    /// The guest's CR0.TS, EM, MP and AM, and CR4.TSD, DE, OSFXSR, OSXMMEXCPT, SMEP and SMAP; other bits are ignored.
     ///
     /// A hardware world takes both registers as the guest believes them.
     pub fn set_control_bits(&mut self, cr0: u64, cr4: u64) {

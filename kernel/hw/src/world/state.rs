@@ -10,8 +10,8 @@ use shadow_mmu::Pfn;
 
 /// Control bits a guest may choose: CR0.MP EM TS AM.
 pub(crate) const GUEST_CR0: u64 = 1 << 1 | 1 << 2 | 1 << 3 | 1 << 18;
-/// CR4.TSD DE OSFXSR OSXMMEXCPT.
-pub(crate) const GUEST_CR4: u64 = 1 << 2 | 1 << 3 | 1 << 9 | 1 << 10;
+/// CR4.TSD DE OSFXSR OSXMMEXCPT SMEP SMAP.
+pub(crate) const GUEST_CR4: u64 = 1 << 2 | 1 << 3 | 1 << 9 | 1 << 10 | 1 << 20 | 1 << 21;
 
 /// Everything of a world that the CPU uses or that is put away while another world is resident.
 #[repr(C, align(4096))]

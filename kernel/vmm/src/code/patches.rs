@@ -365,6 +365,13 @@ impl Vm {
         }
     }
 
+    /// No patches any more.
+    #[cold]
+    pub(crate) fn give_up_patches(&mut self) {
+        self.code.patching.lost = MOST_LOST;
+        self.undo_all_patches();
+    }
+
     /// The guest took the addresses of patches.
     #[cold]
     pub(super) fn undo_all_patches(&mut self) {

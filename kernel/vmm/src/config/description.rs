@@ -81,6 +81,9 @@ pub struct GuestConfig {
     pub time: TimeMode,
     /// Whether it has a local APIC and an I/O APIC, and is told of them.
     pub apic: Switch,
+    /// Whether its CPU offers SMAP, where the host's has it (`smap=`, default off: a kernel that uses it executes STAC and CLAC all the
+    /// time, and each exits).
+    pub smap: Switch,
     /// How its page tables are shadowed.
     pub shadow: Policy,
     /// Whose tables the CPU walks; `None`: the best that the back end has.
@@ -112,6 +115,7 @@ impl GuestConfig {
             memory: DEFAULT_MEMORY,
             time: TimeMode::Real,
             apic: Switch::On,
+            smap: Switch::Off,
             shadow: Policy::RECOMMENDED,
             mmu: None,
             console: ConsoleKind::Auto,

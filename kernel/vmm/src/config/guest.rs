@@ -13,7 +13,7 @@ use super::kernel::{Switch, parse_switch};
 use super::words::{Line, number, size};
 use crate::dev::{ConsoleKind, DISKS};
 
-const WORDS: &str = "name=, mem=, time=, apic=, shadow=, mmu=, shadow-code=, patches=, console=, format=, addr= or of=, disk=, save=, \
+const WORDS: &str = "name=, mem=, time=, apic=, smap=, shadow=, mmu=, shadow-code=, patches=, console=, format=, addr= or of=, disk=, save=, \
      and the guest's own arguments after --";
 const NAME: &str = "1 to 32 letters, digits, `-`, `_` or `.`";
 const MEM: &str = "a size from 1M to 3G in steps of 4K, such as 16M";
@@ -96,6 +96,7 @@ struct ModuleWords<'a> {
     memory: Option<u64>,
     time: Option<TimeMode>,
     apic: Option<Switch>,
+    smap: Option<Switch>,
     shadow: Option<Policy>,
     mmu: Option<MmuMode>,
     console: Option<ConsoleKind>,
@@ -119,6 +120,7 @@ impl<'a> ModuleWords<'a> {
                 "mem" => set(place, &mut found.memory, "mem", parse_memory(value), value, MEM)?,
                 "time" => set(place, &mut found.time, "time", parse_time(value), value, TIME)?,
                 "apic" => set(place, &mut found.apic, "apic", parse_switch(value), value, SWITCH)?,
+                "smap" => set(place, &mut found.smap, "smap", parse_switch(value), value, SWITCH)?,
                 "shadow" => set(place, &mut found.shadow, "shadow", value.parse().ok(), value, SHADOW)?,
                 "mmu" => set(place, &mut found.mmu, "mmu", parse_mmu(value), value, MMU)?,
                 "console" => set(place, &mut found.console, "console", parse_console(value), value, CONSOLE)?,
@@ -140,7 +142,7 @@ impl<'a> ModuleWords<'a> {
 
     fn into_owned(self, index: usize) -> Result<Owned, ConfigError> {
         let others = [self.name.is_some(), self.memory.is_some(), self.time.is_some(), self.format.is_some()];
-        let others = others.into_iter().chain([self.address.is_some(), self.apic.is_some()]);
+        let others = others.into_iter().chain([self.address.is_some(), self.apic.is_some(), self.smap.is_some()]);
         if others
             .chain([
                 self.shadow.is_some(),
@@ -178,6 +180,7 @@ impl<'a> ModuleWords<'a> {
             memory: self.memory.unwrap_or(DEFAULT_MEMORY),
             time: self.time.unwrap_or(TimeMode::Real),
             apic: self.apic.unwrap_or(Switch::On),
+            smap: self.smap.unwrap_or(Switch::Off),
             shadow: self.shadow.unwrap_or(Policy::RECOMMENDED),
             mmu: self.mmu,
             console: self.console.unwrap_or(ConsoleKind::Auto),

@@ -6,16 +6,11 @@ use iced_x86::{Instruction, OpKind, Register};
 use shadow_mmu::{ControlWrite, Controls, Gva};
 
 use crate::trap::{Emulated, Exception, StopReason};
-use crate::vcpu::{self, cr0};
+use crate::vcpu::{self, cr0, cr4, flags};
 use crate::vm::Vm;
 
-/// CR4 bits that a guest may set. The others are long-mode business, or change what user code could do natively.
-const CR4_ALLOWED: u32 = 0x7ff;
 /// CR0 bits that matter to paging; CD and NW make the CPU load the PDPTEs (SDM 3A 4.4.1).
 const CR0_PAGING: u32 = cr0::PAGING | cr0::CD | cr0::NW;
-/// CR4 bits that change what an address means: PSE, PAE, PGE.
-const CR4_PAGING: u32 = 1 << 4 | 1 << 5 | 1 << 7;
-const CR4_TSD: u32 = 1 << 2;
 const MSR_TSC: u32 = vcpu::msr_number::TSC;
 const MSR_TSC_ADJUST: u32 = vcpu::msr_number::TSC_ADJUST;
 
@@ -88,20 +83,29 @@ impl Vm {
     }
 
     fn write_cr4(&mut self, value: u32) -> Emulated<()> {
-        if value & !CR4_ALLOWED != 0 {
+        if value & !self.vcpu.cr4_offered != 0 {
             return Err(Exception::gp(0).into());
         }
         let old = self.vcpu.cr4;
         self.vcpu.cr4 = value;
         self.trace_control(4, old, value);
         self.push_controls();
-        if (old ^ value) & CR4_PAGING == 0 {
+        if (old ^ value) & cr4::PAGING == 0 {
             return Ok(());
+        }
+        if value & cr4::SMAP != 0 {
+            // Patches use the real AC for something else.
+            self.give_up_patches();
         }
         self.reload_translation(ControlWrite::Cr4).inspect_err(|_| {
             self.vcpu.cr4 = old;
             self.push_controls();
-        })
+        })?;
+        if (old ^ value) & cr4::SMEP != 0 && self.code.is_on() {
+            // What the window shows was allowed without it.
+            self.start_window();
+        }
+        Ok(())
     }
 
     fn trace_control(&self, which: u8, before: u32, after: u32) {
@@ -168,10 +172,27 @@ impl Vm {
         }
     }
 
-    /// Gives the control registers to the CPU. A deprivileged guest whose time stamp counter is not the host's must not read that.
+    /// Gives the control registers to the CPU. A deprivileged guest whose time stamp counter is not the host's must not read that; and
+    /// while it does not page, its pages are no user's, whatever the shadow entries say.
     pub(crate) fn push_controls(&mut self) {
-        let traps = if self.vcpu.tsc_adjust != 0 && !self.world.is_hardware() { CR4_TSD } else { 0 };
-        self.world.set_control_bits(self.vcpu.cr0.into(), (self.vcpu.cr4 | traps).into());
+        let traps = if self.vcpu.tsc_adjust != 0 && !self.world.is_hardware() { cr4::TSD } else { 0 };
+        let pages = if self.vcpu.paging() { 0 } else { cr4::SMEP | cr4::SMAP };
+        self.world.set_control_bits(self.vcpu.cr0.into(), (self.vcpu.cr4 & !pages | traps).into());
+    }
+
+    /// Has the virtual CPU all these bits of CR4?
+    pub(crate) const fn offers_cr4(&self, bits: u32) -> bool {
+        self.vcpu.cr4_offered & bits == bits
+    }
+
+    /// Does CR4.UMIP keep the running code from SGDT, SIDT, SLDT, STR and SMSW?
+    pub(crate) fn are_tables_hidden(&self) -> bool {
+        self.cpl() != 0 && self.vcpu.cr4 & cr4::UMIP != 0
+    }
+
+    /// STAC and CLAC.
+    pub(crate) fn set_access_flag(&mut self, on: bool) {
+        self.load_flags(if on { flags::AC } else { 0 }, flags::AC);
     }
 
     /// The guest's time stamp counter.
@@ -244,7 +265,7 @@ impl Vm {
     /// # Errors
     /// #GP(0) in user code while CR4.TSD is set.
     pub(crate) fn read_tsc(&mut self) -> Emulated<()> {
-        if self.cpl() != 0 && self.vcpu.cr4 & CR4_TSD != 0 {
+        if self.cpl() != 0 && self.vcpu.cr4 & cr4::TSD != 0 {
             return Err(Exception::gp(0).into());
         }
         let now = self.tsc();

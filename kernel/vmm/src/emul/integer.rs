@@ -79,7 +79,7 @@ impl Vm {
                 self.set_register(Register::AL, value)
             }
             _ if insn.condition_code() != ConditionCode::None => self.conditional(insn),
-            _ => Err(StopReason::Unemulated.into()),
+            _ => self.move_vector(insn),
         }
     }
 

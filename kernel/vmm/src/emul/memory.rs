@@ -9,7 +9,8 @@ use super::Next;
 use super::alu::{self, Binary};
 use super::operand::segment_register;
 use super::string::StringOp;
-use crate::trap::Emulated;
+use crate::task::Cause;
+use crate::trap::{Emulated, Exception};
 use crate::vcpu::{Selector, flags};
 use crate::vm::Vm;
 
@@ -18,6 +19,9 @@ impl Vm {
     pub(crate) fn execute_memory(&mut self, insn: &Instruction) -> Emulated<Next> {
         if let Some(op) = StringOp::of(insn) {
             return self.string_op(insn, op);
+        }
+        if self.world.is_hardware() && (super::loads_segment(insn) || super::is_far_memory(insn)) {
+            self.read_descriptor_tables();
         }
         match insn.mnemonic() {
             Mnemonic::Mov => self.move_value(insn),
@@ -39,12 +43,23 @@ impl Vm {
             Mnemonic::Cmpxchg8b => self.compare_exchange_8(insn),
             Mnemonic::Bt | Mnemonic::Bts | Mnemonic::Btr | Mnemonic::Btc => self.bit_op(insn),
             Mnemonic::Push => self.push_op(insn),
+            Mnemonic::Pop if super::loads_segment(insn) => self.load_segment_instruction(insn, Exception::gp(0)),
             Mnemonic::Pop => self.pop_op(insn),
-            Mnemonic::Call if !super::is_far_memory(insn) => self.call_near(insn),
-            Mnemonic::Jmp if insn.op0_kind() == OpKind::Memory && !super::is_far_memory(insn) => self.jump_near(insn),
+            Mnemonic::Pushad | Mnemonic::Popad | Mnemonic::Leave | Mnemonic::Enter | Mnemonic::Ret => {
+                self.stack_op(insn)
+            }
+            Mnemonic::Jmp | Mnemonic::Call if super::is_far_memory(insn) => {
+                let cause = if insn.mnemonic() == Mnemonic::Jmp { Cause::Jump } else { Cause::Call };
+                self.far_branch(insn, cause, if super::narrow_operands(insn) { 2 } else { 4 })
+            }
+            Mnemonic::Lds | Mnemonic::Les | Mnemonic::Lfs | Mnemonic::Lgs | Mnemonic::Lss => {
+                self.load_segment_instruction(insn, Exception::gp(0))
+            }
+            Mnemonic::Call => self.call_near(insn),
+            Mnemonic::Jmp if insn.op0_kind() == OpKind::Memory => self.jump_near(insn),
             _ => self.execute_integer(insn),
         }?;
-        let jumped = matches!(insn.mnemonic(), Mnemonic::Call | Mnemonic::Jmp);
+        let jumped = matches!(insn.mnemonic(), Mnemonic::Call | Mnemonic::Jmp | Mnemonic::Ret);
         Ok(if jumped { Next::Stay } else { Next::Advance })
     }
 

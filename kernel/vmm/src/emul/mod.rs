@@ -1,8 +1,9 @@
 //! Emulation of the instructions that trapped.
 //!
 //! `decode.rs` fetches and decodes, this file looks at the mnemonic and picks who does it: `control.rs` (CRs, DRs, MSRs, TLB),
-//! `tables.rs` (descriptor tables, segment loads), `far.rs` (everything that changes CS), `io.rs` (ports), `memory.rs`, `string.rs`
-//! and `integer.rs` (memory forms that write tracked frames or reach devices; `alu.rs`, `shift.rs` and `multiply.rs` compute).
+//! `tables.rs` (descriptor tables, segment loads), `far.rs` (everything that changes CS), `io.rs` (ports), `memory.rs`, `string.rs`,
+//! `integer.rs`, `stack.rs` and `simd.rs` (memory forms that write tracked frames or reach devices; `alu.rs`, `shift.rs` and
+//! `multiply.rs` compute).
 
 mod alu;
 mod cache;
@@ -17,6 +18,8 @@ mod operand;
 mod recipe;
 mod sensitive;
 mod shift;
+mod simd;
+mod stack;
 mod string;
 mod tables;
 
@@ -31,7 +34,7 @@ use crate::event::{Event, Source};
 use crate::segments::Sync;
 use crate::task::Cause;
 use crate::trap::{Emulated, Exception, StopReason, vector};
-use crate::vcpu::{Selector, cr0, efer, flags};
+use crate::vcpu::{Selector, cr0, cr4, efer, flags};
 use crate::vm::Vm;
 
 /// Where the guest goes on.
@@ -123,6 +126,11 @@ impl Vm {
             }
             Mnemonic::Sysret if self.vcpu.msrs.efer & efer::SCE != 0 => stay(self.sysret(), Reason::FastSyscall),
 
+            Mnemonic::Sgdt | Mnemonic::Sidt | Mnemonic::Sldt | Mnemonic::Str | Mnemonic::Smsw
+                if self.are_tables_hidden() =>
+            {
+                Err(Exception::gp(0).into())
+            }
             Mnemonic::Sgdt => advance(self.store_table(insn, self.vcpu.gdtr), Reason::DescriptorTable),
             Mnemonic::Sidt => advance(self.store_table(insn, self.vcpu.idtr), Reason::DescriptorTable),
             Mnemonic::Sldt => advance(self.store_selector(insn, self.vcpu.ldtr.selector), Reason::DescriptorTable),
@@ -173,6 +181,10 @@ impl Vm {
             Mnemonic::Rdmsr => (self.read_msr(), Reason::Msr),
             Mnemonic::Wrmsr => (self.write_msr(), Reason::Msr),
             Mnemonic::Invd | Mnemonic::Wbinvd => (Ok(()), Reason::CacheControl),
+            Mnemonic::Stac | Mnemonic::Clac if self.offers_cr4(cr4::SMAP) => {
+                self.set_access_flag(insn.mnemonic() == Mnemonic::Stac);
+                (Ok(()), Reason::OtherPrivileged)
+            }
             _ => return Err(native.into()),
         };
         done.map(|()| (reason, Next::Advance))

@@ -177,7 +177,7 @@ impl Vm {
     /// CPUID.
     pub(crate) fn identify(&mut self) {
         let apic = self.bus.apic_base().is_some_and(|base| base & APIC_ENABLED != 0);
-        let machine = cpuid::Machine { apic, physical_bits: MAXPHYADDR };
+        let machine = cpuid::Machine { apic, cr4: self.vcpu.cr4_offered, physical_bits: MAXPHYADDR };
         let [eax, ebx, ecx, edx] = cpuid::identify(self.gpr(0), self.gpr(1), machine, features::cpuid);
         self.set_gpr(0, eax);
         self.set_gpr(1, ecx);

@@ -5,6 +5,7 @@ use shadow_mmu::{Access, AccessKind, ControlFault, Fault, Gpa, GuestFault, Gva, 
 
 use super::ShortWays;
 use crate::trap::{Emulated, Exception, StopReason, Trap};
+use crate::vcpu::cr4;
 use crate::vm::{PageHint, Vm};
 
 /// Outcomes that the shadow MMU has for 64-bit guests alone, which do not run yet.
@@ -31,7 +32,7 @@ impl Vm {
     pub(crate) fn on_page_fault(&mut self) -> Emulated<()> {
         let gva = Gva::new(self.world.cr2());
         let error = PfErr::from_bits_truncate(self.world.context().error as u32);
-        let access = Access::from_error(error);
+        let access = self.access_from(error);
         let fault = Fault { gva, access };
         if access.kind == AccessKind::Fetch && self.on_shadow_code() {
             return self.on_code_fetch(gva.raw() as u32);
@@ -56,6 +57,16 @@ impl Vm {
             Outcome::EmulateFetch(_) | Outcome::NonCanonical(_) => Err(LONG_MODE_ONLY.into()),
             Outcome::Stop(stop) => Err(mmu_stop(stop).into()),
         }
+    }
+
+    /// The access that faulted. The error code does not tell of EFLAGS.AC, which suspends SMAP.
+    #[inline]
+    fn access_from(&self, error: PfErr) -> Access {
+        let access = Access::from_error(error);
+        if self.vcpu.cr4 & cr4::SMAP != 0 && !access.is_user() {
+            return access.with_privilege(self.privilege());
+        }
+        access
     }
 
     /// The guest returns to what has faulted last, which it will try again: that should not fault for the shadow's sake.
@@ -91,10 +102,11 @@ impl Vm {
         if self.progress.stuck(self.world.context(), gva.raw()) { Err(StopReason::FaultLoop.into()) } else { Ok(()) }
     }
 
-    /// A write that is allowed, into a frame that is tracked.
+    /// A write that is allowed, into a frame that is tracked, or that no shadow entry can allow.
     fn on_tracked_write(&mut self, fault: Fault, gpa: Gpa) -> Emulated<()> {
-        let table = self.mmu.write_kind(gpa.gfn()).page_table;
-        if !table && !self.code.is_source(gpa.gfn()) {
+        let kind = self.mmu.write_kind(gpa.gfn());
+        let table = kind.page_table;
+        if kind.watched && !table && !self.code.is_source(gpa.gfn()) {
             self.count(Reason::TrackedWrite);
             self.open_descriptor_page(gpa.gfn());
             let _ = self.complete(fault);
@@ -107,7 +119,12 @@ impl Vm {
         match done {
             Err(Trap::Stop(StopReason::Unemulated)) => self.step_over(fault),
             done => {
-                self.count(if table { Reason::PtWrite } else { Reason::CodeWrite });
+                // One that is not watched either is a supervisor's, past a clear WP and under SMAP.
+                self.count(match (table, kind.watched) {
+                    (true, _) => Reason::PtWrite,
+                    (false, true) => Reason::CodeWrite,
+                    (false, false) => Reason::TrackedWrite,
+                });
                 done
             }
         }

@@ -3,6 +3,8 @@
 //! The guest's user code executes CPUID natively and sees the emulator's own, so the two differ only where the kernel would act on a bit
 //! that nobody serves here (SDM 2A, CPUID; APM 3, appendix E).
 
+use super::cr4;
+
 /// What CPUID returns: EAX, EBX, ECX, EDX.
 pub type Registers = [u32; 4];
 
@@ -11,6 +13,8 @@ pub type Registers = [u32; 4];
 pub struct Machine {
     /// A local APIC that is enabled.
     pub apic: bool,
+    /// The bits of CR4 that it has.
+    pub cr4: u32,
     /// Bits of a physical address.
     pub physical_bits: u8,
 }
@@ -41,8 +45,12 @@ const APIC: u32 = 1 << 9;
 /// Leaf 1, ECX: SSE3 PCLMULQDQ SSSE3 CMPXCHG16B SSE4.1 SSE4.2 MOVBE POPCNT AESNI RDRAND, and the bit that says "hypervisor". Not
 /// MONITOR, VMX, PCID, x2APIC, TSC deadline, nor XSAVE and all that needs it: CR4.OSXSAVE cannot be set.
 const FEATURES_ECX: u32 = bits([0, 1, 9, 13, 19, 20, 22, 23, 25, 30, 31]);
-/// Leaf 7, EBX: BMI1 BMI2 ERMS RDSEED ADX CLFLUSHOPT SHA. Not FSGSBASE, SMEP, SMAP, INVPCID, nor AVX.
+/// Leaf 7, EBX: BMI1 BMI2 ERMS RDSEED ADX CLFLUSHOPT SHA; SMEP and SMAP as CR4 has them. Not FSGSBASE, INVPCID, nor AVX.
 const STRUCTURED_EBX: u32 = bits([3, 8, 9, 18, 19, 23, 29]);
+const SMEP: u32 = 1 << 7;
+const SMAP: u32 = 1 << 20;
+/// Leaf 7, ECX.
+const UMIP: u32 = 1 << 2;
 /// Leaf 7, EBX: IA32_TSC_ADJUST, which is here whatever the host has.
 const TSC_ADJUST: u32 = 1 << 1;
 /// Leaf 0x8000_0001, EDX: what leaf 1 has too, SYSCALL, NX, MMX extensions, 3DNow!. Not long mode, RDTSCP, FFXSR, 1 GiB pages.
@@ -66,7 +74,11 @@ pub fn identify(leaf: u32, subleaf: u32, machine: Machine, host: impl Fn(u32, u3
         }
         // Caches stay; numbers of cores that share them do not.
         4 => [eax & 0x3ff, ebx, ecx, edx],
-        7 if subleaf == 0 => [0, ebx & STRUCTURED_EBX | TSC_ADJUST, 0, 0],
+        7 if subleaf == 0 => {
+            let has = |bit: u32, feature: u32| if machine.cr4 & bit != 0 { feature } else { 0 };
+            let paging = has(cr4::SMEP, SMEP) | has(cr4::SMAP, SMAP);
+            [0, ebx & (STRUCTURED_EBX | paging) | TSC_ADJUST, ecx & has(cr4::UMIP, UMIP), 0]
+        }
         EXTENDED => [eax.min(LAST_EXTENDED), ebx, ecx, edx],
         0x8000_0001 => {
             let apic = if machine.apic { edx & APIC } else { 0 };
@@ -83,7 +95,7 @@ pub fn identify(leaf: u32, subleaf: u32, machine: Machine, host: impl Fn(u32, u3
 mod tests {
     use super::*;
 
-    const MACHINE: Machine = Machine { apic: true, physical_bits: 36 };
+    const MACHINE: Machine = Machine { apic: true, cr4: cr4::ALWAYS, physical_bits: 36 };
 
     /// A CPU that has everything.
     fn host(leaf: u32, _subleaf: u32) -> Registers {
@@ -111,6 +123,14 @@ mod tests {
         let [_, _, svm, long] = identify(0x8000_0001, 0, MACHINE, host);
         assert_eq!((svm >> 2 & 1, long >> 29 & 1, long >> 20 & 1), (0, 0, 1));
         assert_eq!(identify(7, 0, MACHINE, host)[1] & (1 << 7 | 1 << 20 | 1 << 5), 0, "SMEP, SMAP, AVX2");
+    }
+
+    #[test]
+    fn what_cr4_has_is_there() {
+        let machine = Machine { cr4: cr4::ALWAYS | cr4::UMIP | cr4::SMEP, ..MACHINE };
+        let [_, ebx, ecx, _] = identify(7, 0, machine, host);
+        assert_eq!((ebx & (SMEP | SMAP), ecx), (SMEP, UMIP));
+        assert_eq!(identify(7, 0, machine, |_, _| [7, 0, 0, 0]), [0, TSC_ADJUST, 0, 0], "the host has none");
     }
 
     #[test]

@@ -63,6 +63,23 @@ pub mod cr0 {
     pub const PAGING: u32 = PE | WP | PG;
 }
 
+/// CR4 bits (SDM 3A 2.5).
+pub mod cr4 {
+    #![allow(missing_docs, reason = "the names are the manual's mnemonics")]
+    pub const TSD: u32 = 1 << 2;
+    pub const PSE: u32 = 1 << 4;
+    pub const PAE: u32 = 1 << 5;
+    pub const PGE: u32 = 1 << 7;
+    pub const UMIP: u32 = 1 << 11;
+    pub const SMEP: u32 = 1 << 20;
+    pub const SMAP: u32 = 1 << 21;
+    /// Bits that every virtual CPU has: VME to OSXMMEXCPT. Most of the others are long-mode business, or change what user code could do
+    /// natively.
+    pub const ALWAYS: u32 = 0x7ff;
+    /// Bits that change what an address means.
+    pub const PAGING: u32 = PSE | PAE | PGE | SMEP | SMAP;
+}
+
 /// A descriptor table register.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct TableRegister {
@@ -101,6 +118,8 @@ pub struct Vcpu {
     pub cr3: u32,
     /// CR4.
     pub cr4: u32,
+    /// The bits of CR4 that this virtual CPU has.
+    pub cr4_offered: u32,
     /// GDTR.
     pub gdtr: TableRegister,
     /// IDTR.
@@ -140,6 +159,7 @@ impl Vcpu {
             cr2: 0,
             cr3: 0,
             cr4: 0,
+            cr4_offered: cr4::ALWAYS,
             gdtr: TableRegister { base: 0, limit: 0 },
             idtr: TableRegister { base: 0, limit: 0 },
             ldtr: SystemSegment::NULL,

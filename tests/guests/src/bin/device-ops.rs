@@ -1,0 +1,7 @@
+//! Instructions with operands in device memory.
+#![no_std]
+#![no_main]
+
+mod common;
+
+common::guest!("device-ops");
