@@ -2,8 +2,9 @@
 //!
 //! The guest keeps page tables as it likes, in *guest-physical* memory. The CPU never sees them. It walks *shadow* tables, which
 //! this library writes: 4-level tables that map the guest's virtual addresses to the *host's* frames, with no more rights than
-//! the guest gave. 32-bit and 64-bit guests, in every paging mode there is. The library is pure: no globals, no assembly, no allocation after [`ShadowMmu::new`], and the world is reached
-//! through two traits, [`GuestMem`] and [`TableMem`]. So everything here runs under `cargo test`.
+//! the guest gave. 32-bit and 64-bit guests, in every paging mode there is. The library is pure: no globals, no assembly, no
+//! allocation after [`ShadowMmu::new`], and the world is reached through two traits, [`GuestMem`] and [`TableMem`]. So everything here
+//! runs under `cargo test`.
 //!
 //! # From outside
 //! ```

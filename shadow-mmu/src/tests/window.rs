@@ -66,6 +66,27 @@ fn other_code_in_place_of_a_page_of_code_empties_the_tlb() {
 }
 
 #[test]
+fn more_regions_than_are_remembered_are_linked_anew() {
+    let shown = |machine: &Machine| {
+        let walk = machine.mmu.shadow_walk(Gva::new(WINDOW + 0x5000)).to_string();
+        walk.contains(&format!("{:x}", pfn_of(SHADOW).base().raw()))
+    };
+    let mut machine = windowed();
+    for n in 0..70u32 {
+        machine.write(0x1000 + u64::from(n) * 4, SUPERVISOR, 0x2067);
+        let at = n << 22 | 0x5000;
+        let mut turns = 0;
+        while fetch(&mut machine, at) != CodeOutcome::Resume {
+            map(&mut machine, at, 5);
+            turns += 1;
+            assert!(turns < 3, "no end of a fetch");
+        }
+        assert_eq!(shown(&machine), n < 64, "what is not remembered is not linked");
+    }
+    assert_eq!(machine.mmu.code_regions().count(), 6);
+}
+
+#[test]
 fn the_links_outlive_cr3_loads_and_are_shared_with_the_table() {
     let mut machine = windowed();
     let _ = fetch(&mut machine, 0x5000);
