@@ -5,7 +5,7 @@
 //! gets the ones that emulation looks at.
 
 use gnomon_hw::tables::NestedTables;
-use gnomon_hw::virt::{EventKind, Injection, SyscallRegisters, Vendor};
+use gnomon_hw::virt::{EventKind, HardwareExit, Injection, SyscallRegisters, Vendor};
 use gnomon_hw::{Exit, VmId};
 use gnomon_trace::{Kind, Record};
 use shadow_mmu::second::{Ept, Npt, SecondConfig, SecondCounters, SecondLevel, SecondOutcome};
@@ -98,9 +98,8 @@ impl Vm {
 
     #[inline(never)] // Out of the way of the deprivileged guests' loop.
     fn enter_hardware(&mut self) -> Exit {
-        // The CPU comes to INT n again by itself: EIP still points at it.
-        if let Some(event) = self.interrupted.take().filter(|event| event.kind != EventKind::Software) {
-            self.world.inject(event);
+        if self.interrupted.is_some() {
+            self.inject_again();
         }
         let system = u64::from(self.vcpu.system_flags);
         let context = self.world.context_mut();
@@ -108,11 +107,23 @@ impl Vm {
         let exit = self.world.run();
         let rflags = self.world.context().rflags as u32;
         self.vcpu.system_flags = rflags & SYSTEM_FLAGS;
-        self.interrupted = self.world.interrupted();
+        // An instruction that was begun is behind every event.
+        if !matches!(self.world.hardware_exit(), HardwareExit::Intercepted(_)) {
+            self.interrupted = self.world.interrupted();
+        }
         if rflags & flags::VM != 0 {
             self.note_v86();
         }
         exit
+    }
+
+    /// Has the CPU deliver once more what the last exit cut short.
+    #[cold]
+    fn inject_again(&mut self) {
+        // The CPU comes to INT n again by itself: EIP still points at it.
+        if let Some(event) = self.interrupted.take().filter(|event| event.kind != EventKind::Software) {
+            self.world.inject(event);
+        }
     }
 
     /// Brings `vcpu` and the page walker in line with the control registers in the CPU, where the guest writes them itself.

@@ -217,10 +217,13 @@ impl World {
     }
 
     /// Runs the guest from its context until something ends the run.
+    #[inline]
     pub fn run(&mut self) -> Exit {
-        if self.is_hardware() {
-            return self.run_hardware();
-        }
+        if self.is_hardware() { self.run_hardware() } else { self.run_deprivileged() }
+    }
+
+    #[inline(never)]
+    fn run_deprivileged(&mut self) -> Exit {
         let state = self.state.as_ptr();
         if !cpu::is_active(state) {
             if self.state().armed {

@@ -72,12 +72,16 @@ pub(crate) fn activate(state: *mut State) {
 }
 
 /// Makes `state` the resident world.
+#[inline]
 pub(crate) fn make_resident(state: *mut State) {
-    let old = cpu::resident();
-    if ptr::eq(old, state) {
-        return;
+    if !ptr::eq(cpu::resident(), state) {
+        exchange(state);
     }
-    put_away(old);
+}
+
+#[cold]
+fn exchange(state: *mut State) {
+    put_away(cpu::resident());
     // SAFETY: `state` is a live world's; its GDT has the host's entries and an LDT entry.
     unsafe {
         gdt::load(&raw const (*state).gdt);

@@ -54,11 +54,7 @@ impl Vm {
     /// An instruction that the CPU left to us.
     fn on_intercepted(&mut self, instruction: Intercepted) -> Emulated<()> {
         match (instruction.what, instruction.next) {
-            (Instruction::Cpuid, Some(next)) => {
-                self.count(Reason::Cpuid);
-                self.identify();
-                self.retire(next);
-            }
+            (Instruction::Cpuid, Some(next)) => self.on_cpuid(next),
             (Instruction::Port { port, size, output }, Some(next)) => {
                 self.count(Reason::Io);
                 self.note_port(port, size.into());
@@ -94,6 +90,14 @@ impl Vm {
             }
         }
         Ok(())
+    }
+
+    /// CPUID, with `next` the address behind it.
+    #[inline]
+    pub(super) fn on_cpuid(&mut self, next: u32) {
+        self.count(Reason::Cpuid);
+        self.identify();
+        self.retire(next);
     }
 
     /// IN or OUT between the accumulator and a port.

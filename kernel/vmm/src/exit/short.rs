@@ -3,6 +3,7 @@
 //!
 //! Under a trace everything goes the long way, so a traced run and a plain one can be compared (`tests/e2e`).
 
+use gnomon_hw::virt::{HardwareExit, Instruction, Intercepted};
 use gnomon_hw::{Exit, SegReg};
 use gnomon_trace::Reason;
 
@@ -72,7 +73,11 @@ impl Vm {
     #[inline(never)] // Out of the way of the deprivileged guests' loop.
     fn on_hardware_exit_shortly(&mut self) {
         self.retired = false;
-        if let Err(trap) = self.on_hardware_exit() {
+        if let HardwareExit::Intercepted(Intercepted { what: Instruction::Cpuid, next: Some(next) }) =
+            self.world.hardware_exit()
+        {
+            self.on_cpuid(next);
+        } else if let Err(trap) = self.on_hardware_exit() {
             self.end_shortly(trap);
         }
     }
