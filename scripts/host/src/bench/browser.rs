@@ -12,7 +12,7 @@ use crate::status::{Failed, Status};
 
 const BROWSER: &str = "chromium";
 const WIDTH: u32 = 1100;
-const HEIGHT: u32 = 3000;
+const HEIGHT: u32 = 9000;
 /// What the picture of the page is called.
 const PICTURE: &str = "report.png";
 /// What the page's script says of itself when it has run.
