@@ -170,7 +170,13 @@ impl Vm {
         if nmi && !busy {
             return self.inject_nmi();
         }
-        if busy || !self.vcpu.interrupts_on() || (self.world.interrupt_shadow() && !self.retired) {
+        let held = self.world.interrupt_shadow() && !self.retired;
+        if held && !busy && self.vcpu.interrupts_on() && !self.world.keeps_shadow() {
+            // In a window the interrupt would come before the instruction that has to be first: a HLT behind STI would wait for another.
+            self.begin_step();
+            return Ok(());
+        }
+        if busy || held || !self.vcpu.interrupts_on() {
             self.world.request_window();
             return Ok(());
         }

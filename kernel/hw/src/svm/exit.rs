@@ -31,7 +31,10 @@ impl Svm {
             code::PORT => self.port(),
             code::NESTED_FAULT => self.nested_fault(),
             number @ code::EXCEPTION..=code::EXCEPTION_LAST => self.exception((number - code::EXCEPTION) as u8, state),
-            code::INTERRUPT => HardwareExit::Interrupt(idle::wait()),
+            code::INTERRUPT => {
+                self.follow_shadow();
+                HardwareExit::Interrupt(idle::wait())
+            }
             code::WINDOW => {
                 self.vmcb_mut().virtual_interrupt = interrupt::MASKING;
                 HardwareExit::Window
@@ -62,6 +65,19 @@ impl Svm {
             state.cr2 = vmcb.exit_info2;
         }
         HardwareExit::Vector(vector)
+    }
+
+    /// A host interrupt ends a run before the instruction behind STI has run, and another one the next run. QEMU has forgotten by then
+    /// that interrupts are held back: at the same address they still are. One that jumps to itself is held for one more round.
+    fn follow_shadow(&mut self) {
+        let at = self.vmcb().rip;
+        let held = self.vmcb().interrupt_shadow & 1 != 0 || self.held_at == Some(at);
+        self.held_at = held.then_some(at);
+        if held {
+            let vmcb = self.vmcb_mut();
+            // A window that was asked for before would come too early; whoever still wants one asks again.
+            (vmcb.interrupt_shadow, vmcb.virtual_interrupt) = (1, interrupt::MASKING);
+        }
     }
 
     /// QEMU never leaves a guest for this.

@@ -53,6 +53,8 @@ pub(crate) struct Svm {
     host: u64,
     /// The exceptions that are always intercepted.
     exceptions: u32,
+    /// Where the last host interrupt has found interrupts held back.
+    held_at: Option<u64>,
 }
 
 /// Frames of a guest: control block, PDPT.
@@ -85,6 +87,7 @@ impl Svm {
             pdpt: Pdpt::new(vm, Pfn::new(first.raw() + 1)),
             host: cpu.host,
             exceptions: 0,
+            held_at: None,
         };
         svm.set_up(vm, &cpu, nested);
         Ok(svm)
@@ -277,6 +280,11 @@ impl HardwareCpu for Svm {
     #[inline]
     fn interrupt_shadow(&self) -> bool {
         self.vmcb().interrupt_shadow & 1 != 0
+    }
+
+    /// AMD-V takes it up again at the next run (APM 2, 15.21.5); QEMU forgets it.
+    fn keeps_shadow(&self) -> bool {
+        false
     }
 
     fn nmi_blocked(&self) -> bool {

@@ -185,6 +185,7 @@ pub(crate) trait HardwareCpu {
     fn injecting(&self) -> bool;
     fn interrupted(&self) -> Option<Injection>;
     fn interrupt_shadow(&self) -> bool;
+    fn keeps_shadow(&self) -> bool;
     fn nmi_blocked(&self) -> bool;
     fn block_nmi(&mut self, blocked: bool);
     fn request_window(&mut self);

@@ -270,6 +270,10 @@ impl HardwareCpu for Vmx {
         read(field::INTERRUPTIBILITY) & 3 != 0
     }
 
+    fn keeps_shadow(&self) -> bool {
+        true
+    }
+
     fn nmi_blocked(&self) -> bool {
         self.select();
         read(field::INTERRUPTIBILITY) & NMI_BLOCKED != 0

@@ -138,6 +138,12 @@ impl World {
         self.hardware.as_ref().is_some_and(|hardware| hardware.interrupt_shadow())
     }
 
+    /// Does the next run begin with interrupts held back, if the last one ended so?
+    #[must_use]
+    pub fn keeps_shadow(&self) -> bool {
+        self.hardware.as_ref().is_none_or(|hardware| hardware.keeps_shadow())
+    }
+
     /// Has the guest not come back from its last NMI?
     #[must_use]
     pub fn nmi_blocked(&self) -> bool {
