@@ -210,7 +210,8 @@ strings:
     ret
 
 stacks:
-    on_stack "PUSH", "pushl %eax; pushl $-7; pushl 4(%ebx); pushw %dx; pushl %ds; pushw $0x1234; pushl %esp; subl %ebx, (%esp)"
+    # The CPU may leave the upper half of a segment register's slot as it was (SDM 2B, PUSH): QEMU clears it, Bochs does not.
+    on_stack "PUSH", "pushl %eax; pushl $-7; pushl 4(%ebx); pushw %dx; pushl %ds; movw $0, 2(%esp); pushw $0x1234; pushl %esp; subl %ebx, (%esp)"
     on_stack "POP", "popl %eax; popw %dx; popl 4(%ebx); popw 8(%ebx)"
     on_stack "POP of a segment register", "movl $SEL_KDATA, (%esp); popl %es; pushl %es"
     on_stack "PUSHA, POPA", "pushal; popal; subl %ebx, -32(%esp); subl %ebx, -28(%esp); subl %ebx, -24(%esp); subl %ebx, -20(%esp); subl %ebx, -16(%esp)"
