@@ -110,7 +110,12 @@ idt_garbage:                            # an IDT in the code
     lidt garbage
     ud2
     ret
-tss_nowhere:
+tss_nowhere:                            # ring 0 has its stack nowhere, so its trap handler calls what it finds
+    movl $0xf4f4f4f4, %eax              # HLT behind the kernel: through zeroes it would add to nowhere for minutes
+    movl $0x200000, %edi
+    movl $(0x2000000 - 0x200000) / 4, %ecx
+    cld
+    rep stosl
     movl $0xffffff00, tss + 4
     run_ring3 1f
     ret
