@@ -189,39 +189,32 @@ sum_forms:
     addl %eax, %esi
     ret
 
-stack_forms:
+# ESI: the sum of what the forms give when they are executed several times.
+.macro sum_often
     xorl %esi, %esi
     movl $4, %edi
 1:  call sum_forms
     decl %edi
     jnz 1b
+.endm
+
+stack_forms:
+    sum_often
     movl %esi, forms_flat
     movl 0x7f0, %eax                    # there would be the stacks, if they had no base
     movl %eax, 0x7f0
     on_stack SEL_STACK, 0x800
-    xorl %esi, %esi
-    movl $4, %edi
-1:  call sum_forms
-    decl %edi
-    jnz 1b
+    sum_often
     back
     check_eq "PUSH CS, POPF, PUSHF on a stack with a base", %esi, forms_flat
     check_eq "... ESP", seen_esp, $0x800
     on_stack SEL_STACK16, 0x800
-    xorl %esi, %esi
-    movl $4, %edi
-1:  call sum_forms
-    decl %edi
-    jnz 1b
+    sum_often
     back
     check_eq "... on one of 16 bits", %esi, forms_flat
     movzwl seen_esp, %eax
     check_eq "... SP", %eax, $0x800
-    xorl %esi, %esi
-    movl $4, %edi
-1:  call sum_forms
-    decl %edi
-    jnz 1b
+    sum_often
     check_eq "... and on the flat one again", %esi, forms_flat
     xorl %eax, %eax
     movl $4, %edi
