@@ -1,5 +1,6 @@
 //! The main loop: builds the guests, runs them in turn, and reports how they ended.
 
+use alloc::collections::VecDeque;
 use alloc::vec::Vec;
 use gnomon_boot::BootInfo;
 use gnomon_hw::power::ExitCode;
@@ -26,6 +27,8 @@ struct Guest {
     ended: Option<StopReason>,
     /// It gets what is typed.
     listens: bool,
+    /// What the listener before this guest has left unread.
+    left_over: VecDeque<u8>,
     /// The deadline that the host's timer is armed for.
     armed: Option<u64>,
 }
@@ -102,6 +105,7 @@ fn make_guests(boot: &BootInfo, config: &KernelConfig) -> Result<Vec<Guest>, End
             saved_disks: description.saved_disks().collect(),
             ended: None,
             listens: false,
+            left_over: VecDeque::new(),
             armed: None,
         });
     }
@@ -132,12 +136,16 @@ fn schedule(guests: &mut [Guest], config: &KernelConfig) {
     }
 }
 
-/// The console's input belongs to the first guest that still runs.
+/// The console's input belongs to the first guest that still runs, with what those before it have left unread.
 fn give_input_to_the_first(guests: &mut [Guest]) {
-    let mut free = true;
-    for guest in guests {
-        guest.listens = free && guest.ended.is_none();
-        free &= !guest.listens;
+    let Some(first) = guests.iter().position(|guest| guest.ended.is_none()) else { return };
+    let (ended, running) = guests.split_at_mut(first);
+    let Some(listener) = running.first_mut() else { return };
+    if !listener.listens {
+        listener.listens = true;
+        for guest in ended {
+            listener.left_over.extend(guest.vm.bus.take_unread_input().chain(guest.left_over.drain(..)));
+        }
     }
 }
 
@@ -170,7 +178,7 @@ impl Guest {
         self.vm.devices_touched = false;
         // What does not fit waits in the host's UART, and so in front of it: nothing that is typed is lost.
         while self.listens && self.vm.bus.accepts_input() {
-            let Some(byte) = gnomon_hw::console::read_byte() else { break };
+            let Some(byte) = self.left_over.pop_front().or_else(gnomon_hw::console::read_byte) else { break };
             self.vm.bus.console_input(byte);
         }
         let now = self.vm.now();

@@ -328,6 +328,22 @@ fn typed_bytes_wait_until_it_is_known_where_the_guest_reads() {
     assert_eq!((inb(&mut screen, 0x64, now) & 1, inb(&mut screen, 0x60, now)), (1, 0x1E));
 }
 
+#[test]
+fn what_the_guest_has_not_read_can_be_taken_back() {
+    let now = Nanos::ZERO;
+    let mut serial = Bus::new("demo");
+    out(&mut serial, 0x3F8, b'>', now);
+    b"one two".iter().for_each(|&byte| serial.console_input(byte));
+    assert_eq!(inb(&mut serial, 0x3F8, now), b'o');
+    assert_eq!(serial.take_unread_input().collect::<Vec<u8>>(), b"ne two");
+    assert_eq!(serial.take_unread_input().count(), 0);
+    let mut screen = Bus::new("demo").with_console(ConsoleKind::Screen);
+    b"abc".iter().for_each(|&byte| screen.console_input(byte));
+    // The key of `a` is down, so it is the guest's.
+    assert_eq!(inb(&mut screen, 0x60, now), 0x1E);
+    assert_eq!(screen.take_unread_input().collect::<Vec<u8>>(), b"bc");
+}
+
 /// A level of the test device goes through the I/O APIC to the local one, also at inputs that no IRQ has.
 #[test]
 fn the_test_device_drives_lines_and_keeps_words() {

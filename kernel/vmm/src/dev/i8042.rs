@@ -9,10 +9,8 @@ use super::scancodes;
 /// Bytes that may wait in the output buffer and the keyboard; more are dropped.
 const QUEUE: usize = 16;
 
-/// Scan codes of typed characters that may wait for the guest, in bytes.
-const TYPED: usize = 4096;
-/// The most codes that one character makes.
-const CODES: usize = 4;
+/// Typed characters that may wait for the guest.
+const TYPED: usize = 1024;
 
 const STATUS_OUTPUT_FULL: u8 = 1 << 0;
 const STATUS_SELF_TEST_PASSED: u8 = 1 << 2;
@@ -68,8 +66,10 @@ pub(super) enum Pulse {
 pub(super) struct I8042 {
     output: VecDeque<(Source, u8)>,
     mouse: Mouse,
-    /// Typed scan codes that are not in the output buffer yet.
+    /// Typed characters whose keys the keyboard has not pressed yet.
     typed: VecDeque<u8>,
+    /// Scan codes of the character before them that are not in the output buffer yet.
+    codes: VecDeque<u8>,
     /// The keyboard sends what is typed.
     scanning: bool,
     last: u8,
@@ -86,6 +86,7 @@ impl I8042 {
             output: VecDeque::new(),
             mouse: Mouse::default(),
             typed: VecDeque::new(),
+            codes: VecDeque::new(),
             scanning: true,
             last: 0,
             config,
@@ -123,22 +124,33 @@ impl I8042 {
 
     /// Whether another character can be typed.
     pub(super) fn has_room(&self) -> bool {
-        self.typed.len() <= TYPED.saturating_sub(CODES)
+        self.typed.len() < TYPED
     }
 
     /// A character was typed.
     pub(super) fn type_character(&mut self, character: u8) {
         if self.has_room() {
-            self.typed.extend(scancodes::typed(character));
+            self.typed.push_back(character);
             self.take_typed();
         }
     }
 
+    /// Takes the characters back whose keys the guest has not seen.
+    pub(super) fn take_unread(&mut self) -> impl Iterator<Item = u8> + '_ {
+        self.typed.drain(..)
+    }
+
     /// Lets the next typed code into the empty output buffer, if the keyboard may send.
     fn take_typed(&mut self) {
-        if self.output.is_empty() && self.scanning && self.config & CONFIG_KEYBOARD_OFF == 0 {
-            self.output.extend(self.typed.pop_front().map(|code| (Source::Keyboard, code)));
+        if !self.output.is_empty() || !self.scanning || self.config & CONFIG_KEYBOARD_OFF != 0 {
+            return;
         }
+        // Characters that no key makes are passed over.
+        while self.codes.is_empty() {
+            let Some(character) = self.typed.pop_front() else { return };
+            self.codes.extend(scancodes::typed(character));
+        }
+        self.output.extend(self.codes.pop_front().map(|code| (Source::Keyboard, code)));
     }
 
     #[must_use]

@@ -175,6 +175,11 @@ impl Uart {
         self.advance(now);
     }
 
+    /// Takes the typed bytes back that the guest has not read.
+    pub(super) fn take_unread(&mut self) -> impl Iterator<Item = u8> + '_ {
+        self.received.drain(..).chain(self.line.drain(..))
+    }
+
     /// Lets typed bytes arrive and the receiver time out.
     pub(super) fn advance(&mut self, now: Nanos) {
         while self.next_arrival <= now && self.can_receive() {

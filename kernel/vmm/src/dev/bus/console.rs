@@ -75,6 +75,11 @@ impl Bus {
         }
     }
 
+    /// Takes the typed bytes back that the guest has not read: it has ended, and another reads on.
+    pub fn take_unread_input(&mut self) -> impl Iterator<Item = u8> + '_ {
+        self.com1.take_unread().chain(self.keyboard.take_unread())
+    }
+
     /// Takes the bytes the guest has printed (COM1 and port 0xE9, in their order).
     #[inline]
     pub fn console_output(&mut self) -> impl Iterator<Item = u8> + '_ {
