@@ -86,6 +86,10 @@ impl<G: GuestMem, T: TableMem, O: Observer> ShadowMmu<G, T, O> {
         } else {
             Flush::All
         };
+        if ctx.smep != self.ctx.smep {
+            // The keys of code pages say it, those of the roots that have them do not: each is to be looked at when it is loaded.
+            self.window.note_change();
+        }
         self.ctx = ctx;
         self.controls = controls;
         if changed && let Err(trouble) = self.bound_roots() {

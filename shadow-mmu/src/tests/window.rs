@@ -4,7 +4,7 @@ use super::machine::{Machine, SUPERVISOR, Setup, USER};
 use super::memory::pfn_of;
 use super::reference::Verdict;
 use super::scenarios::{LEAF_TABLE, SETUP, count, paged};
-use crate::{CodeOutcome, CodePage, Counter, Gfn, GuestFault, Gva, Patches, PfErr, Policy, SyncPolicy, cr0};
+use crate::{CodeOutcome, CodePage, Counter, Gfn, GuestFault, Gva, Patches, PfErr, Policy, SyncPolicy, cr0, cr4};
 
 /// Fetches of page `n` go to this address plus `n` pages.
 const SHIFT: u32 = 0x4000_0000;
@@ -155,6 +155,20 @@ fn a_directory_that_changes_while_another_is_loaded_takes_the_link_at_its_next_l
     assert_eq!(fetch(&mut machine, 0x5000), CodeOutcome::Inject(absent));
     machine.set_cr3(3);
     assert_eq!(fetch(&mut machine, 0x5000), CodeOutcome::Resume, "its own directory did not change");
+}
+
+#[test]
+fn smep_that_comes_while_another_directory_is_loaded_takes_the_link_at_its_next_load() {
+    let mut machine = windowed();
+    let _ = fetch(&mut machine, 0x5000);
+    map(&mut machine, 0x5000, 5);
+    machine.set_cr3(3);
+    machine.flip_cr4(cr4::SMEP);
+    machine.set_cr3(1);
+    machine.mmu.audit().unwrap();
+    // The page is one of user code.
+    let forbidden = GuestFault { gva: Gva::new(0x5000), error: PfErr::PRESENT | PfErr::FETCH };
+    assert_eq!(fetch(&mut machine, 0x5000), CodeOutcome::Inject(forbidden));
 }
 
 #[test]
