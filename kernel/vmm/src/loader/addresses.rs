@@ -37,7 +37,7 @@ impl Addresses {
             }
             range.end = u64::from(bss_end);
         }
-        let segments = alloc::vec![Segment { range, bytes }];
+        let segments = alloc::vec![Segment { range, bytes, notes: false }];
         Image { segments, entry }.checked()
     }
 }

@@ -66,7 +66,7 @@ fn parse_segments(image: &[u8]) -> Result<Image<'_>, LoadError> {
     let loadable = headers.iter().filter(|header| is_loadable(header));
     let segments: Vec<_> = loadable
         .take(MOST_SEGMENTS + 1)
-        .map(|header| segment(header, image).ok_or(malformed("expected segments inside the file")))
+        .map(|header| segment(header, headers, image).ok_or(malformed("expected segments inside the file")))
         .collect::<Result<_, _>>()?;
     if segments.iter().any(|segment| segment.bytes.len() as u64 > segment.range.bytes()) {
         return Err(malformed("expected no segment to be larger in the file than in memory"));
@@ -82,9 +82,26 @@ fn is_loadable(header: &ProgramHeader32<LittleEndian>) -> bool {
     header.p_type(LittleEndian) == elf::PT_LOAD && header.p_memsz(LittleEndian) != 0
 }
 
-fn segment<'a>(header: &ProgramHeader32<LittleEndian>, image: &'a [u8]) -> Option<Segment<'a>> {
+fn segment<'a>(
+    header: &ProgramHeader32<LittleEndian>,
+    all: &[ProgramHeader32<LittleEndian>],
+    image: &'a [u8],
+) -> Option<Segment<'a>> {
     let range = Range::sized(header.p_paddr(LittleEndian).into(), header.p_memsz(LittleEndian).into());
-    header.data(LittleEndian, image).ok().map(|bytes| Segment { range, bytes })
+    let notes = is_of_notes(header, all);
+    header.data(LittleEndian, image).ok().map(|bytes| Segment { range, bytes, notes })
+}
+
+/// Whether there is nothing in a segment but notes.
+fn is_of_notes(header: &ProgramHeader32<LittleEndian>, all: &[ProgramHeader32<LittleEndian>]) -> bool {
+    let in_file = |header: &ProgramHeader32<LittleEndian>| {
+        Range::sized(header.p_offset(LittleEndian).into(), header.p_filesz(LittleEndian).into())
+    };
+    let segment = in_file(header);
+    let inside = |notes: Range| segment.start <= notes.start && notes.end <= segment.end;
+    let notes = all.iter().filter(|header| header.p_type(LittleEndian) == elf::PT_NOTE).map(in_file);
+    let bytes: u64 = notes.filter(|notes| inside(*notes)).map(Range::bytes).sum();
+    header.p_memsz(LittleEndian) == header.p_filesz(LittleEndian) && bytes >= segment.bytes()
 }
 
 /// The physical entry point: an entry that is a virtual address of a segment is turned into that segment's physical

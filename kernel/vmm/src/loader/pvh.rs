@@ -26,7 +26,7 @@ pub(super) fn is_image(image: &[u8]) -> bool {
 
 pub(super) fn plan<'a>(image: &'a [u8], modules: &[Module<'a>], guest: &GuestConfig) -> Result<Plan<'a>, LoadError> {
     let entry = elf::note(image, OWNER, PHYS32_ENTRY).ok_or(LoadError::NotPvh)?;
-    let parsed = elf::parse_with_entry(image, entry)?;
+    let mut parsed = elf::parse_with_entry(image, entry)?;
     let (mut layout, placed) = parsed.place(modules, guest.memory)?;
     let map = layout.map();
     let info = StartInfo { map: &map, command_line: &guest.arguments, modules: &placed };

@@ -129,7 +129,7 @@ fn the_information_tells_memory_command_line_and_modules() {
     let (entry, memory) = run(&simple_elf(), &modules, &guest(16));
     let info = entry.unwrap().ebx;
     let field = |offset: u32| memory.word(info + offset);
-    assert_eq!(field(0), 0x24D); // no section headers in this image
+    assert_eq!(field(0), 0x24F); // no section headers in this image
     assert_eq!((field(4), field(8)), (639, 15 * 1024));
     assert_eq!(memory.string(field(16)), "demo root=none quiet");
     assert_eq!(memory.string(field(64)), "Gnomon");
@@ -194,11 +194,11 @@ fn text_mode_is_granted_and_graphics_are_not() {
     put(&mut image, 0x180 + 32, &[1, 80, 25, 0]);
     let (entry, memory) = run(&image, &[], &guest(8));
     let info = entry.unwrap().ebx;
-    assert_eq!(memory.word(info), 0x124D);
+    assert_eq!(memory.word(info), 0x124F);
     assert_eq!([88, 92, 96, 100, 104, 108].map(|at| memory.word(info + at)), [0xB_8000, 0, 160, 80, 25, 0x0210]);
     put(&mut image, 0x180 + 32, &[0, 1024, 768, 32]);
     let (entry, memory) = run(&image, &[], &guest(8));
-    assert_eq!(memory.word(entry.unwrap().ebx), 0x24D, "no screen is described");
+    assert_eq!(memory.word(entry.unwrap().ebx), 0x24F, "no screen is described");
 }
 
 #[test]
@@ -277,6 +277,37 @@ fn places_without_ram_are_named() {
     assert!(refusal(&far, &[], &guest(8)).contains("expected physical addresses below 3G"));
     let wraps = elf(0, 0xFFFF_F000, &[Ph(1, 0xFFFF_F000, 0xFFFF_F000, 0xFFFF_FFFF)]);
     assert!(refusal(&wraps, &[], &guest(8)).contains("expected physical addresses below 3G"));
+}
+
+#[test]
+fn headers_of_the_file_in_the_rom_are_left_out() {
+    // "ld -Ttext 0x100000": the headers come in the page before, in a segment of their own or with the code.
+    let mut before = elf(3, 0x10_0002, &[Ph(1, 0xF_F000, 0xF_F000, 0xD4), Ph(1, 0x10_0000, 0x10_0000, 0x1000)]);
+    put(&mut before, 52, &[1, 0, 0xF_F000, 0xF_F000, 0xD4]);
+    let (entry, memory) = run(&before, &[], &guest(8));
+    assert_eq!((entry.unwrap().eip, memory.slice(0x10_0000, 5)), (0x10_0002, &b"CODE\0"[..]));
+
+    let mut joined = elf(3, 0x10_0002, &[Ph(1, 0xF_FE00, 0xF_FE00, 0x1000)]);
+    put(&mut joined, 52, &[1, 0, 0xF_FE00, 0xF_FE00, 0x204]);
+    let (entry, memory) = run(&joined, &[], &guest(8));
+    assert_eq!((entry.unwrap().eip, memory.slice(0x10_0000, 5)), (0x10_0002, &b"CODE\0"[..]));
+    assert!(
+        refusal(&elf(3, 0xF_F002, &[Ph(1, 0xF_F000, 0xF_F000, 0x2000)]), &[], &guest(8)).contains("outside the image")
+    );
+}
+
+#[test]
+fn notes_need_no_memory() {
+    let headers = |note| [Ph(1, 0x10_0000, 0x10_0000, 0x1000), Ph(1, 0x804_8114, 0x804_8114, 4), Ph(note, 0, 0, 4)];
+    let (entry, memory) = run(&elf(3, 0x10_0002, &headers(4)), &[], &guest(8));
+    assert_eq!((entry.unwrap().eip, memory.slice(0x10_0000, 4)), (0x10_0002, &b"CODE"[..]));
+    assert!(refusal(&elf(3, 0x10_0002, &headers(6)), &[], &guest(8)).contains("expected mem=129M"));
+    let (entry, memory) = run(&elf(3, 0x10_0002, &headers(4)), &[], &guest(130));
+    assert_eq!(
+        (entry.is_ok(), memory.slice(0x804_8114, 4)),
+        (true, &b"CODE"[..]),
+        "where there is some, they are there"
+    );
 }
 
 #[test]

@@ -20,12 +20,16 @@ const MODULE_BYTES: u32 = 16;
 const LOADER_NAME: &str = "Gnomon";
 
 const MEMORY: u32 = 1 << 0;
+const BOOT_DEVICE: u32 = 1 << 1;
 const COMMAND_LINE: u32 = 1 << 2;
 const MODULES: u32 = 1 << 3;
 const ELF_SECTIONS: u32 = 1 << 5;
 const MEMORY_MAP: u32 = 1 << 6;
 const LOADER: u32 = 1 << 9;
 const FRAMEBUFFER: u32 = 1 << 12;
+
+/// `boot_device`: the first hard disk, and no part of it.
+const FIRST_DISK: u32 = 0x8000_FFFF;
 
 /// Everything the information tells.
 pub(super) struct Info<'a> {
@@ -61,7 +65,7 @@ impl Info<'_> {
 
         let mut block = Vec::new();
         let [low, high] = self.ram;
-        let mut flags = MEMORY | COMMAND_LINE | MODULES | MEMORY_MAP | LOADER;
+        let mut flags = MEMORY | BOOT_DEVICE | COMMAND_LINE | MODULES | MEMORY_MAP | LOADER;
         if self.text_mode {
             flags |= FRAMEBUFFER;
         }
@@ -72,7 +76,7 @@ impl Info<'_> {
             }
             None => [0; 4],
         };
-        words(&mut block, [flags, kib(low), kib(high), 0, command_line, count, modules]);
+        words(&mut block, [flags, kib(low), kib(high), FIRST_DISK, command_line, count, modules]);
         words(&mut block, symbols);
         words(&mut block, [map_bytes, map]);
         words(&mut block, [0, 0, 0]); // no drives, no ROM configuration table

@@ -29,7 +29,7 @@ pub(super) fn plan<'a>(image: &'a [u8], modules: &[Module<'a>], guest: &GuestCon
     let header = Header::find(image)?;
     let by_addresses = header.by_addresses().transpose()?;
     let sections = if by_addresses.is_some() { None } else { elf::sections(image) };
-    let parsed = by_addresses.map_or_else(|| elf::parse(image), Ok)?;
+    let mut parsed = by_addresses.map_or_else(|| elf::parse(image), Ok)?;
     let (mut layout, placed) = parsed.place(modules, guest.memory)?;
     let mut writes = parsed.writes(modules, &placed);
     let sections = sections.and_then(|sections| sections.place(&mut layout, &mut writes));

@@ -21,7 +21,7 @@ pub(super) fn plan<'a>(image: &'a [u8], modules: &[Module<'a>], guest: &GuestCon
     let header = Header::find(image)?;
     let by_addresses = header.by_addresses().transpose()?;
     let sections = if by_addresses.is_some() { None } else { elf::sections(image) };
-    let parsed = match (by_addresses, header.entry()) {
+    let mut parsed = match (by_addresses, header.entry()) {
         (Some(parsed), _) => parsed,
         (None, Some(entry)) => elf::parse_with_entry(image, entry)?,
         (None, None) => elf::parse(image)?,
