@@ -3,9 +3,12 @@
 use super::identify::{geometry, identify};
 use super::{
     Channel, DEVICE_LBA, DIAGNOSTICS_PASSED, Drive, ERROR_ABORTED, ERROR_ADDRESS, IDLE, MOST_MULTIPLE, Phase, SECTOR,
-    STATUS_ERROR, STATUS_REQUEST,
+    STATUS_ERROR, STATUS_READY, STATUS_REQUEST,
 };
 use crate::dev::disk::DiskError;
+
+/// EXECUTE DEVICE DIAGNOSTIC.
+const DIAGNOSE: u8 = 0x90;
 
 /// How a command addresses sectors.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -34,7 +37,7 @@ impl Channel {
             0x42 => self.verify(Address::Long),
             0xC6 => self.set_multiple(),
             0xEC => self.identify(),
-            0x90 => {
+            DIAGNOSE => {
                 self.sign();
                 self.stop(IDLE, DIAGNOSTICS_PASSED);
                 self.interrupt = true;
@@ -50,6 +53,15 @@ impl Channel {
             0x10..=0x1F | 0x70 | 0x91 | 0xE0..=0xE3 | 0xE6 | 0xE7 | 0xEA | 0xEF => self.interrupt = true,
             _ => self.abort(),
         }
+    }
+
+    /// A command for a master that is not there: a probe that waits for an answer gets one, as from QEMU.
+    pub(super) fn refuse(&mut self, command: u8) {
+        if command == DIAGNOSE {
+            return self.command(command); // every drive does this, whichever is selected
+        }
+        (self.absent_status, self.error) = (STATUS_READY | STATUS_ERROR, ERROR_ABORTED);
+        self.interrupt = true;
     }
 
     /// SET FEATURES: the write cache, and PIO as the transfer mode.

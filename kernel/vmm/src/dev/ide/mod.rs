@@ -80,6 +80,8 @@ pub(super) struct Channel {
     device: u8,
     control: u8,
     status: u8,
+    /// The status of a master that is not there, beside a slave.
+    absent_status: u8,
     error: u8,
     interrupt: bool,
     phase: Phase,
@@ -106,6 +108,7 @@ impl Channel {
             device: 0,
             control: 0,
             status: IDLE,
+            absent_status: IDLE,
             error: DIAGNOSTICS_PASSED,
             interrupt: false,
             phase: Phase::Idle,
@@ -164,11 +167,16 @@ impl Channel {
     /// The status without taking the interrupt back. A slave that is not there shows 0; a master that is not there is ready all the
     /// same beside a slave, as in QEMU: kernels whose only disk is the slave wait for it.
     pub(super) fn alternate_status(&self) -> u8 {
-        match (self.selected(), &self.drives) {
-            (Some(_), _) => self.status,
-            (None, [None, Some(_)]) => IDLE,
-            (None, _) => 0,
+        match self.selected() {
+            Some(_) => self.status,
+            None if self.answers_for_master() => self.absent_status,
+            None => 0,
         }
+    }
+
+    /// Whether the master is selected, is not there, and the slave is: it answers instead.
+    fn answers_for_master(&self) -> bool {
+        self.device & DEVICE_SLAVE == 0 && matches!(self.drives, [None, Some(_)])
     }
 
     /// Writes task file register 1..=7.
@@ -182,6 +190,7 @@ impl Channel {
             5 => self.high.write(value),
             6 => self.device = value | 0xA0,
             _ if self.selected().is_some() => self.command(value),
+            _ if self.answers_for_master() => self.refuse(value),
             _ => {}
         }
     }
@@ -193,6 +202,7 @@ impl Channel {
         if ends {
             self.interrupt = false;
             self.stop(IDLE, DIAGNOSTICS_PASSED);
+            self.absent_status = IDLE;
             self.sign();
             self.drives.iter_mut().flatten().for_each(|drive| drive.multiple = MOST_MULTIPLE);
         }

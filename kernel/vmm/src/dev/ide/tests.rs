@@ -150,8 +150,6 @@ fn a_drive_that_is_not_there_shows_it() {
     channel.attach(1, disk(4, 4));
     channel.write(6, 0xA0);
     assert_eq!(channel.read(7), IDLE, "a kernel that waits for the master goes on");
-    channel.write(7, 0xEC);
-    assert_eq!((channel.read(7), channel.interrupt()), (IDLE, false), "nobody takes the command");
     channel.write(6, 0xB0);
     channel.write(7, 0xEC);
     assert_eq!(channel.read(7), IDLE | STATUS_REQUEST);
@@ -188,4 +186,26 @@ fn no_sequence_of_accesses_breaks_it() {
         }
         assert!(channel.filled <= channel.buffer.len());
     }
+}
+
+#[test]
+fn a_slave_answers_for_a_master_that_is_not_there() {
+    let mut channel = Channel::new();
+    channel.attach(1, disk(64, 64));
+    assert_eq!(channel.read(7), IDLE);
+    command(&mut channel, 0, 0, 0xEC);
+    assert!(channel.interrupt());
+    assert_eq!((channel.read(7), channel.read(1)), (STATUS_READY | STATUS_ERROR, ERROR_ABORTED));
+    assert!(!channel.interrupt());
+    channel.write(6, 0xF0);
+    assert_eq!(channel.alternate_status(), IDLE, "the slave had no error");
+    channel.write(7, 0xEC);
+    assert_eq!(channel.read(7), IDLE | STATUS_REQUEST);
+    assert_eq!(data(&mut channel, SECTOR)[..2], [0x40, 0]);
+    channel.write(6, 0xA0);
+    channel.write(7, 0x90);
+    assert_eq!((channel.interrupt(), channel.read(1)), (true, DIAGNOSTICS_PASSED));
+    channel.write_control(CONTROL_RESET);
+    channel.write_control(0);
+    assert_eq!(channel.read(7), IDLE);
 }
