@@ -3,14 +3,11 @@
 
 use alloc::collections::VecDeque;
 
+use super::keyboard::Keyboard;
 use super::mouse::Mouse;
-use super::scancodes;
 
 /// Bytes that may wait in the output buffer and the keyboard; more are dropped.
 const QUEUE: usize = 16;
-
-/// Typed characters that may wait for the guest.
-const TYPED: usize = 1024;
 
 const STATUS_OUTPUT_FULL: u8 = 1 << 0;
 const STATUS_SELF_TEST_PASSED: u8 = 1 << 2;
@@ -30,16 +27,10 @@ const OUTPUT_A20: u8 = 1 << 1;
 const OUTPUT_INTERRUPT: u8 = 1 << 4;
 const OUTPUT_MOUSE_INTERRUPT: u8 = 1 << 5;
 
-const ACKNOWLEDGE: u8 = 0xFA;
-const RESEND: u8 = 0xFE;
-const SELF_TEST_PASSED: u8 = 0xAA;
-
 /// What the next byte at port 0x60 is for.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Next {
     Keyboard,
-    /// The argument of this keyboard command.
-    KeyboardArgument(u8),
     Config,
     OutputPort,
     /// Comes back as if this device had sent it.
@@ -65,13 +56,8 @@ pub(super) enum Pulse {
 #[derive(Clone, Debug)]
 pub(super) struct I8042 {
     output: VecDeque<(Source, u8)>,
+    keyboard: Keyboard,
     mouse: Mouse,
-    /// Typed characters whose keys the keyboard has not pressed yet.
-    typed: VecDeque<u8>,
-    /// Scan codes of the character before them that are not in the output buffer yet.
-    codes: VecDeque<u8>,
-    /// The keyboard sends what is typed.
-    scanning: bool,
     last: u8,
     config: u8,
     next: Next,
@@ -84,10 +70,8 @@ impl I8042 {
         let config = CONFIG_INTERRUPT | CONFIG_MOUSE_OFF | CONFIG_TRANSLATE;
         Self {
             output: VecDeque::new(),
+            keyboard: Keyboard::new(),
             mouse: Mouse::default(),
-            typed: VecDeque::new(),
-            codes: VecDeque::new(),
-            scanning: true,
             last: 0,
             config,
             next: Next::Keyboard,
@@ -124,33 +108,26 @@ impl I8042 {
 
     /// Whether another character can be typed.
     pub(super) fn has_room(&self) -> bool {
-        self.typed.len() < TYPED
+        self.keyboard.has_room()
     }
 
     /// A character was typed.
     pub(super) fn type_character(&mut self, character: u8) {
-        if self.has_room() {
-            self.typed.push_back(character);
-            self.take_typed();
-        }
+        self.keyboard.type_character(character);
+        self.take_typed();
     }
 
     /// Takes the characters back whose keys the guest has not seen.
     pub(super) fn take_unread(&mut self) -> impl Iterator<Item = u8> + '_ {
-        self.typed.drain(..)
+        self.keyboard.take_unread()
     }
 
     /// Lets the next typed code into the empty output buffer, if the keyboard may send.
     fn take_typed(&mut self) {
-        if !self.output.is_empty() || !self.scanning || self.config & CONFIG_KEYBOARD_OFF != 0 {
-            return;
+        if self.output.is_empty() && self.config & CONFIG_KEYBOARD_OFF == 0 {
+            let code = self.keyboard.next_code(self.config & CONFIG_TRANSLATE != 0);
+            self.output.extend(code.map(|code| (Source::Keyboard, code)));
         }
-        // Characters that no key makes are passed over.
-        while self.codes.is_empty() {
-            let Some(character) = self.typed.pop_front() else { return };
-            self.codes.extend(scancodes::typed(character));
-        }
-        self.output.extend(self.codes.pop_front().map(|code| (Source::Keyboard, code)));
     }
 
     #[must_use]
@@ -160,8 +137,11 @@ impl I8042 {
             return self.command(value);
         }
         match core::mem::replace(&mut self.next, Next::Keyboard) {
-            Next::Keyboard => self.keyboard(value),
-            Next::KeyboardArgument(command) => self.keyboard_argument(command, value),
+            Next::Keyboard => {
+                self.config &= !CONFIG_KEYBOARD_OFF; // a byte for it also switches its clock on
+                let answer = self.keyboard.answer(value, self.config & CONFIG_TRANSLATE != 0);
+                self.queue(Source::Keyboard, answer);
+            }
             Next::Config => self.config = value,
             Next::OutputPort if value & OUTPUT_RESET == 0 => return Pulse::Reset,
             Next::Echo(source) => self.queue(source, [value]),
@@ -218,39 +198,6 @@ impl I8042 {
         Pulse::None
     }
 
-    /// A byte for the keyboard; writing to it also switches its clock on.
-    fn keyboard(&mut self, byte: u8) {
-        self.config &= !CONFIG_KEYBOARD_OFF;
-        match byte {
-            0xED | 0xF0 | 0xF3 => {
-                self.next = Next::KeyboardArgument(byte);
-                self.send(&[ACKNOWLEDGE]);
-            }
-            0xEE => self.send(&[0xEE]),
-            0xF2 => {
-                // The identification is translated like a scan code.
-                let second = if self.config & CONFIG_TRANSLATE != 0 { 0x41 } else { 0x83 };
-                self.send(&[ACKNOWLEDGE, 0xAB, second]);
-            }
-            0xF4..=0xFA => {
-                self.scanning = !matches!(byte, 0xF5);
-                self.send(&[ACKNOWLEDGE]);
-            }
-            0xFF => {
-                self.scanning = true;
-                self.send(&[ACKNOWLEDGE, SELF_TEST_PASSED]);
-            }
-            _ => self.send(&[RESEND]),
-        }
-    }
-
-    fn keyboard_argument(&mut self, command: u8, argument: u8) {
-        match (command, argument) {
-            (0xF0, 0) => self.send(&[ACKNOWLEDGE, 0x02]), // scan code set 2
-            _ => self.send(&[ACKNOWLEDGE]),
-        }
-    }
-
     fn send(&mut self, bytes: &[u8]) {
         self.queue(Source::Keyboard, bytes.iter().copied());
     }
@@ -296,7 +243,7 @@ mod tests {
         assert_eq!(keyboard(&mut controller, 0xED), [0xFA]);
         assert_eq!(keyboard(&mut controller, 0x07), [0xFA]);
         assert_eq!(keyboard(&mut controller, 0xF0), [0xFA]);
-        assert_eq!(keyboard(&mut controller, 0x00), [0xFA, 0x02]);
+        assert_eq!(keyboard(&mut controller, 0x00), [0xFA, 0x41]);
         assert_eq!(keyboard(&mut controller, 0xEE), [0xEE]);
         assert_eq!(keyboard(&mut controller, 0x00), [0xFE]);
     }
@@ -386,7 +333,7 @@ mod tests {
         assert!(!controller.interrupt());
         assert_eq!(keyboard(&mut controller, 0xF4), [0xFA, 0x30, 0xB0]);
         (0..10_000).for_each(|_| controller.type_character(b'B'));
-        assert!(!controller.has_room() && controller.typed.len() <= TYPED);
+        assert!(!controller.has_room() && controller.take_unread().count() <= 1024);
         assert_eq!(answers(&mut controller).len() % 4, 0); // no character is cut in two
     }
 

@@ -15,6 +15,7 @@ mod fw_cfg;
 mod i8042;
 mod ide;
 mod ioapic;
+mod keyboard;
 mod lapic;
 mod mmio;
 mod mouse;

@@ -88,7 +88,7 @@ fn acknowledged<const N: usize>(rest: [u8; N]) -> Answer {
     answer(ACKNOWLEDGE, rest)
 }
 
-fn answer<const N: usize>(first: u8, rest: [u8; N]) -> Answer {
+pub(super) fn answer<const N: usize>(first: u8, rest: [u8; N]) -> Answer {
     let mut bytes = [first, 0, 0, 0];
     for (place, byte) in bytes.iter_mut().skip(1).zip(rest) {
         *place = byte;

@@ -11,6 +11,16 @@ const CONTROL: u8 = 0x1D;
 /// Set in the code of a key that is let go.
 const RELEASE: u8 = 0x80;
 
+/// Set 2's prefix for it.
+const RELEASE_2: u8 = 0xF0;
+/// Set 2's codes by those of set 1, up to the space bar.
+const SET_2: [u8; 0x3A] = [
+    0x00, 0x76, 0x16, 0x1E, 0x26, 0x25, 0x2E, 0x36, 0x3D, 0x3E, 0x46, 0x45, 0x4E, 0x55, 0x66, 0x0D, 0x15, 0x1D, 0x24,
+    0x2D, 0x2C, 0x35, 0x3C, 0x43, 0x44, 0x4D, 0x54, 0x5B, 0x5A, 0x14, 0x1C, 0x1B, 0x23, 0x2B, 0x34, 0x33, 0x3B, 0x42,
+    0x4B, 0x4C, 0x52, 0x0E, 0x12, 0x5D, 0x1A, 0x22, 0x21, 0x2A, 0x32, 0x31, 0x3A, 0x41, 0x49, 0x4A, 0x59, 0x7C, 0x11,
+    0x29,
+];
+
 /// The codes of pressing and releasing the keys for `character`; nothing for what no key makes.
 pub(super) fn typed(character: u8) -> impl Iterator<Item = u8> {
     let (modifier, key) = match character {
@@ -28,6 +38,12 @@ pub(super) fn typed(character: u8) -> impl Iterator<Item = u8> {
     let modifier = modifier.filter(|_| key.is_some());
     let codes = [modifier, key, key.map(|key| key | RELEASE), modifier.map(|key| key | RELEASE)];
     codes.into_iter().flatten()
+}
+
+/// The codes in set 2 for a code of set 1: another number, and the release as a prefix.
+pub(super) fn in_set_2(code: u8) -> impl Iterator<Item = u8> {
+    let release = (code & RELEASE != 0).then_some(RELEASE_2);
+    release.into_iter().chain(SET_2.get(usize::from(code & !RELEASE)).copied())
 }
 
 fn place(keys: &[u8], character: u8) -> Option<u8> {
@@ -57,6 +73,16 @@ mod tests {
         assert_eq!(codes(b' '), [0x39, 0xB9]);
         assert_eq!(codes(b'z'), [0x2C, 0xAC]);
         assert!(codes(0xC3).is_empty());
+    }
+
+    #[test]
+    fn set_2_has_a_code_for_each_key() {
+        assert_eq!(in_set_2(0x1E).collect::<Vec<_>>(), [0x1C]);
+        assert_eq!(in_set_2(0xB9).collect::<Vec<_>>(), [0xF0, 0x29]);
+        let mut codes: Vec<u8> = SET_2.into();
+        codes.sort_unstable();
+        codes.dedup();
+        assert_eq!(codes.len(), SET_2.len());
     }
 
     #[test]
