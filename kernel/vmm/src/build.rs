@@ -44,11 +44,13 @@ const HEAP_PER_GUEST_FRAME: u64 = 32;
 const HOST_RESERVE: u64 = 1024;
 /// Selectors of code and data that the CPU holds at entry: those that Linux' protocol names.
 const LINUX_ENTRY: [Selector; 2] = [Selector(0x10), Selector(0x18)];
-/// Those that QEMU leaves to all others. They should load their own before they use them, but kernels whose table has code and data at
-/// these places come as far without.
+/// Those that QEMU leaves to all others: the firmware's descriptor table has them.
 const ENTRY: [Selector; 2] = [Selector(0x08), Selector(0x10)];
-const FLAT_CODE: Descriptor = Descriptor(0x00cf_9b00_0000_ffff);
-const FLAT_DATA: Descriptor = Descriptor(0x00cf_9300_0000_ffff);
+const FLAT_CODE: Descriptor = Descriptor(firmware::FLAT_CODE);
+const FLAT_DATA: Descriptor = Descriptor(firmware::FLAT_DATA);
+/// No protocol promises a stack, but every boot loader has one, and some kernels push to it before they have their own. It ends where
+/// QEMU's does.
+const BOOT_STACK: u32 = 0x7000;
 
 /// Why a VM could not be built.
 #[derive(Debug)]
@@ -259,10 +261,12 @@ fn enter(vm: &mut Vm, entry: Entry, guest: &GuestConfig) -> Result<(), BuildErro
     }
     vm.set_gpr(0, entry.eax);
     vm.set_gpr(3, entry.ebx);
+    vm.set_gpr(4, BOOT_STACK);
     vm.set_gpr(6, entry.esi);
-    if let Some(TableAt { base, limit }) = entry.gdt {
-        vm.vcpu.gdtr = TableRegister { base, limit };
-    }
+    let left = TableAt { base: firmware::BOOT_TABLE as u32, limit: firmware::BOOT_TABLE_LIMIT };
+    let TableAt { base, limit } = entry.gdt.unwrap_or(left);
+    vm.vcpu.gdtr = TableRegister { base, limit };
+    vm.world.set_gdtr(base, limit);
     vm.set_eip(entry.eip);
     vm.tracer.record(|| {
         let mut name = [0; 8];

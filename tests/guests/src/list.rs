@@ -100,6 +100,7 @@ const HOSTILE: &[&str] = &[
 /// All guests, in the order in which a reader or a test run should meet them.
 pub const GUESTS: &[Guest] = &[
     tap("privileged", "privileged instructions work in ring 0 and fault in ring 3"),
+    tap("boot", "what a boot loader leaves: a stack, descriptors"),
     tap("rings", "gates, far transfers and IRET between rings"),
     tap("sensitive", "sensitive instructions that do not trap outside ring 0"),
     tap("hot-sites", "CLI, STI, PUSHF and POPF that run often: flags, interrupts, single steps, jumps among them"),

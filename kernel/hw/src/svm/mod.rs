@@ -380,6 +380,11 @@ impl HardwareCpu for Svm {
         }
     }
 
+    fn set_gdtr(&mut self, base: u32, limit: u16) {
+        let gdtr = &mut self.vmcb_mut().gdtr;
+        (gdtr.base, gdtr.limit) = (base.into(), limit.into());
+    }
+
     fn set_segment(&mut self, register: SegmentRegister, segment: Segment) {
         self.load_segment(register, segment);
     }

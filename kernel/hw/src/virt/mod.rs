@@ -194,6 +194,7 @@ pub(crate) trait HardwareCpu {
     fn selector(&self, reg: SegReg) -> u16;
     fn descriptor(&self, reg: SegReg) -> u64;
     fn descriptor_tables(&self) -> DescriptorTables;
+    fn set_gdtr(&mut self, base: u32, limit: u16);
     fn set_segment(&mut self, register: SegmentRegister, segment: Segment);
     /// Base of the code segment, and whether it is a 32-bit one.
     fn code(&self) -> (u32, bool);

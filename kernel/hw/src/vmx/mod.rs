@@ -329,6 +329,11 @@ impl HardwareCpu for Vmx {
         segment::read_tables()
     }
 
+    fn set_gdtr(&mut self, base: u32, limit: u16) {
+        self.select();
+        segment::write_gdtr(base, limit);
+    }
+
     fn set_segment(&mut self, register: SegmentRegister, segment: Segment) {
         self.select();
         segment::write_segment(register, segment);

@@ -32,6 +32,15 @@ pub(super) fn write_segment(register: SegmentRegister, segment: Segment) {
     }
 }
 
+/// Loads GDTR.
+pub(super) fn write_gdtr(base: u32, limit: u16) {
+    // SAFETY: callers have made a VMCS current; where the guest's table is, is its own affair.
+    unsafe {
+        write(field::GUEST_GDTR_BASE, base.into());
+        write(field::GUEST_GDTR_LIMIT, limit.into());
+    }
+}
+
 /// GDTR, LDTR and TR.
 pub(super) fn read_tables() -> DescriptorTables {
     DescriptorTables {

@@ -87,6 +87,13 @@ impl World {
         self.hardware.as_ref().map_or(DescriptorTables::default(), |hardware| hardware.descriptor_tables())
     }
 
+    /// Loads GDTR.
+    pub fn set_gdtr(&mut self, base: u32, limit: u16) {
+        if let Some(hardware) = &mut self.hardware {
+            hardware.set_gdtr(base, limit);
+        }
+    }
+
     /// Loads a segment register. The privilege level is that of the stack segment.
     pub fn set_segment(&mut self, register: SegmentRegister, segment: Segment) {
         let Some(hardware) = &mut self.hardware else { return };

@@ -9,6 +9,19 @@ mod mp_table;
 use alloc::vec::Vec;
 use shadow_mmu::Gpa;
 
+use crate::memory_map::ROM;
+
+/// Where the descriptor table is that a boot loader leaves: null, flat code, flat data. Kernels should load their own before they use it, but
+/// some only fill an IDT, with gates to the code segment that they were entered by.
+pub(crate) const BOOT_TABLE: u64 = ROM + 0x4000;
+/// Last byte of the table.
+pub(crate) const BOOT_TABLE_LIMIT: u16 = 23;
+const DESCRIPTORS: [u64; 3] = [0, FLAT_CODE, FLAT_DATA];
+/// Flat segments of level 0, marked as used: the CPU has nothing to write in the ROM.
+pub(crate) const FLAT_CODE: u64 = 0x00cf_9b00_0000_ffff;
+/// As [`FLAT_CODE`], for data.
+pub(crate) const FLAT_DATA: u64 = 0x00cf_9300_0000_ffff;
+
 /// What the tables tell of.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Machine {
@@ -24,6 +37,7 @@ pub(crate) fn tables(machine: Machine) -> Vec<(Gpa, Vec<u8>)> {
     let mut tables = bios_data::areas();
     tables.extend(acpi::tables(machine.apic));
     tables.push(coreboot::table(machine.memory));
+    tables.push((BOOT_TABLE, DESCRIPTORS.into_iter().flat_map(u64::to_le_bytes).collect()));
     if machine.apic {
         tables.push(mp_table::table());
     }

@@ -11,6 +11,11 @@
 _start:
     cli
     cld
+    pushl $_start                       # to the loader's stack, for the guest that looks at it
+    popl boot_stack
+    movw %cs, boot_code
+    movw %ss, boot_data
+    sgdt boot_table
     movl $stack_top, %esp
     movl %eax, boot_magic
     movl %ebx, boot_info
@@ -69,6 +74,11 @@ shutdown_word: .ascii "Shutdown"
 boot_magic: .space 4
 .globl boot_info
 boot_info: .space 4
+.globl boot_stack, boot_code, boot_data, boot_table
+boot_stack: .space 4                    # _start, if it was one
+boot_code: .space 4
+boot_data: .space 4
+boot_table: .space 8
 .globl command_line
 command_line: .space 256
 .balign 4096
