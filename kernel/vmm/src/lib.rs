@@ -28,6 +28,7 @@ mod clock;
 mod code;
 mod console;
 mod debug;
+mod disk_dma;
 mod disk_frames;
 mod disk_save;
 mod emul;

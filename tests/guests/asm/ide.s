@@ -1,4 +1,4 @@
-# An IDE disk by programmed I/O, as the master of the primary channel: identification, sectors by LBA28, LBA48 and in blocks,
+# An IDE disk by programmed I/O and, in ide/dma.s, by the bus master, as the master of the primary channel: identification, sectors by LBA28, LBA48 and in blocks,
 # interrupts, an absent slave, errors. It needs a disk of at least 64 sectors, which it changes.
 
 .set IDE, 0x1f0
@@ -18,13 +18,14 @@
 .endm
 
 guest_main:
-    plan 22
+    plan 31
     hook VEC_IDE, on_ide
     call identify
     call sectors
     call longer
     call blocks
     call interrupts
+    call dma
     call refusals
     ret
 

@@ -8,6 +8,7 @@ mod access;
 mod apic;
 mod console;
 mod counts;
+mod dma;
 mod ide;
 mod lines;
 
@@ -16,9 +17,10 @@ use alloc::string::String;
 use self::access::low_bytes;
 pub use self::console::ConsoleKind;
 use self::counts::Counts;
-pub use self::ide::DISKS;
-pub(super) use self::ide::Side;
+pub use self::dma::DmaStep;
+pub use self::ide::{DISKS, Side};
 use self::lines::{Deadlines, NEVER};
+use super::bus_master::BusMaster;
 use super::cmos::Cmos;
 use super::console::Console;
 use super::crtc::Crtc;
@@ -51,6 +53,8 @@ pub enum BusEffect {
     Exit(u32),
     /// The guest powered the machine off.
     PowerOff,
+    /// A disk transfer has begun: [`Bus::dma_step`] says what it needs.
+    Transfer(Side),
     /// The guest asked for a reset of the machine (i8042 pulse, port 0x92, port 0xCF9).
     Reset,
 }
@@ -71,6 +75,7 @@ pub struct Bus {
     keyboard: I8042,
     crtc: Crtc,
     ide: [Channel; 2],
+    masters: [BusMaster; 2],
     fw_cfg: FwCfg,
     pci: Pci,
     power: Power,
@@ -105,6 +110,7 @@ impl Bus {
             keyboard: I8042::new(),
             crtc: Crtc::new(),
             ide: [Channel::new(), Channel::new()],
+            masters: [BusMaster::default(); 2],
             fw_cfg: FwCfg::default(),
             pci: Pci::default(),
             power: Power::default(),

@@ -5,6 +5,7 @@
 //! numbers.
 
 mod bus;
+mod bus_master;
 mod calendar;
 mod cmos;
 mod console;
@@ -36,7 +37,7 @@ mod unclaimed;
 mod vectors;
 
 pub(crate) use bus::IO_APIC_ID;
-pub use bus::{Bus, BusEffect, ConsoleKind, DISKS};
+pub use bus::{Bus, BusEffect, ConsoleKind, DISKS, DmaStep, Side};
 pub(crate) use calendar::DateTime;
 pub use disk::{BLOCK, BlockId, BlockStore, Disk};
 pub(crate) use mmio::IO_APIC;

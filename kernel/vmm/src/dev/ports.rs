@@ -25,6 +25,8 @@ pub(super) enum Device {
     FwCfg,
     Pci,
     Power,
+    /// The bus master of the IDE function.
+    BusMaster,
     /// Bochs' and QEMU's debug console; it reads as its own number where it exists.
     DebugConsole,
     /// A port that kernels write only to lose some time, or to show a progress code.
@@ -40,6 +42,10 @@ pub(super) enum Device {
 /// Where Bochs has the power management's control register.
 const BOCHS_POWER: u16 = 0xB004;
 const BOCHS_POWER_END: u16 = 0xB005;
+
+/// Where PCI shows the bus master's registers: QEMU's BIOS puts them there.
+pub(super) const BUS_MASTER: u16 = 0xC000;
+const BUS_MASTER_END: u16 = 0xC00F;
 
 /// The most ports that one access reaches.
 const WIDEST: u8 = 4;
@@ -73,6 +79,7 @@ const fn beyond_the_table(port: u16) -> Device {
         SHUTDOWN_PORT => Device::Shutdown,
         LINES..=LINES_END => Device::TestLine,
         BOCHS_POWER..=BOCHS_POWER_END => Device::Power,
+        BUS_MASTER..=BUS_MASTER_END => Device::BusMaster,
         _ => Device::Nobody,
     }
 }

@@ -64,7 +64,22 @@ impl Vm {
         if port == marks::PORT {
             self.mark(value);
         }
-        stop_for(self.bus.write(port, size as u8, value, self.now()))
+        let effect = self.bus.write(port, size as u8, value, self.now());
+        self.take_effect(effect)
+    }
+
+    /// What a write asks for beyond the devices.
+    fn take_effect(&mut self, effect: BusEffect) -> Result<(), StopReason> {
+        match effect {
+            BusEffect::None => Ok(()),
+            BusEffect::Transfer(side) => {
+                self.transfer_disk(side);
+                Ok(())
+            }
+            BusEffect::Exit(status) => Err(StopReason::Exit(status)),
+            BusEffect::PowerOff => Err(StopReason::PowerOff),
+            BusEffect::Reset => Err(StopReason::Reset),
+        }
     }
 
     /// Reads a device in memory.
@@ -187,7 +202,7 @@ impl Vm {
         let step = (size as u32).wrapping_mul(count);
         let moved = if backwards { offset.wrapping_sub(step) } else { offset.wrapping_add(step) };
         self.set_gpr(pointer, string.merge(self.gpr(pointer), moved));
-        stop_for(effect)?;
+        self.take_effect(effect)?;
         Ok(count)
     }
 
@@ -226,15 +241,5 @@ impl PortString {
     /// A register whose used part is replaced.
     fn merge(&self, old: u32, new: u32) -> u32 {
         (old & !self.mask) | (new & self.mask)
-    }
-}
-
-/// What a port write asks of the virtual machine.
-fn stop_for(effect: BusEffect) -> Result<(), StopReason> {
-    match effect {
-        BusEffect::None => Ok(()),
-        BusEffect::Exit(status) => Err(StopReason::Exit(status)),
-        BusEffect::PowerOff => Err(StopReason::PowerOff),
-        BusEffect::Reset => Err(StopReason::Reset),
     }
 }

@@ -60,6 +60,7 @@ impl Bus {
             }
             Device::Crtc => self.crtc.read(port, now),
             Device::Disk(side) | Device::DiskData(side) => self.read_disk(side, port),
+            Device::BusMaster => self.read_master(port),
             Device::FwCfg => self.fw_cfg.read(port),
             Device::Pci if port == pci::ADDRESS => u8::MAX, // doublewords only
             Device::Pci => self.pci.read(port),
@@ -92,7 +93,8 @@ impl Bus {
                 self.drive_clock();
             }
             Device::Crtc => self.crtc.write(port, value),
-            Device::Disk(side) | Device::DiskData(side) => self.write_disk(side, port, value),
+            Device::Disk(side) | Device::DiskData(side) => return self.write_disk(side, port, value),
+            Device::BusMaster => return self.write_master(port, value),
             Device::FwCfg => {} // the selector takes words, the data is read only
             Device::Pci if port == pci::ADDRESS => {} // doublewords only
             Device::Pci => self.pci.write(port, value),

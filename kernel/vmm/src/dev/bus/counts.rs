@@ -56,7 +56,7 @@ impl Bus {
             Device::Cmos => 5,
             Device::Crtc => 6,
             Device::Com1 => 7,
-            Device::Disk(_) | Device::DiskData(_) => 8,
+            Device::Disk(_) | Device::DiskData(_) | Device::BusMaster => 8,
             Device::DebugConsole | Device::Shutdown | Device::Test | Device::TestLine => 9,
             Device::Delay => 10,
             Device::FwCfg => 13,

@@ -14,8 +14,10 @@ pub const DISKS: usize = 4;
 
 /// Which channel.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(in crate::dev) enum Side {
+pub enum Side {
+    /// IRQ 14.
     Primary,
+    /// IRQ 15.
     Secondary,
 }
 
@@ -58,8 +60,9 @@ impl Bus {
         }
     }
 
-    fn drive_channel(&mut self, side: Side) {
+    pub(super) fn drive_channel(&mut self, side: Side) {
         let line = self.channel(side).interrupt();
+        self.master(side).follow(line);
         self.set_line(side.irq(), line);
         self.find_due();
     }
@@ -80,7 +83,7 @@ impl Bus {
         value
     }
 
-    pub(super) fn write_disk(&mut self, side: Side, port: u16, value: u8) {
+    pub(super) fn write_disk(&mut self, side: Side, port: u16, value: u8) -> BusEffect {
         let channel = self.channel(side);
         match port & 0x207 {
             0x206 => channel.write_control(value),
@@ -88,6 +91,7 @@ impl Bus {
             register => channel.write(register & 7, value),
         }
         self.drive_channel(side);
+        self.begin_transfer(side)
     }
 
     /// Fills `bytes` by reads of `size` bytes each at `port`, as a repeated INS does.

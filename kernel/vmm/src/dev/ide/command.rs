@@ -33,6 +33,10 @@ impl Channel {
             0x29 => self.multiple(Self::begin_read, Address::Long),
             0xC5 => self.multiple(Self::begin_write, Address::Short),
             0x39 => self.multiple(Self::begin_write, Address::Long),
+            0xC8 | 0xC9 => self.await_dma(Phase::AwaitsRead, Address::Short),
+            0x25 => self.await_dma(Phase::AwaitsRead, Address::Long),
+            0xCA | 0xCB => self.await_dma(Phase::AwaitsWrite, Address::Short),
+            0x35 => self.await_dma(Phase::AwaitsWrite, Address::Long),
             0x40 | 0x41 => self.verify(Address::Short),
             0x42 => self.verify(Address::Long),
             0xC6 => self.set_multiple(),
@@ -64,16 +68,16 @@ impl Channel {
         self.interrupt = true;
     }
 
-    /// SET FEATURES: the write cache, and PIO as the transfer mode.
+    /// SET FEATURES: the write cache, and the transfer mode.
     fn accepts_feature(&self) -> bool {
         match self.features.now {
             0x02 | 0x82 | 0x55 | 0xAA | 0x66 | 0xCC => true,
-            0x03 => self.count.now <= 0x0F, // PIO modes
+            0x03 => matches!(self.count.now, 0..=0x0F | 0x20..=0x22 | 0x40..=0x45), // PIO, multiword DMA, Ultra DMA
             _ => false,
         }
     }
 
-    fn abort(&mut self) {
+    pub(in crate::dev) fn abort(&mut self) {
         self.fail(ERROR_ABORTED);
     }
 
@@ -181,19 +185,26 @@ impl Channel {
         }
     }
 
-    fn block_bytes(&self) -> usize {
+    fn await_dma(&mut self, phase: Phase, address: Address) {
+        if self.take_address(address, MOST_MULTIPLE) {
+            self.phase = phase;
+            self.status = IDLE | STATUS_REQUEST;
+        }
+    }
+
+    pub(super) fn block_bytes(&self) -> usize {
         self.left.min(self.block) as usize * SECTOR
     }
 
     /// Hands the buffer to the guest.
-    fn offer(&mut self, phase: Phase, bytes: usize) {
+    pub(super) fn offer(&mut self, phase: Phase, bytes: usize) {
         self.phase = phase;
         (self.at, self.filled) = (0, bytes);
         self.status = IDLE | STATUS_REQUEST;
     }
 
     /// Reads the next block of sectors into the buffer.
-    fn load_block(&mut self) {
+    pub(super) fn load_block(&mut self) {
         let bytes = self.block_bytes();
         let slave = usize::from(self.device & super::DEVICE_SLAVE != 0);
         let (Some(Some(drive)), Some(room)) = (self.drives.get(slave), self.buffer.get_mut(..bytes)) else { return };

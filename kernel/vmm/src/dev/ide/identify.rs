@@ -35,10 +35,10 @@ pub(super) fn identify(sectors: u64, multiple: u8) -> [u8; SECTOR] {
     text(&mut set, 27, MODEL);
     set(47, 0x8000 | u16::from(MOST_MULTIPLE));
     set(48, 1); // 32-bit accesses of the data register
-    set(49, 1 << 9 | 1 << 11); // LBA, IORDY; no DMA
+    set(49, 1 << 8 | 1 << 9 | 1 << 11); // DMA, LBA, IORDY
     set(50, 0x4000);
     set(51, 0x0200);
-    set(53, 0b011); // words 54..58 and 64..70 count
+    set(53, 0b111); // words 54..58, 64..70 and 88 count
     set(54, cylinders);
     set(55, heads);
     set(56, track);
@@ -48,7 +48,10 @@ pub(super) fn identify(sectors: u64, multiple: u8) -> [u8; SECTOR] {
     let short = sectors.min(MOST_28) as u32;
     set(60, short as u16);
     set(61, (short >> 16) as u16);
+    set(63, 0b111); // multiword DMA 0 to 2
     set(64, 0b11); // PIO 3 and 4
+    set(65, 120);
+    set(66, 120);
     set(67, 120);
     set(68, 120);
     set(80, 0x007E); // ATA-1 to ATA-6
@@ -58,6 +61,7 @@ pub(super) fn identify(sectors: u64, multiple: u8) -> [u8; SECTOR] {
     set(85, 1 << 14);
     set(86, 1 << 13 | 1 << 12 | 1 << 10);
     set(87, 1 << 14);
+    set(88, 0x203F); // Ultra DMA 0 to 5, and 5 is set
     set(93, 0x6001); // the master's hardware reset found nothing wrong
     for (word, shift) in (100..104).zip([0, 16, 32, 48]) {
         set(word, (sectors >> shift) as u16);

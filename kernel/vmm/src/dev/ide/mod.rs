@@ -1,4 +1,4 @@
-//! An IDE channel with up to two disks, driven by programmed I/O (ATA/ATAPI-6, T13/1410D: chapter 7 registers, chapter 8
+//! An IDE channel with up to two disks, driven by programmed I/O or by the bus master (ATA/ATAPI-6, T13/1410D: chapter 7 registers, chapter 8
 //! commands, chapter 9 protocols). Commands are done at once: BSY is never seen.
 
 mod command;
@@ -57,6 +57,9 @@ enum Phase {
     In,
     /// The guest fills the buffer.
     Out,
+    /// A read or a write waits for the bus master. It goes on as [`Phase::In`] or [`Phase::Out`] then.
+    AwaitsRead,
+    AwaitsWrite,
 }
 
 /// A disk and what was set for it.
@@ -213,7 +216,7 @@ impl Channel {
         let mut wanted = bytes;
         while !wanted.is_empty() {
             if self.phase != Phase::In {
-                wanted.fill(u8::MAX);
+                wanted.fill(0); // as from QEMU
                 return;
             }
             let length = wanted.len().min(self.filled.saturating_sub(self.at)).max(1);
@@ -243,6 +246,38 @@ impl Channel {
             if self.at >= self.filled {
                 self.next_out();
             }
+        }
+    }
+
+    /// The bus master is active: whether there is a command that waited for it.
+    pub(super) fn begin_dma(&mut self) -> bool {
+        match self.phase {
+            Phase::AwaitsRead => self.load_block(),
+            Phase::AwaitsWrite => self.offer(Phase::Out, self.block_bytes()),
+            _ => return false,
+        }
+        true
+    }
+
+    /// Which way the transfer goes; `None` if there is none.
+    pub(super) fn goes_to_memory(&self) -> Option<bool> {
+        match self.phase {
+            Phase::In => Some(true),
+            Phase::Out => Some(false),
+            _ => None,
+        }
+    }
+
+    /// How much of the block in the buffer is left.
+    pub(super) fn block_left(&self) -> usize {
+        self.filled.saturating_sub(self.at)
+    }
+
+    /// The bus master has no more room: a transfer that is not complete ends without an interrupt, as QEMU's does.
+    pub(super) fn end_dma(&mut self) {
+        if self.phase != Phase::Idle {
+            self.interrupt = false;
+            self.stop(IDLE, 0);
         }
     }
 
