@@ -107,6 +107,7 @@ impl Keyboard {
                 return answer(ACKNOWLEDGE, [set]);
             }
             (SCAN_CODE_SET, 1..=3) => self.set = argument,
+            (SCAN_CODE_SET, _) => return answer(RESEND, []),
             _ => {}
         }
         answer(ACKNOWLEDGE, [])
@@ -139,6 +140,8 @@ mod tests {
         answered(&mut keyboard, SCAN_CODE_SET, true);
         assert_eq!(answered(&mut keyboard, 1, true), [0xFA]);
         assert_eq!((ask(&mut keyboard, true), ask(&mut keyboard, false)), ([0xFA, 0x43].into(), [0xFA, 1].into()));
+        answered(&mut keyboard, SCAN_CODE_SET, true);
+        assert_eq!(answered(&mut keyboard, 4, true), [RESEND]);
         assert_eq!(answered(&mut keyboard, 0xFF, true), [0xFA, 0xAA]);
         assert_eq!(ask(&mut keyboard, false), [0xFA, 2]);
     }

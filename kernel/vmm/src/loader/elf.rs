@@ -40,8 +40,9 @@ fn headers(image: &[u8]) -> Result<(&Header, &[ProgramHeader32<LittleEndian>]), 
     if header.e_machine(endian) != elf::EM_386 {
         return Err(malformed("expected a file for the i386 (machine 3)"));
     }
-    if header.e_type(endian) != elf::ET_EXEC {
-        return Err(malformed("expected an executable (type 2), not a relocatable or shared one"));
+    // A shared one is what compilers make of a kernel that nobody told them about; it runs where it was linked to.
+    if !matches!(header.e_type(endian), elf::ET_EXEC | elf::ET_DYN) {
+        return Err(malformed("expected an executable (type 2 or 3), not a relocatable file"));
     }
     let headers = header.program_headers(endian, image);
     let headers = headers.map_err(|_| malformed("expected the program headers inside the file"))?;

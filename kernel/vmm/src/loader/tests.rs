@@ -259,6 +259,9 @@ fn wrong_elf_images_are_named() {
     assert!(with(4, 9).contains("a whole ELF32 header"));
     assert!(with(5, 2).contains("little-endian"));
     assert!(with(16, 1).contains("an executable"));
+    let mut shared = simple_elf();
+    shared[16] = 3; // "gcc" without "-no-pie"
+    assert_eq!(run(&shared, &[], &guest).0.unwrap().eip, 0x10_0002);
     assert!(with(18, 62).contains("for the i386"));
     assert!(with(31, 0x70).contains("program headers inside the file"));
     assert!(with(42, 31).contains("program headers inside the file"));
