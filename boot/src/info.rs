@@ -3,7 +3,7 @@ use crate::{Arena, BootError, List};
 /// Memory regions kept from the loader's map.
 pub const MAX_REGIONS: usize = 64;
 /// Boot modules kept.
-pub const MAX_MODULES: usize = 32;
+pub const MAX_MODULES: usize = 128;
 
 /// Whether a memory region may be used by the kernel.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

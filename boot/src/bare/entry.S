@@ -156,7 +156,7 @@ gnomon_boot_directories:
     .skip 4 * 4096
 gnomon_stack_guard:
     .skip 4096
-    .skip 64 * 1024
+    .skip 128 * 1024
 gnomon_boot_stack_top:
 
     .text
