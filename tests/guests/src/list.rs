@@ -118,6 +118,7 @@ pub const GUESTS: &[Guest] = &[
     tap("sysenter", "SYSENTER and SYSEXIT"),
     tap("timer", "timer interrupts with CLI, STI and HLT"),
     tap("apic", "local APIC and I/O APIC: priorities, timer, redirection, NMI"),
+    tap("upper-half", "how a small Unix begins: upper half, MP table, APIC timer, two processes"),
     Guest { kind: Kind::Disk, ..tap("ide", "an IDE disk by programmed I/O and by the bus master") },
     tap("devices", "clock, keyboard controller, serial interrupts, ROM, PCI"),
     tap("io", "PIC, PIT and UART registers, INS and OUTS"),

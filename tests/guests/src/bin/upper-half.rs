@@ -1,0 +1,7 @@
+//! How a small Unix begins.
+#![no_std]
+#![no_main]
+
+mod common;
+
+common::guest!("upper-half");
