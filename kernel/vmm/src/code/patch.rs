@@ -65,6 +65,11 @@ impl Patch {
         offset > self.span.first && offset < self.span.first.saturating_add(JUMP)
     }
 
+    /// Is the byte at this offset of the page of patches one of this patch's?
+    pub(super) fn holds(&self, at: usize) -> bool {
+        self.room.iter().any(|room| (room.first..room.end).contains(&at))
+    }
+
     /// The bytes that look different.
     pub(super) fn shown(&self) -> Span {
         Span::new(self.span.first, self.span.first.saturating_add(JUMP))

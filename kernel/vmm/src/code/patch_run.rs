@@ -154,6 +154,16 @@ impl Vm {
         if elsewhere && !matches!(exit, Exit::Interrupt(_)) { Left::Whole } else { self.leave_patch(exit) }
     }
 
+    /// After a page fault of a guest that was entered with patches: did the guest's own code fault, by an access? Then nothing is to be
+    /// put back but the virtual IF, by who needs it.
+    #[inline]
+    pub(crate) fn is_outside_patches(&self) -> bool {
+        self.code.patching.is_lent()
+            && self.world.context().error & FETCH == 0
+            && self.is_known_flat_kernel()
+            && !self.code.patching.are_at(self.eip())
+    }
+
     #[inline(never)] // out of the way of all others
     fn leave_patch(&mut self, exit: Exit) -> Left {
         if matches!(exit, Exit::Vector(vector::PF)) && self.world.context().error & FETCH != 0 {
@@ -189,8 +199,9 @@ impl Vm {
 
     /// The step that begins at this address of the patches of a view.
     fn step_of(&self, at: usize, origin: u32) -> Option<Step> {
-        let mut steps = self.code.views.get(at)?.patches.iter().flat_map(|patch| &patch.steps);
-        steps.rfind(|step| step.at == offset_of(origin)).copied()
+        let at_step = offset_of(origin);
+        let patch = self.code.views.get(at)?.patches.iter().find(|patch| patch.holds(at_step))?;
+        patch.steps.iter().rfind(|step| step.at == at_step).copied()
     }
 
     /// Puts back what a patch left undone before this step, and EIP to the guest's instruction.

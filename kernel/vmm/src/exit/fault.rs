@@ -28,7 +28,7 @@ impl Faulted {
 }
 
 impl Vm {
-    /// Handles a page fault of the guest.
+    /// Handles a page fault of the guest. The virtual IF may be lent to patches: a hidden fault leaves it there.
     pub(crate) fn on_page_fault(&mut self) -> Emulated<()> {
         let gva = Gva::new(self.world.cr2());
         let error = PfErr::from_bits_truncate(self.world.context().error as u32);
@@ -87,6 +87,7 @@ impl Vm {
 
     #[inline]
     fn on_true_fault(&mut self, fault: GuestFault, access: Access) -> Emulated<()> {
+        self.reclaim_flags();
         self.faulted = Faulted { eip: self.world.context().rip, fault: Fault { gva: fault.gva, access } };
         self.count(Reason::TrueFault);
         self.check_progress(fault.gva)?;
@@ -104,6 +105,7 @@ impl Vm {
 
     /// A write that is allowed, into a frame that is tracked, or that no shadow entry can allow.
     fn on_tracked_write(&mut self, fault: Fault, gpa: Gpa) -> Emulated<()> {
+        self.reclaim_flags();
         let kind = self.mmu.write_kind(gpa.gfn());
         let table = kind.page_table;
         if kind.watched && !table && !self.code.is_source(gpa.gfn()) {
@@ -132,6 +134,7 @@ impl Vm {
 
     /// An access that is allowed, to a device, to ROM or to nothing.
     fn on_device_access(&mut self, fault: Fault, gpa: Gpa) -> Emulated<()> {
+        self.reclaim_flags();
         self.count(Reason::Mmio);
         let hint = PageHint { page: fault.gva.page().raw() as u32, frame: gpa.gfn().base() };
         self.device_hint = Some(hint);

@@ -85,8 +85,7 @@ impl Vm {
     #[inline]
     fn on_vector_shortly(&mut self, number: u8) -> bool {
         match number {
-            // Whether it may look at flags and EIP is not known before.
-            vector::PF if self.code.patching.was_entered() => false,
+            vector::PF if self.code.patching.was_entered() && !self.is_outside_patches() => false,
             vector::PF => {
                 self.page_fault_shortly();
                 true
