@@ -65,7 +65,7 @@ pub mod efer {
 pub struct Controls {
     /// CR0. [`cr0`] names the bits that matter; others are ignored.
     pub cr0: u64,
-    /// CR3. PCD and PWT are ignored.
+    /// CR3. PCD and PWT are ignored, and outside of long mode bits 63 to 32. Bits above MAXPHYADDR are refused in every mode.
     pub cr3: u64,
     /// CR4. [`cr4`] names the bits that matter; others are ignored.
     pub cr4: u64,
@@ -131,7 +131,8 @@ pub enum ControlWrite {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum ControlFault {
     /// The CPU would raise #GP(0): paging without protection, reserved bits in CR3 or in a PDPTE, long mode without CR4.PAE, a
-    /// change of EFER.LME while paging is on, or of CR4.LA57 in long mode.
+    /// change of EFER.LME while paging is on, or of CR4.LA57 in long mode. What else a CPU refuses (CR0.NW without CR0.CD, reserved
+    /// bits of CR0, CR4 and EFER) is for the caller to find.
     GeneralProtection,
     /// CR4.PCIDE is set, which this library does not do. A virtual CPU whose CPUID does not offer PCID answers by #GP(0).
     Unsupported(Controls),

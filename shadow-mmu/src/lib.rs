@@ -56,7 +56,7 @@
 //!
 //! impl TableMem for Tables {
 //!     fn load(&self, table: Pfn, index: usize) -> Spte {
-//!         self.0[table.raw() as usize][index]
+//!         self.0.get(table.raw() as usize).map_or(Spte::ABSENT, |entries| entries[index])
 //!     }
 //!     fn store(&mut self, table: Pfn, index: usize, spte: Spte) -> Result<(), Refused> {
 //!         // A real one looks here whose frame `spte` names, and refuses what is not this VM's.
@@ -201,7 +201,8 @@
 //! - *A and D.* A walk for an access that the guest's tables allow sets A in every entry that it used and, for a write, D in the last,
 //!   by compare-exchange. That is so whatever the [`Outcome`], `Inject` excepted: a walk that ends in a fault sets none, not even A in
 //!   the entries above. (The SDM leaves that open; KVM's and Bochs' walkers do so, too.)
-//!   An entry that somebody changes between the walk's read and its compare-exchange is not marked: the answer is `Resume`.
+//!   An entry that somebody changes between the walk's read and its compare-exchange is not marked, and the walk is made again. If that
+//!   goes on, the answer is `Resume`; of `translate`, which cannot say so, it is [`VmStop::Internal`] with invariant 12.
 //!   [`translate`](ShadowMmu::translate) sets them, [`probe`](ShadowMmu::probe) does not. Nothing else ever does.
 //! - *PDPTEs* of PAE paging are read by the loads that the SDM names (4.4.1) and kept until the next of them. If one is not valid, the
 //!   load is refused ([`ControlFault::GeneralProtection`]), and nothing has changed. Where no memory is they read as all ones, which is
@@ -210,7 +211,8 @@
 //!   flushes again. Where from depends on the [`SyncPolicy`]: under `WriteProtect` from the real TLB only, as the shadow has followed
 //!   when [`on_write`](ShadowMmu::on_write) returns; under `Unsync` and `VirtualTlb` also from the shadow. INVLPG ends it for the
 //!   page (4 KiB or large) that is mapped there, a load of CR3, even of the same value, and every other load that empties a TLB ends
-//!   it for all pages, global ones included. What is old is never more than was allowed, A and D considered, at some time in between.
+//!   it for all pages, global ones included (but see [`Policy::keep_global`]). Where a large page has taken the place of small ones,
+//!   INVLPG ends only the small one at its address, as on a CPU: the others need their own, or a load of CR3. What is old is never more than was allowed, A and D considered, at some time in between.
 //!
 //! [`shadow_access`](ShadowMmu::shadow_access) says what the real CPU would do with an access, for tests without such a CPU.
 //!

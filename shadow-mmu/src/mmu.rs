@@ -166,7 +166,7 @@ impl<G: GuestMem, T: TableMem, O: Observer> ShadowMmu<G, T, O> {
         &mut self.observer
     }
 
-    /// The control registers in force.
+    /// The control registers in force, with EFER.LMA as the CPU has it.
     #[must_use]
     pub const fn controls(&self) -> Controls {
         self.controls

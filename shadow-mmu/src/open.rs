@@ -36,7 +36,7 @@ impl<G: GuestMem, T: TableMem, O: Observer> ShadowMmu<G, T, O> {
     /// with interrupts held, then call [`close`](Self::close).
     ///
     /// Other outcomes are those of [`on_fault`](Self::on_fault); [`Outcome::EmulateWrite`] means that more frames are open than
-    /// any instruction writes.
+    /// any instruction writes. What the instruction's other half opened before wants its [`close`](Self::close) all the same.
     pub fn open(&mut self, fault: Fault) -> (Outcome, FlushPlan) {
         let outcome = match self.ctx.mode {
             PagingMode::Off => self.open_as::<Flat>(fault.gva, fault.access),
@@ -113,8 +113,8 @@ impl<G: GuestMem, T: TableMem, O: Observer> ShadowMmu<G, T, O> {
         matches!(self.opened, [Some(_), ..])
     }
 
-    /// Closes what [`open`](Self::open) opened, and follows what was written. Returns the plan, and the frames for the caller's
-    /// own watches by calling `written` for each.
+    /// Closes what [`open`](Self::open) opened, and follows what was written. Returns the plan, and calls
+    /// `written` for each frame that was open, for the caller's own watches: also for one that nobody watches, or that was not written.
     pub fn close(&mut self, mut written: impl FnMut(Gfn)) -> FlushPlan {
         for place in 0..MAX_OPEN {
             let Some(opened) = self.opened.get_mut(place).and_then(Option::take) else { continue };

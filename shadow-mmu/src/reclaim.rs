@@ -23,7 +23,8 @@ use crate::stop::Trouble;
 /// What was done to a frame since the last question.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct FrameUse {
-    /// It was read, written or fetched from, or a walk of this library read or marked a guest table in it.
+    /// It was read, written or fetched from, or a walk of this library read or marked a guest table in it. (Not so a walk that ended
+    /// in a true fault.)
     pub accessed: bool,
     /// It was written, or A or D was set in a guest table in it.
     pub written: bool,
@@ -40,8 +41,8 @@ impl<G: GuestMem, T: TableMem, O: Observer> ShadowMmu<G, T, O> {
     /// with the old contents again; nothing has to be called.
     ///
     /// A guest page table in the frame loses its shadow, since nobody could say any more what it should hold; the tables that it
-    /// names keep theirs. Its contents must be the same when it comes back. Watches stay. Do not take a frame that is
-    /// [open](Self::open).
+    /// names keep theirs. The root that is loaded stays a page table. Its contents must be the same when it comes back. Watches stay. Do
+    /// not take a frame that is [open](Self::open).
     ///
     /// Several frames can be taken with one flush: [join](FlushPlan::join) their plans. A frame that was not accessed since the last
     /// [`frame_use`](Self::frame_use) needs none.
@@ -148,7 +149,8 @@ impl<G: GuestMem, T: TableMem, O: Observer> ShadowMmu<G, T, O> {
     }
 
     /// Calls `dirty` for each of `frames` that was written since the log was started or last collected, in ascending order, and begins
-    /// anew. Frames outside of `frames` are left as they are: a large guest can be collected in pieces.
+    /// anew. Frames outside of `frames` are left as they are: a large guest can be collected in pieces. Frames for which no log was
+    /// started count as written, and are logged from now on.
     ///
     /// The contents may be read after the plan has been executed, and before the guest runs again.
     pub fn collect_dirty(&mut self, frames: Range<Gfn>, mut dirty: impl FnMut(Gfn)) -> FlushPlan {

@@ -99,7 +99,7 @@ struct Chain {
 }
 
 impl<G: GuestMem, T: TableMem, O: Observer> ShadowMmu<G, T, O> {
-    /// Checks the invariants I1 to I16 over the whole state.
+    /// Checks the invariants I1 to I16 over the whole state. While a frame is [open](Self::open), I4 does not hold for it.
     ///
     /// # Errors
     /// The first that does not hold.

@@ -28,7 +28,8 @@ const NO_EXECUTE: u64 = 1 << 63;
 const HIGHEST: u64 = 1 << 51;
 const FRAME: u64 = 0x000f_ffff_ffff_f000;
 
-/// One shadow page-table entry, as the CPU reads it.
+/// One shadow page-table entry, as the CPU reads it. It writes none of the shadow: A, and D where it may write, are
+/// set from the start.
 #[derive(Clone, Copy, Default, PartialEq, Eq, Hash)]
 #[repr(transparent)]
 pub struct Spte(u64);
