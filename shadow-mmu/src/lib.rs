@@ -56,7 +56,7 @@
 //!
 //! impl TableMem for Tables {
 //!     fn load(&self, table: Pfn, index: usize) -> Spte {
-//!         self.0.get(table.raw() as usize).map_or(Spte::ABSENT, |entries| entries[index])
+//!         self.0[table.raw() as usize][index]
 //!     }
 //!     fn store(&mut self, table: Pfn, index: usize, spte: Spte) -> Result<(), Refused> {
 //!         // A real one looks here whose frame `spte` names, and refuses what is not this VM's.

@@ -94,8 +94,7 @@ pub struct Refused;
 /// Implemented by the kernel as the *last gate*: it looks up the owner of each frame it is asked to map and refuses foreign
 /// ones, so that a bug in here cannot map host memory or another guest's.
 pub trait TableMem {
-    /// Reads entry `index` (0..512) of a table. [`shadow_walk`](crate::ShadowMmu::shadow_walk) and its like follow the hypervisor's
-    /// own entries, too, where they are asked for an address in its window: say [`Spte::ABSENT`] of a frame that is no table of this VM.
+    /// Reads entry `index` (0..512) of a table.
     fn load(&self, table: Pfn, index: usize) -> Spte;
 
     /// Writes entry `index` (0..512) of a table.

@@ -10,6 +10,7 @@ use crate::huge::BLOCK_BYTES;
 use crate::mem::{GuestMem, TableMem};
 use crate::mmu::ShadowMmu;
 use crate::pte::{Flat, GuestFormat, GuestPte, Legacy32, Long4, Long5, Pae, Spte, entry_gpa};
+use crate::table::WINDOW;
 use crate::walk::{MAX_GUEST_LEVELS, frame_in_leaf};
 
 /// One guest entry on the way to an address.
@@ -163,7 +164,8 @@ impl<G: GuestMem, T: TableMem, O: Observer> ShadowMmu<G, T, O> {
             let slot = gva.slot(level);
             let spte = self.tables.load(table, slot);
             *place = Some(ShadowStep { level, entry: table.base().add((slot as u64) << 3), spte });
-            if !spte.present() {
+            // Below the hypervisor's own entries are no tables of this machine.
+            if !spte.present() || level == Level::L4 && WINDOW.contains(&slot) {
                 break;
             }
             table = spte.pfn();

@@ -53,6 +53,9 @@ impl<G: GuestMem, T: TableMem, O: Observer> ShadowMmu<G, T, O> {
     #[cold]
     fn on_long_write(&mut self, mut gpa: Gpa, (mut room, mut len): (usize, usize), before: Option<u64>) -> FlushPlan {
         let mut plan = FlushPlan::NONE;
+        // Behind the guest's memory there is nothing to follow: a write takes no longer for being said to be longer (I12).
+        let memory = self.frames.len().saturating_mul(PAGE_SIZE);
+        len = len.min(usize::try_from(memory.saturating_sub(gpa.raw())).unwrap_or(usize::MAX));
         while len != 0 {
             let part = len.min(room);
             plan = plan.join(self.on_write_from(gpa, part, before));

@@ -340,3 +340,22 @@ fn configurations_out_of_range_say_so() {
     assert_eq!(make(config), Some(ConfigError::MaxPhyAddr(31)));
     assert!(ConfigError::PoolSize(3).to_string().contains("expected 16"));
 }
+
+#[test]
+fn a_look_at_the_hypervisors_window_ends_at_the_root() {
+    let machine = paged(SETUP);
+    let walk = machine.mmu.shadow_walk(Gva::new(0xffff_8000_0000_0000));
+    let spte = walk.last().unwrap().spte;
+    assert_eq!((walk.steps().count(), spte.present(), walk.hpa), (1, true, None));
+}
+
+#[test]
+fn a_write_is_followed_to_the_end_of_the_guests_memory() {
+    let mut machine = paged(SETUP);
+    let _ = machine.read(0x5000, USER);
+    for gpa in [LEAF_TABLE, u64::MAX] {
+        let plan = machine.mmu.on_write(Gpa::new(gpa), usize::MAX);
+        machine.execute(plan);
+        machine.mmu.audit().unwrap();
+    }
+}
