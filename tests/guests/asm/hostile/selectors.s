@@ -1,6 +1,17 @@
 # Hostile cases: selectors, IRET, and faults without end.
 
 .text
+# EDI: the next selector to try; ZF when all were. Each one of the guest's descriptors, and of those at the end that a hypervisor may
+# have for itself; between them, where there is nothing, one in 29 (every RPL, both tables).
+next_selector:
+    cmpl $0x800, %edi
+    jb 1f
+    cmpl $0xfc00, %edi
+    jae 1f
+    addl $28, %edi
+1:  incl %edi
+    cmpl $0x10000, %edi
+    ret
 jump_selectors:
     xorl %edi, %edi
 1:  movw %di, far_pointer + 4
@@ -8,8 +19,7 @@ jump_selectors:
     try 2f
     ljmp *far_pointer
 2:  ljmp $SEL_KCODE, $3f
-3:  incl %edi
-    cmpl $0x10000, %edi
+3:  call next_selector
     jne 1b
     ret
 jump_selectors_ring3:
@@ -17,8 +27,7 @@ jump_selectors_ring3:
 1:  movw %di, far_pointer + 4
     movl $3f, far_pointer
     run_ring3 2f
-    incl %edi
-    cmpl $0x10000, %edi
+    call next_selector
     jne 1b
     ret
 2:  ljmp *far_pointer
@@ -40,8 +49,7 @@ return_selectors:
     iretl
 4:  ljmp $SEL_KCODE, $6f
 5:  int $VEC_LEAVE
-6:  incl %edi
-    cmpl $0x10000, %edi
+6:  call next_selector
     jne 1b
     ret
 load_selectors:
@@ -55,8 +63,7 @@ load_selectors:
     movw %ax, %es
     movw %ax, %ss
     .endr
-    incl %edi
-    cmpl $0x10000, %edi
+    call next_selector
     jne 1b
     movw %ax, %fs
     movw %ax, %gs
@@ -65,8 +72,7 @@ load_selectors_ring3:
     xorl %edi, %edi
 1:  run_ring3 2f
     run_ring3 3f
-    incl %edi
-    cmpl $0x10000, %edi
+    call next_selector
     jne 1b
     movl $SEL_KDATA, %eax
     movw %ax, %fs

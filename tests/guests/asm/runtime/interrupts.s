@@ -43,6 +43,7 @@ pit_start:
 .globl wait_long
 wait_long:
     pushl %eax
+    pushl %ecx
     inb $0x61, %al
     andb $0xfc, %al
     orb $0x01, %al                      # gate on, speaker off
@@ -53,9 +54,12 @@ wait_long:
     outb %al, $PIT + 2
     movb $(35795 >> 8), %al
     outb %al, $PIT + 2
-1:  inb $0x61, %al
+1:  movl $5000, %ecx                    # each look is an exit under a hypervisor
+2:  loop 2b
+    inb $0x61, %al
     testb $0x20, %al
     jz 1b
+    popl %ecx
     popl %eax
     ret
 
