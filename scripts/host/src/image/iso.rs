@@ -6,6 +6,7 @@ use std::process::{Command, Stdio};
 
 use anyhow::Context as _;
 
+use super::loaded::segments_only;
 use super::{Payload, Protocol, grub_config};
 use crate::status::Failed;
 
@@ -24,7 +25,12 @@ pub fn make(payload: &Payload, folder: &Path) -> anyhow::Result<PathBuf> {
     let boot = tree.join("boot");
     fs::create_dir_all(boot.join("grub"))?;
     fs::write(boot.join("grub/grub.cfg"), grub_config(payload)?)?;
-    copy(&payload.kernel, &boot.join("kernel"))?;
+    let kernel = boot.join("kernel");
+    match payload.protocol {
+        // Our own kernel keeps its symbols in a segment. Another one may want to be told of its sections.
+        Protocol::Gnomon => fs::write(kernel, segments_only(&fs::read(&payload.kernel)?)?)?,
+        _ => copy(&payload.kernel, &kernel)?,
+    }
     for (index, module) in payload.modules.iter().enumerate() {
         copy(&module.file, &boot.join(format!("m{index}")))?;
     }

@@ -2,6 +2,7 @@
 
 mod grub;
 mod iso;
+mod loaded;
 mod protocol;
 
 pub use grub::config as grub_config;
