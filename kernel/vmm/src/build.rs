@@ -154,6 +154,7 @@ pub(crate) fn build(
         mmu,
         nested,
         interrupted: None,
+        task_frame: None,
         live: LiveTables::new(),
         // VT-x and AMD-V run the guest's kernel at its own privilege level.
         code: ShadowCode::new(id, guest_frames, guest.shadow_code.is_on() && vendor.is_none(), guest.patches.is_on()),
@@ -266,7 +267,8 @@ fn enter(vm: &mut Vm, entry: Entry, guest: &GuestConfig) -> Result<(), BuildErro
     let left = TableAt { base: firmware::BOOT_TABLE as u32, limit: firmware::BOOT_TABLE_LIMIT };
     let TableAt { base, limit } = entry.gdt.unwrap_or(left);
     vm.vcpu.gdtr = TableRegister { base, limit };
-    vm.world.set_gdtr(base, limit);
+    let idtr = vm.world.descriptor_tables().idtr;
+    vm.world.set_descriptor_tables((base, limit), idtr);
     vm.set_eip(entry.eip);
     vm.tracer.record(|| {
         let mut name = [0; 8];

@@ -137,7 +137,7 @@ impl Vm {
         if let Some(cr2) = event.cr2 {
             self.vcpu.cr2 = cr2;
         }
-        if self.deliver_fast(event).is_some() {
+        if !self.world.is_hardware() && self.deliver_fast(event).is_some() {
             return Ok(());
         }
         let ext = u32::from(event.source != Source::Software);

@@ -104,7 +104,11 @@ impl Vm {
         let system = u64::from(self.vcpu.system_flags);
         let context = self.world.context_mut();
         context.rflags = context.rflags & !u64::from(SYSTEM_FLAGS) | system;
-        let exit = self.world.run();
+        let mut exit = self.world.run();
+        if self.world.hardware_exit() == HardwareExit::TaskSegmentOpen {
+            self.close_task_segment();
+            exit = self.world.run();
+        }
         let rflags = self.world.context().rflags as u32;
         self.vcpu.system_flags = rflags & SYSTEM_FLAGS;
         // An instruction that was begun is behind every event.

@@ -48,6 +48,7 @@ mod screen_view;
 mod segments;
 mod task;
 mod tracer;
+mod unasked;
 mod v86;
 mod vm;
 

@@ -5,7 +5,7 @@ use gnomon_hw::World;
 use gnomon_hw::tables::HostTables;
 use gnomon_hw::virt::Injection;
 use gnomon_trace::{Counters, Reason};
-use shadow_mmu::{FlushPlan, Gpa, Privilege, ShadowMmu};
+use shadow_mmu::{FlushPlan, Gfn, Gpa, Privilege, ShadowMmu};
 
 use crate::clock::Clock;
 use crate::code::ShadowCode;
@@ -38,6 +38,8 @@ pub(crate) struct Vm {
     pub nested: Option<Nested>,
     /// An event whose delivery by the CPU an exit has cut short: it is due at the next entry.
     pub interrupted: Option<Injection>,
+    /// The frame of its TSS, where writes to that are watched.
+    pub task_frame: Option<Gfn>,
     /// Its descriptor tables' live images.
     pub live: LiveTables,
     /// Its kernel's shadow code.

@@ -1,6 +1,6 @@
 //! The micro-guests under the hardware back ends, with second-level and with shadow tables: each prints what it prints bare.
 
-use anyhow::{Context as _, ensure};
+use anyhow::{Context as _, bail, ensure};
 use gnomon_guests::{GUESTS, Guest, Kind};
 use gnomon_host::catalog;
 use gnomon_host::cli::{BackendName, MmuName};
@@ -32,13 +32,6 @@ pub(crate) const WAYS: [Way; 4] = [
 /// Bochs is slow, and what these do reaches the hypervisor in the same ways on shadow tables as on EPT.
 const NESTED_ONLY_ON_BOCHS: [&str; 6] = ["privileged", "rings", "segments", "iopl", "sysenter", "hostile"];
 
-/// AMD-V with shadow tables would leave task switches to the hypervisor, as VT-x does, but QEMU does not intercept them, and loads CR3
-/// from the guest's TSS.
-const SWITCH_TASKS: [&str; 2] = ["task-switch", "delivery"];
-
-/// What a hardware guest does natively with a descriptor table or an event's frame in device memory is not emulated.
-const OPERANDS_IN_DEVICES: &str = "device-ops";
-
 /// Bare as well, this makes QEMU stop as if its own debugger had set the breakpoint. No guest's breakpoints act there without AMD-V.
 const STOPS_QEMU: &str = "case=breakpoint-moved";
 
@@ -56,23 +49,27 @@ pub(crate) enum Under {
 impl Under {
     /// A ready guest, with the words that this needs.
     pub(crate) fn guest(self, name: &str) -> anyhow::Result<Described> {
-        let mut guest = Described::of(name, catalog::find(name)?);
+        Ok(self.with_words(Described::of(name, catalog::find(name)?)))
+    }
+
+    /// The guest with the words that this needs.
+    pub(crate) fn with_words(self, mut guest: Described) -> Described {
         match self {
             Self::Bare | Self::Gnomon(None) => {}
             Self::Gnomon(Some(policy)) => guest.words.push(format!("shadow={policy}")),
             Self::Hardware(way) => guest.words.push(format!("mmu={}", way.mmu.word())),
         }
-        Ok(guest)
+        guest
     }
 
-    /// What is booted, and the memory that it needs in bytes.
-    pub(crate) fn payload(self, guest: &Described) -> anyhow::Result<(Payload, u64)> {
-        let words = match self {
-            Self::Bare => return Ok((Payload::bare(guest)?, guest.memory)),
-            Self::Gnomon(_) => "log=info".to_owned(),
-            Self::Hardware(way) => way.hypervisor(),
+    /// What is booted, and the memory that it needs in bytes. Bare there is one guest.
+    pub(crate) fn payload(self, guests: &[Described]) -> anyhow::Result<(Payload, u64)> {
+        let words = match (self, guests) {
+            (Self::Bare, [guest]) => return Ok((Payload::bare(guest)?, guest.memory)),
+            (Self::Bare, _) => bail!("only one guest runs bare"),
+            (Self::Gnomon(_), _) => "log=info".to_owned(),
+            (Self::Hardware(way), _) => way.hypervisor(),
         };
-        let guests = std::slice::from_ref(guest);
         Ok((Payload::gnomon(machine::kernel()?, words, guests), gnomon_host::run::host_memory(guests)))
     }
 }
@@ -89,9 +86,7 @@ impl Way {
 
     fn covers(self, guest: &Guest) -> bool {
         let both = self.host != Host::Bochs || self.mmu == MmuName::Nested;
-        let switches = self.backend != BackendName::Svm || self.mmu == MmuName::Nested;
-        let runs = switches || !SWITCH_TASKS.contains(&guest.name);
-        runs && guest.name != OPERANDS_IN_DEVICES && (both || !NESTED_ONLY_ON_BOCHS.contains(&guest.name))
+        both || !NESTED_ONLY_ON_BOCHS.contains(&guest.name)
     }
 
     /// Does this case never end by itself? `hostile` judges the spinning one by its neighbour. Where the CPU delivers page faults, a
@@ -128,7 +123,6 @@ pub(crate) fn trials() -> Vec<Trial> {
         trials.push(trial(name, move || side_by_side(backend, host)));
     }
     trials.push(trial("backends::refused", refused));
-    trials.push(trial("backends::unasked-task-switch", unasked_task_switch));
     trials
 }
 
@@ -157,21 +151,6 @@ fn side_by_side(backend: BackendName, host: Host) -> anyhow::Result<()> {
         for guest in judged {
             neighbour(&report, guest)?;
         }
-        last_line(&report)
-    };
-    judge().with_context(|| report.tail())
-}
-
-/// A guest that QEMU lets switch tasks on shadow tables is stopped, with the reason. Where this fails because the guest runs, QEMU has
-/// learned to intercept, and `SWITCH_TASKS` can go.
-fn unasked_task_switch() -> anyhow::Result<()> {
-    let guest = GUESTS.iter().find(|guest| guest.name == SWITCH_TASKS[0]).context("a guest")?;
-    let way = Way { backend: BackendName::Svm, mmu: MmuName::Shadow, host: Host::Qemu };
-    let report = way.run(guest, "")?;
-    let judge = || {
-        ensure!(report.status == Status::Guest, "expected a stop");
-        let said = report.hypervisor.iter().any(|line| line.contains("switched tasks"));
-        ensure!(said, "expected the reason");
         last_line(&report)
     };
     judge().with_context(|| report.tail())

@@ -9,7 +9,6 @@ use anyhow::{Context as _, ensure};
 use cpio::newc;
 use gnomon_host::catalog;
 use gnomon_host::guest::Guest;
-use gnomon_host::image::Payload;
 use gnomon_host::machine::Machine;
 use gnomon_host::status::Status;
 use libtest_mimic::Trial;
@@ -17,7 +16,7 @@ use libtest_mimic::Trial;
 use crate::backends::{Under, WAYS};
 use crate::machine::{self, Host};
 use crate::tool::Place;
-use crate::trial;
+use crate::{slow_ones, trial};
 
 const LIMIT: Duration = Duration::from_secs(200);
 
@@ -37,24 +36,32 @@ const INVADERS: [&str; 1] = ["-*-           -*-"];
 
 pub(crate) fn trials() -> Vec<Trial> {
     let deprivileged = Under::Gnomon(None);
+    let slow = slow_ones();
     let mut trials = vec![
         trial("foreign::bare::qemu::gnumach", || reaches(Host::QemuGrub, "gnumach", Under::Bare, &MACH)),
         trial("foreign::gnomon::qemu::gnumach", move || reaches(Host::Qemu, "gnumach", deprivileged, &MACH)),
         trial("foreign::gnomon::qemu::grub-invaders", move || {
             reaches(Host::Qemu, "grub-invaders", deprivileged, &INVADERS)
         }),
-        trial("foreign::gnomon::qemu::grub", grub),
-        trial("foreign::gnomon::qemu::linux-and-mach", linux_and_mach),
+        trial("foreign::gnomon::qemu::grub", move || grub(deprivileged)),
+        trial("foreign::gnomon::qemu::linux-and-mach", move || linux_and_mach(deprivileged)),
     ];
     for way in WAYS.into_iter().filter(|way| way.host == Host::Qemu) {
-        let test = move || reaches(way.host, "gnumach", Under::Hardware(way), &MACH);
-        trials.push(trial(format!("foreign::{}::gnumach", way.name()), test));
+        let under = Under::Hardware(way);
+        let mut add = |name: &str, test: fn(Under) -> anyhow::Result<()>| {
+            trials.push(trial(format!("foreign::{}::{name}", way.name()), move || test(under)));
+        };
+        add("gnumach", |under| reaches(Host::Qemu, "gnumach", under, &MACH));
+        add("grub", grub);
+        if slow {
+            add("linux-and-mach", linux_and_mach);
+        }
     }
     trials
 }
 
 fn reaches(host: Host, name: &str, under: Under, texts: &[&str]) -> anyhow::Result<()> {
-    let (payload, memory) = under.payload(&under.guest(name)?)?;
+    let (payload, memory) = under.payload(&[under.guest(name)?])?;
     let machine = Machine { timeout: Some(LIMIT), ..host.machine(memory) };
     let last = texts.last().context("a guest prints something")?;
     let report = machine::guest_until(&machine, &payload, under == Under::Bare, last)?;
@@ -69,14 +76,12 @@ fn reaches(host: Host, name: &str, under: Under, texts: &[&str]) -> anyhow::Resu
 }
 
 /// GRUB finds its disk, reads a file of the archive on it, loads a kernel by the multiboot protocol from there, and starts it.
-fn grub() -> anyhow::Result<()> {
+fn grub(under: Under) -> anyhow::Result<()> {
     let place = Place::new()?;
     let kernel = fs::read(catalog::find("timer")?.kernel)?;
     let image = place.file("disk.img", &archive(&[("note", NOTE.as_bytes()), ("timer", &kernel)])?)?;
     let guest = Guest::parse(&format!("kernel=grub disk={image}"), &mut catalog::find)?;
-    let guests = std::slice::from_ref(&guest);
-    let payload = Payload::gnomon(machine::kernel()?, "log=info".into(), guests);
-    let memory = gnomon_host::run::host_memory(guests);
+    let (payload, memory) = under.payload(&[under.with_words(guest)])?;
     let machine = Machine { icount: false, timeout: Some(LIMIT), ..Host::Qemu.machine(memory) };
     let lines: [&[u8]; 3] = [b"cat (ata0)/note\r", b"multiboot (ata0)/timer\r", b"boot\r"];
     let report = machine::converse(&machine, &payload, false, &lines.map(|line| (GRUB_PROMPT, line)))?;
@@ -105,11 +110,8 @@ fn archive(files: &[(&str, &[u8])]) -> anyhow::Result<Vec<u8>> {
 }
 
 /// Two systems at once on one machine, each with its own lines on the console; the first one has the keyboard.
-fn linux_and_mach() -> anyhow::Result<()> {
-    let named = |name: &str| catalog::find(name).map(|found| Guest::of(name, found));
-    let guests = [named("debian-686")?, named("gnumach")?];
-    let payload = Payload::gnomon(machine::kernel()?, "log=info".into(), &guests);
-    let memory = gnomon_host::run::host_memory(&guests);
+fn linux_and_mach(under: Under) -> anyhow::Result<()> {
+    let (payload, memory) = under.payload(&[under.guest("debian-686")?, under.guest("gnumach")?])?;
     let machine = Machine { icount: false, timeout: Some(LIMIT), ..Host::Qemu.machine(memory) };
     let script: [(&str, &[u8]); 2] = [("debian-686| debian# ", b"uname -a\n"), ("debian# ", b"poweroff\n")];
     let report = machine::converse(&machine, &payload, false, &script)?;

@@ -46,6 +46,8 @@ pub(crate) fn comes_to_an_end(report: &Report, guest: &Guest) -> anyhow::Result<
         ensure!(matches!(report.status, Status::Ok | Status::Guest), "the hypervisor did not survive");
         let stopped = report.hypervisor.iter().any(|line| line.contains(&format!("guest {}: ", guest.name)));
         ensure!(stopped, "the hypervisor did not say how the guest ended");
+        let unasked = report.hypervisor.iter().any(|line| line.contains("switched tasks"));
+        ensure!(!unasked, "the CPU has loaded a CR3 of the guest's");
         last_line(report)
     };
     judge().with_context(|| report.tail())

@@ -58,6 +58,11 @@ pub fn slowest(count: usize) -> Vec<(Duration, String)> {
     times
 }
 
+/// Whether the tests that take many minutes are wanted as well.
+fn slow_ones() -> bool {
+    std::env::var_os("GNOMON_SLOW").is_some()
+}
+
 /// A test that runs only when asked for, and not at all after a Ctrl-C.
 fn trial(name: impl Into<String>, test: impl FnOnce() -> anyhow::Result<()> + Send + 'static) -> Trial {
     let name = name.into();

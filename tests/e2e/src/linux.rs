@@ -14,7 +14,7 @@ use libtest_mimic::Trial;
 use crate::backends::{Under, WAYS, Way};
 use crate::machine::{self, Host};
 use crate::tool::Place;
-use crate::trial;
+use crate::{slow_ones, trial};
 
 const GUESTS: [&str; 2] = ["debian-686", "debian-686-pae"];
 /// Other ways to shadow its tables, with every switch once as it is not by default.
@@ -68,7 +68,7 @@ pub(crate) fn trials() -> Vec<Trial> {
         let test = move || commands(Host::Qemu, "debian-686", Under::Gnomon(Some(policy)), &COMMANDS);
         trial(format!("linux::gnomon::qemu::debian-686::{policy}"), test)
     }));
-    let slow = std::env::var_os("GNOMON_SLOW").is_some();
+    let slow = slow_ones();
     trials.extend(WAYS.into_iter().flat_map(|way| on_hardware(way, slow)));
     // One is enough there, and only on request: it takes many minutes.
     let [name, _] = GUESTS;
@@ -80,20 +80,19 @@ pub(crate) fn trials() -> Vec<Trial> {
     trials
 }
 
-/// The kernels under a hardware back end: in an ordinary run each once. On Bochs, where a boot takes minutes, one of them and a few
-/// commands must do.
+/// The kernels under a hardware back end: in an ordinary run each once. On Bochs, where a boot takes minutes, only on request; a few
+/// commands for one of them must do.
 fn on_hardware(way: Way, slow: bool) -> Vec<Trial> {
     let [small, pae] = GUESTS;
     let bochs = way.host == Host::Bochs;
     let guests: &[&str] = match way.mmu {
         _ if bochs && !slow => &[],
-        _ if bochs => &[small],
         _ if slow => &GUESTS,
         MmuName::Nested => &[pae],
         MmuName::Shadow => &[small],
     };
-    let lines = if bochs { &FEW_COMMANDS[..] } else { &COMMANDS[..] };
     let test = |&name: &&'static str| {
+        let lines = if bochs && name == small { &FEW_COMMANDS[..] } else { &COMMANDS[..] };
         trial(format!("linux::{}::{name}", way.name()), move || commands(way.host, name, Under::Hardware(way), lines))
     };
     guests.iter().map(test).collect()
@@ -122,7 +121,7 @@ fn disk() -> anyhow::Result<()> {
 
 /// Boots a guest, types commands, and looks for what must be among the lines that each prints.
 fn boot(host: Host, guest: &Guest, under: Under, commands: &[(&str, &[&str])]) -> anyhow::Result<()> {
-    let (payload, memory) = under.payload(guest)?;
+    let (payload, memory) = under.payload(std::slice::from_ref(guest))?;
     let bare = under == Under::Bare;
     // Its clock is the real one: a sleeping guest would count no instructions.
     let limit = if host == Host::Bochs { LIMIT_ON_BOCHS } else { LIMIT };

@@ -219,7 +219,7 @@ stacks:
     on_stack "CALL, RET", "call 91f; jmp 92f; 91: incl %eax; ret; 92: movl $0, -4(%esp)"
     on_stack "CALL, RET that drops", "pushl %eax; call 91f; jmp 92f; 91: incl %eax; ret $4; 92: movl $0, -8(%esp)"
     on_stack "ENTER, LEAVE", "enter $24, $0; movl %eax, -4(%ebp); subl %ebx, (%ebp); addl %ebx, (%ebp); leave; movl $0, -4(%esp)"
-    on_stack "IRET", "pushfl; pushl %cs; pushl $91f; iretl; 91: movl $0, -12(%esp)"
+    on_stack "IRET", "pushfl; pushl %cs; movw $0, 2(%esp); pushl $91f; iretl; 91: movl $0, -12(%esp)"
     on_stack "INT", "call int_on_stack; xorl %eax, %eax"
     ret
 
@@ -253,7 +253,8 @@ tables:
     both "LLDT", F_NONE, "movw $0, (%ebx); lldt (%ebx)"
     both "LTR", F_NONE, "andb $~2, gdt + SEL_TSS + 5; movw $SEL_TSS, (%ebx); ltr (%ebx); movb gdt + SEL_TSS + 5, %al"
     both "SMSW, LMSW", F_NONE, "smsw (%ebx); movw (%ebx), %ax; xorb $8, (%ebx); lmsw (%ebx); smsw 4(%ebx); movw %ax, 8(%ebx); lmsw 8(%ebx)"
-    both "LAR, LSL, VERR, VERW", F_ZF, "movw %ds, (%ebx); lar (%ebx), %eax; lsl (%ebx), %edx; verr (%ebx); setz result; verw (%ebx)"
+    # LAR leaves bits 16 to 19 undefined.
+    both "LAR, LSL, VERR, VERW", F_ZF, "movw %ds, (%ebx); lar (%ebx), %eax; andl $0xf0ff00, %eax; lsl (%ebx), %edx; verr (%ebx); setz result; verw (%ebx)"
     both "ARPL", F_ZF, "movw $3, %ax; arpl %ax, (%ebx)"
     ret
 

@@ -139,6 +139,7 @@ cases:
     a_case single-step, single_step
     a_case nested-task, nested_task
     a_case task-gate, task_gate
+    a_case task-cr3, task_cr3
     a_case apic-timer-storm, apic_timer_storm
     a_case self-ipi-storm, self_ipi_storm
     a_case stuck-line, stuck_line

@@ -88,6 +88,7 @@ const HOSTILE: &[&str] = &[
     "case=single-step",
     "case=nested-task",
     "case=task-gate",
+    "case=task-cr3",
     "case=apic-timer-storm",
     "case=self-ipi-storm",
     "case=stuck-line",

@@ -3,12 +3,12 @@
 //! The real state while such a guest runs is in `docs/architecture.md`. What the CPU may not offer is not used: next RIP, decode
 //! assists, flush by ASID, clean bits. So the monitor decodes intercepted instructions, and a flush empties the TLB of every ASID.
 
+mod context;
 mod enable;
 mod exit;
 mod segment;
 mod vmcb;
 
-use crate::entry::GuestContext;
 use crate::frames::{self, Owner, VmId};
 use crate::virt::{ControlRegisters, EFER_NXE, EFER_SCE, EventKind, Injection, Pdpt, SyscallRegisters, Translation};
 use crate::virt::{DescriptorTables, HardwareCpu, HardwareExit, Segment, SegmentRegister, descriptor};
@@ -53,6 +53,8 @@ pub(crate) struct Svm {
     host: u64,
     /// The exceptions that are always intercepted.
     exceptions: u32,
+    /// The guest may write its TSS, and runs without one.
+    hides_task: bool,
     /// Where the last host interrupt has found interrupts held back.
     held_at: Option<u64>,
 }
@@ -87,6 +89,7 @@ impl Svm {
             pdpt: Pdpt::new(vm, Pfn::new(first.raw() + 1)),
             host: cpu.host,
             exceptions: 0,
+            hides_task: false,
             held_at: None,
         };
         svm.set_up(vm, &cpu, nested);
@@ -119,7 +122,7 @@ impl Svm {
             vmcb.nested_enable = 1;
             vmcb.nested_cr3 = nested.map_or(0, |root| root.table.raw() << 12);
         } else {
-            vmcb.intercept_first |= first::INVLPG;
+            vmcb.intercept_first |= first::INVLPG | first::LTR;
             // CR0, CR2, CR3, CR4, CR8: reads and writes, but CR2 is the guest's.
             vmcb.intercept_cr = (1 | 1 << 3 | 1 << 4 | 1 << 8) * 0x1_0001;
             vmcb.intercept_exceptions |= PAGE_FAULT;
@@ -151,35 +154,6 @@ impl Svm {
     fn vmcb_mut(&mut self) -> &mut Vmcb {
         // SAFETY: as for `vmcb`, exclusively.
         unsafe { self.vmcb.as_mut() }
-    }
-
-    #[inline]
-    fn load(&mut self, context: &GuestContext) {
-        let vmcb = self.vmcb_mut();
-        let [rax, ..] = context.gpr;
-        vmcb.rax = rax;
-        let rip = context.rip & 0xffff_ffff;
-        if vmcb.rip != rip {
-            // An instruction was emulated, so what STI or MOV SS held back is due.
-            (vmcb.rip, vmcb.interrupt_shadow) = (rip, 0);
-        }
-        vmcb.rsp = context.rsp & 0xffff_ffff;
-        vmcb.rflags = context.rflags & 0x3f_7fd5 | 2;
-    }
-
-    #[inline]
-    fn save(&mut self, context: &mut GuestContext) {
-        let exceptions = self.exceptions;
-        let vmcb = self.vmcb_mut();
-        vmcb.tlb_control = 0;
-        vmcb.inject = 0;
-        vmcb.intercept_exceptions = exceptions;
-        context.gpr[0] = vmcb.rax;
-        context.rip = vmcb.rip;
-        context.rsp = vmcb.rsp;
-        context.rflags = vmcb.rflags;
-        context.cs = vmcb.cs.selector.into();
-        context.ss = vmcb.ss.selector.into();
     }
 }
 
@@ -325,8 +299,18 @@ impl HardwareCpu for Svm {
 
     #[inline]
     fn run(&mut self, state: *mut State, root: u64) -> HardwareExit {
-        if self.translation == Translation::Shadow && self.pdpt.follow(root) {
-            self.vmcb_mut().tlb_control = FLUSH_ALL;
+        let shadow = self.translation == Translation::Shadow;
+        let task = self.vmcb().tr.base;
+        if shadow {
+            if self.pdpt.follow(root) {
+                self.vmcb_mut().tlb_control = FLUSH_ALL;
+            }
+            if self.pdpt.lets_write(task as u32) {
+                let Some(hole) = self.pdpt.hole().filter(|_| self.hides_task) else {
+                    return HardwareExit::TaskSegmentOpen;
+                };
+                self.vmcb_mut().tr.base = hole.into();
+            }
         }
         let (guest, host) = (self.first.raw() << 12, self.host);
         // SAFETY: the caller owns the world, so nothing else refers to its context.
@@ -355,8 +339,12 @@ impl HardwareCpu for Svm {
             self.vmcb_mut().dr7 = 0x400;
         }
         self.save(context);
-        if self.translation == Translation::Shadow && self.vmcb().cr3 != self.pdpt.cr3() {
-            return HardwareExit::Unasked;
+        if shadow {
+            if self.vmcb().cr3 != self.pdpt.cr3() {
+                return HardwareExit::Unasked;
+            }
+            // LTR exits, so it has not moved but by what was put there above.
+            self.vmcb_mut().tr.base = task;
         }
         self.ended(state)
     }
@@ -375,14 +363,18 @@ impl HardwareCpu for Svm {
         let vmcb = self.vmcb();
         DescriptorTables {
             gdtr: (vmcb.gdtr.base as u32, vmcb.gdtr.limit as u16),
+            idtr: (vmcb.idtr.base as u32, vmcb.idtr.limit as u16),
             ldtr: segment::seen(&vmcb.ldtr),
             tr: segment::seen(&vmcb.tr),
         }
     }
 
-    fn set_gdtr(&mut self, base: u32, limit: u16) {
-        let gdtr = &mut self.vmcb_mut().gdtr;
-        (gdtr.base, gdtr.limit) = (base.into(), limit.into());
+    fn set_descriptor_tables(&mut self, gdtr: (u32, u16), idtr: (u32, u16)) {
+        self.load_tables(gdtr, idtr);
+    }
+
+    fn hide_task_segment(&mut self, hide: bool) {
+        self.hides_task = hide;
     }
 
     fn set_segment(&mut self, register: SegmentRegister, segment: Segment) {

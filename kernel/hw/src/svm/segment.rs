@@ -8,8 +8,10 @@ use crate::world::SegReg;
 /// Accessed 32-bit code and data, present, level 0, 4 KiB granular.
 const CODE: u16 = 0xc9b;
 const DATA: u16 = 0xc93;
-/// A busy 32-bit TSS.
-const TASK: u16 = 0x08b;
+/// A 32-bit TSS.
+const TASK: u16 = 0x089;
+/// A TSS is busy. AMD-V does not look (APM 2, 15.5.1), but QEMU stops the machine at an event from ring 3 if TR says so.
+const BUSY: u16 = 0x002;
 
 impl Svm {
     /// Flat segments with the selectors that boot loaders leave.
@@ -35,6 +37,13 @@ impl Svm {
         }
     }
 
+    pub(super) fn load_tables(&mut self, gdtr: (u32, u16), idtr: (u32, u16)) {
+        let table =
+            |(base, limit): (u32, u16)| Segment { base: base.into(), limit: limit.into(), ..Segment::default() };
+        let vmcb = self.vmcb_mut();
+        (vmcb.gdtr, vmcb.idtr) = (table(gdtr), table(idtr));
+    }
+
     pub(super) fn load_segment(&mut self, register: SegmentRegister, segment: virt::Segment) {
         let vmcb = self.vmcb_mut();
         let place = match register {
@@ -51,8 +60,11 @@ impl Svm {
         *place = Segment { selector, access, limit, base: base.into() };
         match register {
             SegmentRegister::Plain(SegReg::Ss) => vmcb.cpl = segment.dpl(),
-            // Another task: what STI or MOV SS held back is due.
-            SegmentRegister::Task => vmcb.interrupt_shadow = 0,
+            SegmentRegister::Task => {
+                vmcb.tr.access &= !BUSY;
+                // Another task: what STI or MOV SS held back is due.
+                vmcb.interrupt_shadow = 0;
+            }
             _ => {}
         }
     }

@@ -109,6 +109,7 @@ pub(super) mod first {
     pub(in crate::svm) const NMI: u32 = 1 << 1;
     pub(in crate::svm) const WINDOW: u32 = 1 << 4;
     pub(in crate::svm) const CR0_SELECTED: u32 = 1 << 5;
+    pub(in crate::svm) const LTR: u32 = 1 << 13;
     pub(in crate::svm) const RDPMC: u32 = 1 << 15;
     pub(in crate::svm) const CPUID: u32 = 1 << 18;
     pub(in crate::svm) const RSM: u32 = 1 << 19;

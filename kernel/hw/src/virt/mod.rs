@@ -118,6 +118,10 @@ pub enum HardwareExit {
     TaskSwitch(TaskSwitch),
     /// An exception while delivering a double fault.
     Shutdown,
+    /// The guest was not entered: it may write its TSS. Then a CPU that does not intercept task switches, as QEMU's AMD-V, would load
+    /// CR3 from a TSS of the guest's, past the shadow tables. The first thing that it does in a switch is a write to the TSS that it
+    /// leaves, so where that faults no switch gets so far.
+    TaskSegmentOpen,
     /// The CPU has switched tasks and loaded CR3 without the exit that was asked for: the guest must not run on.
     Unasked,
     /// The CPU refused the guest's state, or left it for a reason that was not asked for; its number.
@@ -194,7 +198,8 @@ pub(crate) trait HardwareCpu {
     fn selector(&self, reg: SegReg) -> u16;
     fn descriptor(&self, reg: SegReg) -> u64;
     fn descriptor_tables(&self) -> DescriptorTables;
-    fn set_gdtr(&mut self, base: u32, limit: u16);
+    fn set_descriptor_tables(&mut self, gdtr: (u32, u16), idtr: (u32, u16));
+    fn hide_task_segment(&mut self, _hide: bool) {}
     fn set_segment(&mut self, register: SegmentRegister, segment: Segment);
     /// Base of the code segment, and whether it is a 32-bit one.
     fn code(&self) -> (u32, bool);

@@ -6,6 +6,9 @@ use crate::{gate, phys};
 use shadow_mmu::Pfn;
 
 const PRESENT: u64 = 1;
+/// Present and writable.
+const MAY_WRITE: u64 = 0b11;
+const LARGE: u64 = 1 << 7;
 const FRAME: u64 = 0x000f_ffff_ffff_f000;
 
 /// Four PDPTEs, each naming a table that the gate knows as an L2 table of the machine, or nothing.
@@ -44,6 +47,29 @@ impl Pdpt {
             }
         }
         changed
+    }
+
+    /// Whether the tables, as they are, let the kernel write at a linear address.
+    #[inline]
+    pub(crate) fn lets_write(&self, address: u32) -> bool {
+        let middle = self.middle(address);
+        if middle & MAY_WRITE != MAY_WRITE || middle & LARGE != 0 {
+            return middle & MAY_WRITE == MAY_WRITE;
+        }
+        load((middle & FRAME) >> 12, address as usize >> 12 & 511) & MAY_WRITE == MAY_WRITE
+    }
+
+    /// A linear address where they let nobody write, if there is one outside all L1 tables.
+    #[cold]
+    pub(crate) fn hole(&self) -> Option<u32> {
+        (0..2048).map(|index| index << 21).find(|&address| self.middle(address) & MAY_WRITE != MAY_WRITE)
+    }
+
+    /// The entry of an L2 table that a linear address goes through.
+    #[inline]
+    fn middle(&self, address: u32) -> u64 {
+        let upper = load(self.place.raw(), address as usize >> 30);
+        if upper & PRESENT == 0 { 0 } else { load((upper & FRAME) >> 12, address as usize >> 21 & 511) }
     }
 }
 

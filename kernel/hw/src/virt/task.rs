@@ -103,6 +103,8 @@ impl Segment {
 pub struct DescriptorTables {
     /// GDTR: base and limit.
     pub gdtr: (u32, u16),
+    /// IDTR.
+    pub idtr: (u32, u16),
     /// LDTR.
     pub ldtr: Segment,
     /// TR.

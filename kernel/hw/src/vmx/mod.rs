@@ -3,6 +3,7 @@
 //! The real state while such a guest runs is in `docs/architecture.md`. VPID is used where the CPU has it. A guest on EPT may turn its own
 //! paging off, which needs the "unrestricted guest" control; on shadow tables the CPU always pages.
 
+mod context;
 mod enable;
 mod events;
 mod exit;
@@ -11,7 +12,6 @@ mod set_up;
 mod vmcs;
 
 use crate::cell::SingleCpu;
-use crate::entry::GuestContext;
 use crate::frames::{self, Owner, VmId};
 use crate::virt::{
     ControlRegisters, EFER_NXE, HardwareCpu, HardwareExit, Injection, Pdpt, SyscallRegisters, Translation,
@@ -142,44 +142,6 @@ impl Vmx {
         let what = [self.ept_pointer, 0];
         // SAFETY: INVEPT, one context, only makes later accesses slower; VMX is on and the CPU has EPT.
         unsafe { asm!("invept {0}, [{1}]", in(reg) 1_u64, in(reg) &raw const what, options(nostack)) };
-    }
-
-    #[inline]
-    fn load(&mut self, context: &GuestContext) {
-        let [rip, ..] = self.known;
-        if rip != context.rip {
-            // An instruction was emulated, so what STI or MOV SS held back is due.
-            self.end_interrupt_shadow();
-        }
-        let wanted = [context.rip & 0xffff_ffff, context.rsp & 0xffff_ffff, context.rflags & 0x3f_7fd5 | 2];
-        let fields = [field::GUEST_RIP, field::GUEST_RSP, field::GUEST_RFLAGS];
-        for ((field, wanted), known) in fields.into_iter().zip(wanted).zip(&mut self.known) {
-            if wanted != *known {
-                // SAFETY: this VMCS is current; any value of these fields is the guest's affair, the reserved flags are right.
-                unsafe { write(field, wanted) };
-                *known = wanted;
-            }
-        }
-    }
-
-    #[inline]
-    fn end_interrupt_shadow(&self) {
-        let state = read(field::INTERRUPTIBILITY);
-        if state & 3 != 0 {
-            // SAFETY: this VMCS is current; the field says less than before.
-            unsafe { write(field::INTERRUPTIBILITY, state & !3) };
-        }
-    }
-
-    #[inline]
-    fn save(&mut self, context: &mut GuestContext) {
-        self.injecting = false;
-        context.rip = read(field::GUEST_RIP);
-        context.rsp = read(field::GUEST_RSP);
-        context.rflags = read(field::GUEST_RFLAGS);
-        context.cs = read(field::GUEST_CS);
-        context.ss = read(field::GUEST_SS);
-        self.known = [context.rip, context.rsp, context.rflags];
     }
 }
 
@@ -329,9 +291,9 @@ impl HardwareCpu for Vmx {
         segment::read_tables()
     }
 
-    fn set_gdtr(&mut self, base: u32, limit: u16) {
+    fn set_descriptor_tables(&mut self, gdtr: (u32, u16), idtr: (u32, u16)) {
         self.select();
-        segment::write_gdtr(base, limit);
+        segment::write_tables(gdtr, idtr);
     }
 
     fn set_segment(&mut self, register: SegmentRegister, segment: Segment) {

@@ -32,20 +32,23 @@ pub(super) fn write_segment(register: SegmentRegister, segment: Segment) {
     }
 }
 
-/// Loads GDTR.
-pub(super) fn write_gdtr(base: u32, limit: u16) {
-    // SAFETY: callers have made a VMCS current; where the guest's table is, is its own affair.
-    unsafe {
-        write(field::GUEST_GDTR_BASE, base.into());
-        write(field::GUEST_GDTR_LIMIT, limit.into());
-    }
-}
-
-/// GDTR, LDTR and TR.
+/// GDTR, IDTR, LDTR and TR.
 pub(super) fn read_tables() -> DescriptorTables {
     DescriptorTables {
         gdtr: (read(field::GUEST_GDTR_BASE) as u32, read(field::GUEST_GDTR_LIMIT) as u16),
+        idtr: (read(field::GUEST_IDTR_BASE) as u32, read(field::GUEST_IDTR_LIMIT) as u16),
         ldtr: read_segment(SegmentRegister::Ldt),
         tr: read_segment(SegmentRegister::Task),
+    }
+}
+
+/// Loads GDTR and IDTR: base and limit.
+pub(super) fn write_tables(gdtr: (u32, u16), idtr: (u32, u16)) {
+    // SAFETY: the caller's VMCS is current; the CPU wants nothing of these but a limit of 16 bits.
+    unsafe {
+        write(field::GUEST_GDTR_BASE, gdtr.0.into());
+        write(field::GUEST_GDTR_LIMIT, gdtr.1.into());
+        write(field::GUEST_IDTR_BASE, idtr.0.into());
+        write(field::GUEST_IDTR_LIMIT, idtr.1.into());
     }
 }

@@ -81,16 +81,24 @@ impl World {
         }
     }
 
-    /// GDTR, LDTR and TR.
+    /// GDTR, IDTR, LDTR and TR.
     #[must_use]
     pub fn descriptor_tables(&self) -> DescriptorTables {
         self.hardware.as_ref().map_or(DescriptorTables::default(), |hardware| hardware.descriptor_tables())
     }
 
-    /// Loads GDTR.
-    pub fn set_gdtr(&mut self, base: u32, limit: u16) {
+    /// Loads GDTR and IDTR: base and limit.
+    pub fn set_descriptor_tables(&mut self, gdtr: (u32, u16), idtr: (u32, u16)) {
         if let Some(hardware) = &mut self.hardware {
-            hardware.set_gdtr(base, limit);
+            hardware.set_descriptor_tables(gdtr, idtr);
+        }
+    }
+
+    /// While this is on, a guest that would end in [`HardwareExit::TaskSegmentOpen`] runs with a TR that leads to no memory instead. That
+    /// will do for one instruction of ring 0.
+    pub fn hide_task_segment(&mut self, hide: bool) {
+        if let Some(hardware) = &mut self.hardware {
+            hardware.hide_task_segment(hide);
         }
     }
 

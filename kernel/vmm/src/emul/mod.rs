@@ -14,6 +14,7 @@ mod integer;
 mod io;
 mod memory;
 mod multiply;
+mod native;
 mod operand;
 mod recipe;
 mod sensitive;
@@ -291,18 +292,25 @@ impl Vm {
 
     /// Far JMP or CALL: immediate or memory pointer.
     fn far_branch(&mut self, insn: &Instruction, cause: Cause, size: usize) -> Emulated<()> {
+        // A near branch only faults by what its operands reach.
+        let pointer = self.far_pointer(insn)?.ok_or(Exception::gp(0))?;
+        self.far_transfer(pointer, cause, insn.next_ip32(), size)
+    }
+
+    /// Where a far JMP or CALL leads, as the instruction says it; `None` for a near one.
+    pub(crate) fn far_pointer(&mut self, insn: &Instruction) -> Emulated<Option<(Selector, u32)>> {
         let (selector, offset) = match insn.op0_kind() {
             OpKind::FarBranch16 => (insn.far_branch_selector(), u32::from(insn.far_branch16())),
             OpKind::FarBranch32 => (insn.far_branch_selector(), insn.far_branch32()),
             OpKind::Memory if is_far_memory(insn) => {
+                let size = if narrow_operands(insn) { 2 } else { 4 };
                 let address = self.memory_address(insn)?;
                 let offset = self.read_sized(address, size)?;
                 (self.read_sized(address.wrapping_add(size as u32), 2)? as u16, offset)
             }
-            // A near branch only faults by what its operands reach.
-            _ => return Err(Exception::gp(0).into()),
+            _ => return Ok(None),
         };
-        self.far_transfer((Selector(selector), offset), cause, insn.next_ip32(), size)
+        Ok(Some((Selector(selector), offset)))
     }
 }
 

@@ -27,7 +27,7 @@ impl Vm {
         Ok(())
     }
 
-    fn dispatch_sensitive(&mut self, insn: &Instruction) -> Emulated<(Reason, Next)> {
+    pub(super) fn dispatch_sensitive(&mut self, insn: &Instruction) -> Emulated<(Reason, Next)> {
         let done = match insn.mnemonic() {
             Mnemonic::Pushf => self.push(self.pushed_flags(), 2),
             Mnemonic::Pushfd => self.push(self.pushed_flags(), 4),

@@ -83,6 +83,9 @@ impl Vm {
         if selector.is_null() {
             return Err(Exception::gp(0).into());
         }
+        if self.world.is_hardware() {
+            self.read_descriptor_tables();
+        }
         let descriptor = self.system_descriptor(selector)?;
         // Busy is bit 1 of the type: an available TSS is 1 or 9.
         let available = (descriptor.0 >> 40) & 0x7 == 1;

@@ -108,6 +108,9 @@ impl Vm {
         self.reclaim_flags();
         let kind = self.mmu.write_kind(gpa.gfn());
         let table = kind.page_table;
+        if self.task_frame == Some(gpa.gfn()) {
+            return self.on_task_segment_write(fault);
+        }
         if kind.watched && !table && !self.code.is_source(gpa.gfn()) {
             self.count(Reason::TrackedWrite);
             self.open_descriptor_page(gpa.gfn());
@@ -141,7 +144,7 @@ impl Vm {
         if fault.access.kind == AccessKind::Write {
             self.write_hint = Some(hint);
         }
-        let done = self.emulate_access();
+        let done = self.emulate_any();
         (self.device_hint, self.write_hint) = (None, None);
         done
     }

@@ -22,6 +22,7 @@ impl Vm {
                 Ok(())
             }
             HardwareExit::TaskSwitch(switch) => self.on_task_switch(switch),
+            HardwareExit::TaskSegmentOpen => Err(StopReason::Internal("its TSS stays writable").into()),
             HardwareExit::Unasked => Err(StopReason::UnaskedTaskSwitch.into()),
             HardwareExit::Shutdown => Err(StopReason::TripleFault.into()),
             HardwareExit::Refused(number) => {
@@ -146,7 +147,7 @@ impl Vm {
             | SecondOutcome::WriteProtected(_) => {
                 self.count(Reason::Mmio);
                 self.refresh();
-                self.emulate_access()
+                self.emulate_any()
             }
         }
     }

@@ -35,6 +35,7 @@ impl Vm {
         if !self.mmu.is_open() {
             return;
         }
+        self.world.hide_task_segment(false);
         let mut written: Vec<Gfn> = Vec::new();
         let plan = self.mmu.close(|gfn| written.push(gfn));
         self.flush(plan);

@@ -12,8 +12,9 @@ use crate::vm::Vm;
 /// The segment registers, in the order of a TSS.
 const ALL: [SegReg; 6] = [SegReg::Es, SegReg::Cs, SegReg::Ss, SegReg::Ds, SegReg::Fs, SegReg::Gs];
 
-/// Type of a busy 32-bit TSS.
-const WIDE_TSS: u16 = 0xb;
+/// Type of a 32-bit TSS, and what sets a busy one apart. QEMU's AMD-V shows TR without it.
+const WIDE_TSS: u16 = 0x9;
+const BUSY: u16 = 0x2;
 
 impl Vm {
     /// Loads a register with a checked descriptor of the guest's tables, which learns that it was used.
@@ -57,16 +58,16 @@ impl Vm {
         self.world.context_mut().cs |= 3;
     }
 
-    /// Brings `vcpu` in line with GDTR, LDTR and TR.
+    /// Brings `vcpu` in line with GDTR, IDTR, LDTR and TR.
     #[cold] // Out of the way of deprivileged guests.
     pub(crate) fn read_descriptor_tables(&mut self) {
         let tables = self.world.descriptor_tables();
-        let (base, limit) = tables.gdtr;
-        self.vcpu.gdtr = TableRegister { base, limit };
+        let register = |(base, limit)| TableRegister { base, limit };
+        (self.vcpu.gdtr, self.vcpu.idtr) = (register(tables.gdtr), register(tables.idtr));
         self.vcpu.ldtr = system_segment(tables.ldtr, tables.ldtr.present());
         // The CPU always has a TSS, if only the one of reset.
         self.vcpu.tr = system_segment(tables.tr, tables.tr.selector != 0);
-        self.vcpu.tss_wide = tables.tr.access & 0xf == WIDE_TSS;
+        self.vcpu.tss_wide = tables.tr.access & 0xf & !BUSY == WIDE_TSS;
     }
 }
 

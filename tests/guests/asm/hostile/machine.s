@@ -259,3 +259,80 @@ task_gate:
     int $0x40
     ljmp $SEL_TSS, $0
     ret
+
+# CR3 of a TSS is the guest's. A CPU that switches tasks without asking its hypervisor runs on it, so each switch is tried where the
+# hypervisor may not expect the TSS that is left: its page mapped elsewhere, with INVLPG and without, and TR moved.
+task_cr3:
+    call identity
+    call switch_task
+    call alloc_frame
+    movl %eax, %ebx
+    call copy_tss
+    movl $tss, %eax
+    leal RWU(%ebx), %edx
+    call map_page
+    incl tss + 0x64                     # written natively, if that goes
+    call switch_task
+    movl $tss, %eax
+    call pte_of
+    movl $tss + RWU + PTE_A + PTE_D, (%eax)
+    call switch_task                    # through what the TLB has, or not
+    invlpg tss
+    call switch_task
+    call alloc_frame
+    movl %eax, %ebx
+    call copy_tss
+    movl %ebx, %eax
+    movl $SEL_FREE + 8, %edx
+    call tss_descriptor
+    ltr %dx
+    call switch_task
+    movl 0x38(%ebx), %eax
+    ret
+
+# The TSS to EBX.
+copy_tss:
+    movl $tss, %esi
+    movl %ebx, %edi
+    movl $26, %ecx
+    rep
+    movsl
+    ret
+
+# There and back. The other task lies on a page that nobody writes but this.
+switch_task:
+    movl $other_tss, %edi
+    xorl %eax, %eax
+    movl $26, %ecx
+    rep
+    stosl
+    movl %cr3, %eax
+    movl %eax, other_tss + 0x1c
+    movl $1f, other_tss + 0x20
+    movl $2, other_tss + 0x24
+    movl $user_stack_top, other_tss + 0x38
+    movl $SEL_KDATA, other_tss + 0x48
+    movl $SEL_KCODE, other_tss + 0x4c
+    movl $SEL_KDATA, other_tss + 0x50
+    movl $SEL_KDATA, other_tss + 0x54
+    movw $104, other_tss + 102
+    movl $other_tss, %eax
+    movl $SEL_FREE, %edx
+    call tss_descriptor
+    lcall $SEL_FREE, $0
+    clts
+    ret
+1:  iretl
+
+# The descriptor EDX becomes that of a TSS at EAX.
+tss_descriptor:
+    movl $0x0067, gdt(%edx)
+    movl %eax, gdt + 2(%edx)
+    rorl $24, %eax
+    movb %al, gdt + 7(%edx)
+    movw $0x0089, gdt + 5(%edx)
+    ret
+.pushsection .bss
+.balign 4096
+other_tss: .space 4096
+.popsection

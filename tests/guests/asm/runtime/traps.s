@@ -192,8 +192,6 @@ idt_pointer: .word 256 * 8 - 1
 .balign 8
 .globl idt
 idt: .space 256 * 8
-.globl tss
-tss: .space 104
 .globl trap_hooks
 trap_hooks: .space 256 * 4
 trap_vector: .space 4                   # these four in print_trap's order
@@ -228,3 +226,6 @@ trap_stack_top:
     .space 8192
 .globl user_stack_top
 user_stack_top:
+.globl tss
+tss:                                    # a page of its own: a hypervisor may watch it
+    .space 4096
