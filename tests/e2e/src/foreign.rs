@@ -31,6 +31,8 @@ const MACH: [&str; 5] = [
 const GRUB_PROMPT: &str = "grub> ";
 /// A file on GRUB's disk.
 const NOTE: &str = "this is a note on the disk";
+/// What Memtest86+ shows once it tests; its clock goes on.
+const MEMTEST: [&str; 3] = ["Memtest86+ v", "Errors: 0", "Time:  0:00:02"];
 /// The fleet, on the text screen.
 const INVADERS: [&str; 1] = ["-*-           -*-"];
 
@@ -44,6 +46,7 @@ pub(crate) fn trials() -> Vec<Trial> {
             reaches(Host::Qemu, "grub-invaders", deprivileged, &INVADERS)
         }),
         trial("foreign::gnomon::qemu::grub", move || grub(deprivileged)),
+        trial("foreign::gnomon::qemu::memtest", move || memtest(deprivileged)),
         trial("foreign::gnomon::qemu::linux-and-mach", move || linux_and_mach(deprivileged)),
     ];
     for way in WAYS.into_iter().filter(|way| way.host == Host::Qemu) {
@@ -53,6 +56,7 @@ pub(crate) fn trials() -> Vec<Trial> {
         };
         add("gnumach", |under| reaches(Host::Qemu, "gnumach", under, &MACH));
         add("grub", grub);
+        add("memtest", memtest);
         if slow {
             add("linux-and-mach", linux_and_mach);
         }
@@ -73,6 +77,11 @@ fn reaches(host: Host, name: &str, under: Under, texts: &[&str]) -> anyhow::Resu
         rest = found.map_or("", |(_, rest)| rest);
     }
     Ok(())
+}
+
+/// Its clock is the real one: two seconds of one that counts instructions are minutes.
+fn memtest(under: Under) -> anyhow::Result<()> {
+    reaches(Host::QemuGrub, "memtest86plus", under, &MEMTEST)
 }
 
 /// GRUB finds its disk, reads a file of the archive on it, loads a kernel by the multiboot protocol from there, and starts it.
