@@ -248,8 +248,12 @@ impl<G: GuestMem, T: TableMem, O: Observer> ShadowMmu<G, T, O> {
 
     /// Takes out what stands where a large leaf is to stand. A page of the virtual TLB that nothing names could not be found
     /// again.
-    fn clear_for_large(&mut self, page: u32, slot: usize) -> Result<(), Trouble> {
-        match self.child(page, slot)? {
+    pub(crate) fn clear_for_large(&mut self, page: u32, slot: usize) -> Result<(), Trouble> {
+        let child = self.child(page, slot)?;
+        if let Some(child) = child {
+            self.note_displaced(child)?;
+        }
+        match child {
             Some(child) if self.pool.get(child)?.key.role.is_place() => self.zap_page(child),
             _ => self.zap(page, slot),
         }

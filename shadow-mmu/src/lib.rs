@@ -335,4 +335,4 @@ pub use role::{Key, Role};
 pub use stop::VmStop;
 pub use table::WINDOW;
 pub use view::{Roots, View};
-pub use window::{CodeOutcome, CodePage, Patches};
+pub use window::{CodeOutcome, CodePage, Patches, Place};

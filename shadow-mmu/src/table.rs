@@ -186,6 +186,9 @@ impl<G: GuestMem, T: TableMem, O: Observer> ShadowMmu<G, T, O> {
             if self.pool.get(child).is_ok_and(|page| page.key == key) {
                 return Ok(child);
             }
+            if !key.role.code() && self.child(page, slot)?.is_some() {
+                self.note_displaced(child)?;
+            }
             // A large leaf, which is no page, that has to be broken up. Else stale only if a walk set D in a large page's entry: the
             // guest's own writes were propagated.
             self.zap(page, slot)?;

@@ -13,6 +13,8 @@ pub struct Features {
     pub smep: bool,
     /// Protection keys for user pages.
     pub pku: bool,
+    /// Protection keys for supervisor pages.
+    pub pks: bool,
     /// Bits of a physical address.
     pub physical_bits: u8,
 }
@@ -30,6 +32,7 @@ impl fmt::Display for Missing {
 impl core::error::Error for Missing {}
 
 static UMIP: AtomicBool = AtomicBool::new(false);
+static PKS: AtomicBool = AtomicBool::new(false);
 static SMEP: AtomicBool = AtomicBool::new(false);
 /// Until it is known, as many as there can be.
 static PHYSICAL_BITS: AtomicU8 = AtomicU8::new(52);
@@ -54,8 +57,10 @@ pub fn check() -> Result<Features, Missing> {
         (0, false)
     };
     let physical_bits = if __cpuid(0x8000_0000).eax >= 0x8000_0008 { __cpuid(0x8000_0008).eax as u8 } else { 36 };
-    let features = Features { umip: structured & 1 << 2 != 0, smep, pku: structured & 1 << 3 != 0, physical_bits };
+    let has = |bit: u32| structured >> bit & 1 != 0;
+    let features = Features { umip: has(2), smep, pku: has(3), pks: has(31), physical_bits };
     UMIP.store(features.umip, Ordering::Relaxed);
+    PKS.store(features.pks, Ordering::Relaxed);
     SMEP.store(features.smep, Ordering::Relaxed);
     PHYSICAL_BITS.store(physical_bits, Ordering::Relaxed);
     Ok(features)
@@ -76,7 +81,14 @@ pub fn reserves_address_bits() -> bool {
     PHYSICAL_BITS.load(Ordering::Relaxed) < 52
 }
 
+/// Can shadow code be fetched and not be read?
+#[must_use]
+pub fn hides_code() -> bool {
+    get().pks
+}
+
 /// The part of [`Features`] that the control registers need, as last found.
 pub(crate) fn get() -> Features {
-    Features { umip: UMIP.load(Ordering::Relaxed), smep: SMEP.load(Ordering::Relaxed), ..Features::default() }
+    let [umip, smep, pks] = [&UMIP, &SMEP, &PKS].map(|known| known.load(Ordering::Relaxed));
+    Features { umip, smep, pks, ..Features::default() }
 }

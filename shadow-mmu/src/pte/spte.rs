@@ -2,12 +2,12 @@
 //!
 //! ```text
 //!  63 62        52 51                    12 11   9  8   7   6   5   4   3   2   1   0
-//! [NX][  zero    ][ frame                 ][00 K ][ G][PS ][ D][ A][ 0][ 0][ U][ W][P]
+//! [NX][00 X  zero ][ frame                ][00 K ][ G][PS ][ D][ A][ 0][ 0][ U][ W][P]
 //! ```
 //! A is always set, and D exactly where W is, so that the CPU never writes our tables: the guest's A and D bits are kept by
 //! withholding the entry or its W (I3). G is never set, PS in a leaf of level 2 alone, which maps 2 MiB. An entry of zero is not
 //! present. K, which the CPU ignores, marks a leaf of the virtual TLB that outlives CR3 loads. A *gap* has all bits of the frame set,
-//! some of which are reserved in the CPU.
+//! some of which are reserved in the CPU. X is protection key 1, which leaves that may be fetched from and not read have.
 
 use core::fmt;
 
@@ -23,6 +23,8 @@ const DIRTY: u64 = 1 << 6;
 const LARGE: u64 = 1 << 7;
 /// Ignored by the CPU.
 const KEPT: u64 = 1 << 9;
+/// Protection key [`Spte::UNREADABLE_KEY`].
+const UNREADABLE: u64 = Spte::UNREADABLE_KEY << 59;
 const NO_EXECUTE: u64 = 1 << 63;
 /// The highest address bit there can be: set in gaps alone.
 const HIGHEST: u64 = 1 << 51;
@@ -42,6 +44,10 @@ impl Spte {
     /// of them are above MAXPHYADDR of every CPU with fewer than 52 physical address bits, and a CPU that goes on speculatively in spite
     /// of it finds no memory (L1 terminal fault).
     pub const GAP: Self = Self(FRAME | PRESENT);
+
+    /// The protection key of leaves that are only fetched from: the host lets nobody read or write by it where its CPU has keys for
+    /// supervisor pages. All others have key 0.
+    pub const UNREADABLE_KEY: u64 = 1;
 
     /// Wraps the bits that a table holds.
     #[must_use]
@@ -100,6 +106,13 @@ impl Spte {
     #[inline]
     pub const fn no_execute(self) -> Self {
         Self(self.0 | if self.0 & PRESENT != 0 { NO_EXECUTE } else { 0 })
+    }
+
+    /// The same leaf with the key that takes the right to read, where there are such keys.
+    #[must_use]
+    #[inline]
+    pub const fn unreadable(self) -> Self {
+        Self(self.0 | if self.0 & PRESENT != 0 { UNREADABLE } else { 0 })
     }
 
     /// The same entry with the mark that it outlives CR3 loads.

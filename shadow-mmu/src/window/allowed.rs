@@ -5,6 +5,7 @@ use crate::access::Perms;
 use crate::addr::{Gfn, Gpa, Gva, Level};
 use crate::controls::PagingMode;
 use crate::event::Observer;
+use crate::links::NIL;
 use crate::mem::{GfnKind, GuestMem, TableMem};
 use crate::mmu::ShadowMmu;
 use crate::pool::Page;
@@ -16,12 +17,25 @@ use crate::walk::{Step, Walk, frame_in_leaf};
 /// Frames that one L1 page maps, less one.
 const LAST_FRAME: u64 = 511;
 
+/// Which entries of directories a window may stand for: those without memory, or those with memory as well.
+pub(super) const NO_MEMORY: bool = false;
+pub(super) const MEMORY: bool = true;
+
 /// In place of a leaf's level: the guest has no directory there, nor the shadow a page for it.
 pub(super) const NO_DIRECTORY: u8 = u8::MAX;
 
 impl<G: GuestMem, T: TableMem, O: Observer> ShadowMmu<G, T, O> {
     /// What stands above a code page at `place`, if the guest has nothing there.
     pub(super) fn free_directory<F: GuestFormat>(&self, place: Gva) -> Option<Walk> {
+        self.directory_for::<F>(place, NO_MEMORY)
+    }
+
+    /// The same for a window that may be borrowed.
+    pub(super) fn window_directory<F: GuestFormat>(&self, place: Gva) -> Option<Walk> {
+        self.directory_for::<F>(place, self.window.borrowed)
+    }
+
+    pub(super) fn directory_for<F: GuestFormat>(&self, place: Gva, memory: bool) -> Option<Walk> {
         let first = Gpa::new(place.raw() >> REGION_SHIFT << REGION_SHIFT).gfn();
         let mut above = Walk::flat(place);
         if F::LEVELS == 0 {
@@ -45,8 +59,9 @@ impl<G: GuestMem, T: TableMem, O: Observer> ShadowMmu<G, T, O> {
             GuestPte::Absent => true,
             GuestPte::Leaf { gfn, .. } => {
                 let frame = frame_in_leaf::<F>(gfn, Level::L2, place).align_down(9);
-                frame.base().raw() < DEVICES && self.is_hole(frame)
+                frame.base().raw() < DEVICES && (memory || self.is_hole(frame))
             }
+            GuestPte::Table { .. } => memory,
             _ => false,
         };
         *above.steps.get_mut(1)? = Step::new(table, Perms::ALL);
@@ -111,7 +126,7 @@ impl<G: GuestMem, T: TableMem, O: Observer> ShadowMmu<G, T, O> {
             let place = self.window.place(Gva::new(u64::from(region) << REGION_SHIFT));
             let Some((directory, slot)) = self.slot_of_place(place)? else { continue };
             let Some(child) = self.child(directory, slot)? else { continue };
-            if self.pool.get(child)?.key.role.code() && !self.is_free(place) {
+            if self.pool.get(child)?.key.role.code() && !self.is_allowed(place) {
                 self.zap_page(child)?;
             }
         }
@@ -131,6 +146,16 @@ impl<G: GuestMem, T: TableMem, O: Observer> ShadowMmu<G, T, O> {
             self.forget_address(self.window.place(Gva::new(gva.raw() ^ 1 << REGION_SHIFT)))?;
         }
         self.forget_address(self.window.place(before))
+    }
+
+    /// May the window stand at a place?
+    fn is_allowed(&self, place: Gva) -> bool {
+        match self.ctx.mode {
+            PagingMode::Off => self.window_directory::<Flat>(place).is_some(),
+            PagingMode::Legacy32 => self.window_directory::<Legacy32>(place).is_some(),
+            PagingMode::Pae => self.window_directory::<Pae>(place).is_some(),
+            PagingMode::Long4 | PagingMode::Long5 => false,
+        }
     }
 
     /// Does the guest have nothing at a place?
@@ -154,7 +179,7 @@ impl<G: GuestMem, T: TableMem, O: Observer> ShadowMmu<G, T, O> {
 
     /// Which code page the guest's directories call for.
     fn wanted_code<F: GuestFormat>(&self, gva: Gva, place: Gva) -> Option<Key> {
-        self.free_directory::<F>(place)?;
+        self.window_directory::<F>(place)?;
         if F::LEVELS == 0 {
             return Some(
                 Key::direct(&self.ctx, Level::L1, Gpa::new(gva.raw()).gfn(), (Perms::ALL, true)).code(&self.ctx),
@@ -172,6 +197,19 @@ impl<G: GuestMem, T: TableMem, O: Observer> ShadowMmu<G, T, O> {
             _ => return None,
         };
         Some(key.code(&self.ctx))
+    }
+
+    /// Does a guest table have a page of the code window?
+    pub(crate) fn has_code_page(&self, gfn: Gfn) -> Result<bool, Broken> {
+        let mut index = self.frames.get(gfn)?.pages;
+        while index != NIL {
+            let page = self.pool.get(index)?;
+            if page.key.role.code() {
+                return Ok(true);
+            }
+            index = page.next_same;
+        }
+        Ok(false)
     }
 
     /// For the audit: may `child` be linked in entry `slot` of `page` as a part of the window? In the root of now the directories

@@ -21,13 +21,17 @@
 //! virtual TLB, which does not look at directories when they are written, that is so until the guest's next load of CR3 even if it has
 //! mapped something there meanwhile.
 //!
+//! Where the guest's directory has no empty entry, the window can *borrow* one that the guest does not use: see `borrowed.rs`.
+//!
 //! With the window in use no guest page may be executed with supervisor rights: see [`ShadowMmu::set_fetch_guard`]. So a fetch that
 //! goes to a place which the guest maps faults, and the caller moves the window.
 
 mod allowed;
+mod borrowed;
 mod patches;
 mod strays;
 
+pub use borrowed::Place;
 pub use patches::Patches;
 
 use allowed::NO_DIRECTORY;
@@ -99,6 +103,10 @@ pub(crate) struct Window {
     epoch: u64,
     /// No guest page is executable with supervisor rights.
     pub(crate) guard: bool,
+    /// The guest may have something at the places of the window.
+    borrowed: bool,
+    /// The guest has used such a place: the window must move.
+    displaced: bool,
     /// Where patches are.
     patches: Patches,
     /// Of which regions some were ever mapped, by number.
@@ -116,6 +124,8 @@ impl Window {
             dirty: false,
             epoch: 1,
             guard: false,
+            borrowed: false,
+            displaced: false,
             patches: Patches::NONE,
             patched: 0,
             patches_lost: false,
@@ -168,6 +178,7 @@ impl<G: GuestMem, T: TableMem, O: Observer> ShadowMmu<G, T, O> {
             self.remember(trouble);
         }
         self.window.shift = shift;
+        (self.window.borrowed, self.window.displaced) = (false, false);
         self.window.forget_regions();
         self.take_plan()
     }
@@ -211,7 +222,8 @@ impl<G: GuestMem, T: TableMem, O: Observer> ShadowMmu<G, T, O> {
             return Ok(CodeOutcome::Mmio(walk.gpa(gva)));
         }
         self.frames.note(walk.gfn, FETCH.into());
-        let Some(above) = self.free_directory::<F>(self.window.place(gva)) else { return Ok(CodeOutcome::Taken) };
+        let above = self.window_directory::<F>(self.window.place(gva)).filter(|_| !self.window.displaced);
+        let Some(above) = above else { return Ok(CodeOutcome::Taken) };
         match self.link_code::<F>(&walk, &above, gva) {
             Ok(true) => Ok(CodeOutcome::Resume),
             Ok(false) => Ok(CodeOutcome::Wanted(CodePage { gfn: walk.gfn, following: self.following(gva) })),
@@ -257,6 +269,7 @@ impl<G: GuestMem, T: TableMem, O: Observer> ShadowMmu<G, T, O> {
         if key.role.is_table() && self.frames.get(key.gfn)?.is_unsync() {
             self.resync(key.gfn)?;
         }
+        self.displace_guest(directory, place.slot(Level::L2))?;
         let page = self.link((directory, place.slot(Level::L2)), key, place, &mut room)?;
         self.note_large::<F>(walk);
         self.note_region((gva.raw() >> REGION_SHIFT) as u16)?;
@@ -318,7 +331,7 @@ impl<G: GuestMem, T: TableMem, O: Observer> ShadowMmu<G, T, O> {
         let Some((directory, slot)) = self.slot_of_place(place)? else { return Ok(()) };
         let Some(page) = self.child(directory, slot)? else { return Ok(()) };
         if self.pool.get(page)?.key.role.code() {
-            let mut spte = Spte::leaf(pfn, Perms::new(false, false, true));
+            let mut spte = Spte::leaf(pfn, Perms::new(false, false, true)).unreadable();
             if self.policy.keeps_global() {
                 spte = self.mark_kept(self.code_is_global(gva), page, spte)?;
             }
@@ -381,18 +394,5 @@ impl<G: GuestMem, T: TableMem, O: Observer> ShadowMmu<G, T, O> {
             }
         }
         Ok(())
-    }
-
-    /// Does a guest table have a page of the code window?
-    pub(crate) fn has_code_page(&self, gfn: Gfn) -> Result<bool, Broken> {
-        let mut index = self.frames.get(gfn)?.pages;
-        while index != NIL {
-            let page = self.pool.get(index)?;
-            if page.key.role.code() {
-                return Ok(true);
-            }
-            index = page.next_same;
-        }
-        Ok(false)
     }
 }

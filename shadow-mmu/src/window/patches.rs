@@ -151,7 +151,7 @@ impl<G: GuestMem, T: TableMem, O: Observer> ShadowMmu<G, T, O> {
         self.root.ok_or(Broken(8))?;
         let directory = self.directory_in_window::<F>(&above, target, &mut room)?;
         let page = self.link((directory, target.slot(Level::L2)), key.patches(), target, &mut room)?;
-        let spte = Spte::leaf(pfn, Perms::new(false, false, true));
+        let spte = Spte::leaf(pfn, Perms::new(false, false, true)).unreadable();
         self.set_leaf((page, at), gfn, spte, target)?;
         Ok(true)
     }

@@ -11,8 +11,18 @@ use crate::machine::{Host, Report};
 use crate::trial;
 
 /// Guests with hot sites of their own, or that do to code, flags and stacks what a patch must bear.
-const GUEST_NAMES: [&str; 9] =
-    ["hot-sites", "self-code", "sensitive", "timer", "apic", "memory-ops", "iopl", "task-switch", "stress"];
+const GUEST_NAMES: [&str; 10] = [
+    "full-directory",
+    "hot-sites",
+    "self-code",
+    "sensitive",
+    "timer",
+    "apic",
+    "memory-ops",
+    "iopl",
+    "task-switch",
+    "stress",
+];
 
 /// Of these, the ones that run on Bochs as well, which is slow.
 const ON_BOCHS: [&str; 2] = ["hot-sites", "self-code"];

@@ -31,7 +31,7 @@ const SWITCHES: [(&str, &str, &[&str]); 12] = [
 const SWITCHED: [&str; 6] = ["pse", "global", "stress", "pae", "demand-paging", "cr3-switch"];
 
 /// Guests that change page tables, or watch what becomes of them.
-const GUEST_NAMES: [&str; 14] = [
+const GUEST_NAMES: [&str; 15] = [
     "paging-on-off",
     "demand-paging",
     "protection",
@@ -41,6 +41,7 @@ const GUEST_NAMES: [&str; 14] = [
     "invlpg",
     "global",
     "pse",
+    "full-directory",
     "pae",
     "self-map",
     "aliases",

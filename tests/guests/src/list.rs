@@ -133,6 +133,10 @@ pub const GUESTS: &[Guest] = &[
     tap("invlpg", "what INVLPG and CR3 loads must make visible"),
     tap("global", "global pages: what INVLPG, CR4.PGE and CR3 loads must make visible"),
     tap("pse", "4 MiB pages, splitting them, page tables inside them"),
+    Guest {
+        command_lines: &["probe=writes", "probe=reads"],
+        ..tap("full-directory", "a page directory without an empty entry")
+    },
     tap("pae", "PAE paging: halves of entries, 2 MiB pages, NX, PDPTEs"),
     tap("self-map", "a page directory that maps itself"),
     tap("aliases", "page tables written through aliases, by many instructions and widths"),

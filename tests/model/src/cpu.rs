@@ -15,6 +15,8 @@ struct Entry {
     user: bool,
     write: bool,
     execute: bool,
+    /// Its key says so to the supervisor.
+    unreadable: bool,
     /// It comes from an entry that maps 2 MiB.
     large: bool,
 }
@@ -28,6 +30,8 @@ pub struct Cpu {
     pub smep: bool,
     /// CR4.SMAP, likewise.
     pub smap: bool,
+    /// Keys for supervisor pages, of which one takes the right to read and write.
+    pub keys: bool,
     root: Option<Root>,
     tlb: HashMap<u64, Entry>,
     /// The paging-structure caches: tables below the root, by level and by the addresses that they are for.
@@ -86,6 +90,7 @@ impl Cpu {
         (entry.user || !user)
             && match what {
                 What::Read | What::Write if self.smap && entry.user && who == Who::Supervisor => false,
+                What::Read | What::Write if self.keys && entry.unreadable && !user => false,
                 What::Read => true,
                 What::Write => entry.write,
                 What::Fetch => entry.execute && (user || !self.smep || !entry.user),
@@ -172,6 +177,7 @@ fn leaf(spte: Spte, va: u64) -> Entry {
         user: spte.user(),
         write: spte.writable(),
         execute: spte.executable(),
+        unreadable: spte.raw() >> 59 & 0xf == Spte::UNREADABLE_KEY,
         large,
     }
 }

@@ -38,6 +38,8 @@ pub struct Setup {
     pub stepping: bool,
     /// The guest's kernel runs on shadow code while it is one of 32 bits.
     pub code: bool,
+    /// The real CPU keeps the supervisor from reading shadow code, so its window may be where the guest has something.
+    pub keys: bool,
     /// What the virtual CPU's CPUID says.
     pub features: Features,
 }
@@ -101,7 +103,8 @@ impl Machine {
         let config = Config::new(Tables::frames(setup.pool), FRAMES);
         let config = Config { policy: setup.policy, maxphyaddr: width as u8, gib_pages, ..config };
         let mmu = ShadowMmu::new(Memory::default(), Tables::new(setup.pool), (), config).expect("a good configuration");
-        let cpu = Cpu::new(setup.caching);
+        let mut cpu = Cpu::new(setup.caching);
+        cpu.keys = setup.keys;
         let uses = vec![Use { accessed: true, written: true, logged: true }; FRAMES as usize];
         let mut machine = Self {
             mmu,

@@ -42,6 +42,7 @@ pub fn setup(bytes: [u8; SETUP]) -> Setup {
         speculating: on(2) && shape >> 5 & 1 != 0,
         stepping: on(3) && on(4),
         code: flood >> 3 & 3 == 1,
+        keys: teardown >> 3 & 1 != 0,
         features,
     }
 }

@@ -4,7 +4,7 @@ use gnomon_model::event::Event;
 use gnomon_model::guest;
 use gnomon_model::machine::{Machine, Setup};
 use gnomon_model::reference::{Mode, PGE, PSE, SMEP, Verdict, What, Who};
-use shadow_mmu::{Gva, Policy, SyncPolicy};
+use shadow_mmu::{Gva, Place, Policy, SyncPolicy};
 
 const SUPERVISOR: Who = Who::Supervisor;
 /// Page 5 is frame 20, which is no table.
@@ -13,10 +13,16 @@ const FRAME: u64 = 20;
 const PTE: u64 = 0x2014;
 
 fn every_policy(story: impl Fn(Machine)) {
+    every_policy_on(false, &story);
+    every_policy_on(true, &story);
+}
+
+fn every_policy_on(keys: bool, story: impl Fn(Machine)) {
     for sync in [SyncPolicy::WriteProtect, SyncPolicy::UNSYNC, SyncPolicy::VirtualTlb] {
         for caching in [false, true] {
             let policy = Policy { sync, ..Policy::default() };
-            let mut machine = Machine::new(Setup { pool: 48, policy, caching, code: true, ..Setup::default() });
+            let setup = Setup { pool: 48, policy, caching, code: true, keys, ..Setup::default() };
+            let mut machine = Machine::new(setup);
             machine.set_cr4(PSE, true);
             guest::rebuild(&mut machine, Mode::Legacy, 0x3f);
             machine.write(PTE, SUPERVISOR, &0x1_4067u32.to_le_bytes());
@@ -77,6 +83,24 @@ fn the_guest_takes_the_place_and_the_window_moves() {
         assert!(!machine.mmu.window_fits(shift, Gva::new(PAGE)));
         machine.event(Event::Window(2));
         assert_eq!(fetch(&mut machine, PAGE), Verdict::At(FRAME << 12));
+    });
+}
+
+#[test]
+fn a_guest_without_an_empty_entry_lends_a_place_until_it_uses_it() {
+    every_policy_on(true, |mut machine| {
+        machine.device(0x1000, &0x2067u32.to_le_bytes().repeat(1024));
+        machine.set_cr3(machine.regs().cr3);
+        for who in [SUPERVISOR, Who::User] {
+            assert_eq!(fetch(&mut machine, PAGE), Verdict::At(FRAME << 12));
+            let shift = machine.window_shift();
+            assert_ne!(machine.mmu.window_place(shift, Gva::new(PAGE)), Place::Free);
+            assert_eq!(fetch(&mut machine, PAGE), Verdict::At(FRAME << 12));
+            assert_eq!(machine.window_shift(), shift, "nobody needs the place");
+            assert_eq!(machine.read(u64::from(shift) + 0x3000, who), Verdict::At(0x3000));
+            assert_eq!(fetch(&mut machine, PAGE), Verdict::At(FRAME << 12));
+            assert_ne!(machine.window_shift(), shift);
+        }
     });
 }
 

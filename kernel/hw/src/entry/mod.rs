@@ -9,7 +9,7 @@
 //! | RFLAGS | the guest's arithmetic bits, TF, DF, AC; IF=1, IOPL=0, NT=0, VM=0 |
 //! | CR0 | PG PE WP NE, and the guest's TS EM MP AM |
 //! | CR3 | the shadow root; the hypervisor's window is in every root |
-//! | CR4 | PAE, UMIP where there is one, and the guest's DE TSD OSFXSR OSXMMEXCPT; SMEP for guests on shadow code; SMAP PGE OSXSAVE off |
+//! | CR4 | PAE, UMIP and PKS where there are any, and the guest's DE TSD OSFXSR OSXMMEXCPT; SMEP for guests on shadow code; SMAP PGE OSXSAVE off |
 //! | EFER | LME LMA NXE; SCE=0, so that SYSCALL is #UD |
 //! | SYSENTER_CS | 0, so that SYSENTER is #GP |
 //! | TSS | RSP0 = end of the GuestContext; I/O bitmap beyond the limit, so that each IN and OUT is #GP |

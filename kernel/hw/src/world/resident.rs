@@ -6,7 +6,9 @@ use crate::features;
 use crate::{cpu, frames, gate, gdt, paging};
 use core::arch::asm;
 use core::ptr;
+use shadow_mmu::Spte;
 use x86::controlregs::{Cr0, Cr4, cr0_write, cr3_write, cr4_write};
+use x86::msr::wrmsr;
 
 /// CR0 whenever a guest runs, without the guest's bits: WP, so that read-only shadow entries bind ring 1.
 const HOST_CR0: Cr0 = Cr0::CR0_ENABLE_PAGING
@@ -18,25 +20,37 @@ const HOST_CR0: Cr0 = Cr0::CR0_ENABLE_PAGING
 /// CR4 without the guest's bits. PGE, OSXSAVE, PKE stay off.
 const HOST_CR4: Cr4 = Cr4::CR4_ENABLE_PAE;
 
+/// CR4.PKS and IA32_PKRS: supervisor pages have protection keys. Shadow code has one that denies all but fetches, the host's pages and the
+/// guest's have key 0.
+const CR4_PKS: usize = 1 << 24;
+const IA32_PKRS: u32 = 0x6e1;
+const NO_ACCESS: u64 = 1 << (2 * Spte::UNREADABLE_KEY);
+
 /// MXCSR and its mask in an FXSAVE image (SDM 1 10.5.1).
 const MXCSR: core::ops::Range<usize> = 24..32;
 
 /// Sets the host's control registers, before there is any world.
 pub(crate) fn init() {
     write_controls(0, 0, false);
+    if features::get().pks {
+        // SAFETY: the CPU has the register, and no page of the host has that key.
+        unsafe { wrmsr(IA32_PKRS, NO_ACCESS) };
+    }
 }
 
 fn write_controls(cr0: u64, cr4: u64, fetch_guard: bool) {
     let smep = if fetch_guard && features::get().smep { Cr4::CR4_ENABLE_SMEP } else { Cr4::empty() };
+    let pks = if features::get().pks { CR4_PKS } else { 0 };
     let umip = if features::get().umip { Cr4::CR4_ENABLE_UMIP } else { Cr4::empty() };
     let cr0 = HOST_CR0 | Cr0::from_bits_truncate((cr0 & GUEST_CR0) as usize);
     let extension = Cr4::from_bits_truncate(cpu::extension_cr4() as usize);
     let cr4 = HOST_CR4 | extension | umip | smep | Cr4::from_bits_truncate((cr4 & GUEST_CR4) as usize);
     // SAFETY: paging, PAE and protection stay on as they are. The bits a guest may choose change nothing for host code, which
-    // uses no FPU, no debug registers and may use RDTSC in ring 0 whatever TSD says.
+    // uses no FPU, no debug registers and may use RDTSC in ring 0 whatever TSD says. PKS, which the crate does not know, is set only where
+    // the CPU has it, and no page of the host has another key than 0.
     unsafe {
         cr0_write(cr0);
-        cr4_write(cr4);
+        cr4_write(Cr4::from_bits_unchecked(cr4.bits() | pks));
     }
 }
 

@@ -3,7 +3,7 @@
 use alloc::vec::Vec;
 use gnomon_trace::Reason;
 use iced_x86::Mnemonic;
-use shadow_mmu::{CodeOutcome, CodePage, Gva};
+use shadow_mmu::{CodeOutcome, CodePage, Gva, Place};
 
 use super::discover::discover;
 use super::patch::Patch;
@@ -262,24 +262,40 @@ impl Vm {
 
     /// The guest uses the place where the code at `gva` would be fetched from: another shift.
     fn move_window(&mut self, gva: u32) -> Emulated<()> {
-        let regions: Vec<u32> = self.mmu.code_regions().map(|gva| gva.raw() as u32).collect();
-        let fits = |shift: u32| {
-            let fits = |gva: u32| self.mmu.window_fits(shift, Gva::new(gva.into()));
-            shift != 0 && fits(gva) && regions.iter().all(|&region| fits(region))
-        };
-        let steps = 0..u32::MAX / STEP;
-        // Odd multiples reach every step; far apart, so that the first tries differ much.
-        let shifts = || steps.clone().map(|n| FIRST_SHIFT.wrapping_add(n.wrapping_mul(STEP.wrapping_mul(93))));
-        let alone = |shift: u32| shift != 0 && self.mmu.window_fits(shift, Gva::new(gva.into()));
-        let shift = shifts().find(|&shift| fits(shift)).or_else(|| shifts().find(|&shift| alone(shift)));
-        let shift = shift.ok_or(StopReason::NoCodeWindow)?;
+        let shift = self.shift_for(gva).ok_or(StopReason::NoCodeWindow)?;
         log::debug!("guest {}: the code window moves from {:#x} to {shift:#x}", self.name, self.code.shift);
+        let borrowed = self.mmu.window_place(shift, Gva::new(gva.into())) != Place::Free;
         let loaded = self.code_segment_before_move();
         self.code.shift = shift;
-        let plan = self.mmu.set_window(shift);
+        let plan = if borrowed {
+            // The next search begins elsewhere, so that all places get their turn.
+            self.code.turn = self.code.turn.wrapping_add(1);
+            self.mmu.borrow_window(shift)
+        } else {
+            self.mmu.set_window(shift)
+        };
         self.flush(plan);
         self.move_code_segments(loaded);
         Ok(())
+    }
+
+    /// The best shift for the code at `gva`, and for all that has run if possible. What the guest could read of shadow code at a place that
+    /// has memory is never worth it.
+    fn shift_for(&self, gva: u32) -> Option<u32> {
+        let regions: Vec<u32> = self.mmu.code_regions().map(|gva| gva.raw() as u32).collect();
+        let place = |shift: u32, gva: u32| self.mmu.window_place(shift, Gva::new(gva.into()));
+        // Odd multiples reach every step; far apart, so that the first tries differ much.
+        let steps = 0..u32::MAX / STEP;
+        let shift =
+            |n: u32| FIRST_SHIFT.wrapping_add(n.wrapping_add(self.code.turn).wrapping_mul(STEP.wrapping_mul(93)));
+        let shifts = || steps.clone().map(shift).filter(|&shift| shift != 0);
+        let without_memory = [(Place::Free, true), (Place::Empty, true), (Place::Free, false), (Place::Empty, false)];
+        let with_memory = [(Place::Idle, true), (Place::Used, true), (Place::Idle, false), (Place::Used, false)];
+        let hidden = gnomon_hw::features::hides_code();
+        without_memory.into_iter().chain(with_memory.into_iter().filter(|_| hidden)).find_map(|(worst, all)| {
+            let fits = |shift: u32, gva: u32| place(shift, gva) <= worst;
+            shifts().find(|&shift| fits(shift, gva) && (!all || regions.iter().all(|&region| fits(shift, region))))
+        })
     }
 
     /// Puts the window where it is at first.

@@ -66,6 +66,8 @@ pub(crate) struct ShadowCode {
     on: bool,
     /// What is added to an address to get where it is fetched from.
     shift: u32,
+    /// How many times the window has borrowed a place.
+    turn: u32,
     frames: CodeFrames,
     views: Vec<View>,
     /// How many views there may be.
@@ -152,6 +154,7 @@ impl ShadowCode {
             on,
             patching: Patching::new(on && patches),
             shift: FIRST_SHIFT,
+            turn: 0,
             frames: CodeFrames::new(vm),
             views: Vec::new(),
             limit: view_limit(guest_frames) as usize,

@@ -5,7 +5,7 @@
 
 use std::collections::BTreeSet;
 
-use shadow_mmu::{CodeOutcome, CodePage, Gfn, Gva, Patches, Pfn, SyncPolicy, VmStop};
+use shadow_mmu::{CodeOutcome, CodePage, Gfn, Gva, Patches, Pfn, Place, SyncPolicy, VmStop};
 
 use super::Machine;
 use crate::ram::{FRAME, FRAMES, MMIO, ROM, Ram};
@@ -30,6 +30,8 @@ pub(super) struct Code {
     /// The guest's kernel runs on shadow code.
     pub(super) on: bool,
     shift: u32,
+    /// The guest may have something where the window is.
+    borrowed: bool,
     distance: u32,
     /// They are only where the guest maps nothing.
     sure: bool,
@@ -71,13 +73,14 @@ impl Machine {
     }
 
     /// May there be shadow code in place of what the supervisor would read there? That it sees it is the one thing that a window cannot
-    /// hide: only where the guest itself has nothing. A virtual TLB learns only by a flush that the guest has something there now.
+    /// hide without keys: only where the guest itself has nothing. A virtual TLB learns only by a flush that the guest has something there now.
     pub(super) fn is_in_window(&self, gva: u64) -> bool {
         let place =
             |code: Gva, far: u32| u64::from((code.raw() as u32).wrapping_add(self.code.shift).wrapping_add(far));
         let mut regions = self.mmu.code_regions();
         let late = self.setup.policy.sync == SyncPolicy::VirtualTlb && self.code.unflushed;
         self.runs_on_code()
+            && !self.setup.keys
             && (late || !self.is_taken(gva))
             && regions.any(|code| [0, self.code.distance].iter().any(|&far| place(code, far) >> 21 == gva >> 21))
     }
@@ -86,9 +89,28 @@ impl Machine {
     pub(super) fn move_window(&mut self, choice: u8) {
         if self.code.on {
             self.code.shift = SHIFTS[usize::from(choice) % SHIFTS.len()];
+            self.code.borrowed = false;
             let plan = self.mmu.set_window(self.code.shift);
             self.execute(plan);
         }
+    }
+
+    /// The window moves to the best place for the code at `gva`, if there is any, but not where it is.
+    fn move_window_for(&mut self, gva: u64) -> bool {
+        let place = |shift: u32| self.mmu.window_place(shift, Gva::new(gva));
+        let worst = if self.setup.keys { Place::Used } else { Place::Free };
+        let others = (0..SHIFTS.len()).filter(|&choice| SHIFTS[choice] != self.code.shift);
+        let Some(choice) = others.min_by_key(|&choice| place(SHIFTS[choice])) else { return false };
+        let place = place(SHIFTS[choice]);
+        if place <= worst {
+            self.move_window(choice as u8);
+            if place != Place::Free {
+                self.code.borrowed = true;
+                let plan = self.mmu.borrow_window(self.code.shift);
+                self.execute(plan);
+            }
+        }
+        place <= worst
     }
 
     /// Patches are put elsewhere, or nowhere.
@@ -142,10 +164,11 @@ impl Machine {
                     return Some(walk.verdict);
                 }
                 (CodeOutcome::Taken, Verdict::At(_)) => {
-                    assert!(!self.mmu.window_fits(self.code.shift, Gva::new(gva)) && self.is_taken(self.place_of(gva)));
-                    let fits = SHIFTS.iter().position(|&shift| self.mmu.window_fits(shift, Gva::new(gva)));
-                    let Some(choice) = fits else { return Some(walk.verdict) };
-                    self.move_window(choice as u8);
+                    let taken = self.is_taken(self.place_of(gva));
+                    assert!(self.code.borrowed || taken && !self.mmu.window_fits(self.code.shift, Gva::new(gva)));
+                    if !self.move_window_for(gva) {
+                        return Some(walk.verdict);
+                    }
                 }
                 other => panic!("fetch of {gva:#x}: {other:x?}"),
             }
