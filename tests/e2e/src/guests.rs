@@ -137,12 +137,12 @@ fn bench(host: Host, guest: &'static Guest) -> anyhow::Result<()> {
     judge().with_context(|| report.tail())
 }
 
-/// The guest that uses SMAP where CPUID has it, on a CPU that has: STAC and CLAC have exits then.
+/// The guests that use SMAP where CPUID has it, on a CPU that has: STAC and CLAC have exits then.
 fn with_smap(host: Host) -> anyhow::Result<()> {
-    let guest = GUESTS.iter().find(|guest| guest.name == "user-pages").context("the guest")?;
-    let report = same_with(host, "smap=on", guest, "")?;
+    let find = |name: &str| GUESTS.iter().find(|guest| guest.name == name).context("the guest");
+    let report = same_with(host, "smap=on", find("user-pages")?, "")?;
     ensure!(count(&report, "other-privileged") >= 2, "the guest has seen no SMAP");
-    Ok(())
+    same_with(host, "smap=on", find("task-gates")?, "").map(drop)
 }
 
 /// Two guests at once: each prints what it prints alone, line by line behind its name.

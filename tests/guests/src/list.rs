@@ -108,6 +108,7 @@ pub const GUESTS: &[Guest] = &[
     tap("often", "what a monitor may do in a shorter way once it knows the instruction"),
     tap("self-code", "a kernel that reads, writes and jumps into its own code"),
     tap("task-switch", "hardware task switches: JMP, CALL, IRET, task gates, CR3, refusals"),
+    tap("task-gates", "task gates as handlers: NMI, interrupts, exceptions, a jump back, virtual-8086 mode, SMAP"),
     tap("v86", "virtual-8086 mode entered by IRET and left by an exception"),
     tap("segments", "segment loads, what a return to an outer ring empties, the LDT"),
     tap("faults", "vectors, error codes and addresses of exceptions, nested ones, double faults"),

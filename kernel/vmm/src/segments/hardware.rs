@@ -53,6 +53,16 @@ impl Vm {
         self.note_v86();
     }
 
+    /// A task in virtual-8086 mode is about to be left: what its segment registers hold, as a TSS gets it.
+    #[cold] // Out of the way of deprivileged guests.
+    pub(crate) fn keep_v86(&mut self) {
+        // Of CS, `note_v86` has changed what is kept here.
+        let (code, _) = self.world.hardware_code();
+        let number = |reg| if reg == SegReg::Cs { (code >> 4) as u16 } else { self.world.segment(reg) };
+        self.vcpu.v86 = Segments(ALL.map(number));
+        self.vcpu.system_flags |= flags::VM;
+    }
+
     /// The CPU is in virtual-8086 mode: it is at privilege level 3, which its CS does not say. Nobody reads CS there.
     pub(crate) fn note_v86(&mut self) {
         self.world.context_mut().cs |= 3;

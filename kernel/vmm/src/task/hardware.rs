@@ -8,7 +8,7 @@ use gnomon_trace::Reason;
 
 use super::Cause;
 use crate::event::{Event, Source};
-use crate::trap::{Emulated, StopReason, vector};
+use crate::trap::{Emulated, vector};
 use crate::vcpu::{Selector, flags};
 use crate::vm::Vm;
 
@@ -18,8 +18,7 @@ impl Vm {
     pub(crate) fn on_task_switch(&mut self, switch: TaskSwitch) -> Emulated<()> {
         self.count(Reason::TaskSwitch);
         if self.world.context().rflags as u32 & flags::VM != 0 {
-            // What would be saved is not what `visible_selector_any` gives.
-            return Err(StopReason::Virtual8086.into());
+            self.keep_v86();
         }
         self.refresh();
         let tss = Selector(switch.selector);
