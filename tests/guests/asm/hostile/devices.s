@@ -90,7 +90,7 @@ timer_reloads:                          # reloads of 0 and 1 in each mode, thous
     movb $0xfe, %al
     outb %al, $PIC1 + 1
     sti
-    movl $20000, %esi
+    movl $5000, %esi
 1:  movl %esi, %eax
     andb $0x0e, %al                     # modes 0 to 7
     orb $0x30, %al

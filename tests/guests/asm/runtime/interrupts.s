@@ -54,7 +54,7 @@ wait_long:
     outb %al, $PIT + 2
     movb $(35795 >> 8), %al
     outb %al, $PIT + 2
-1:  movl $5000, %ecx                    # each look is an exit under a hypervisor
+1:  movl $25000, %ecx                   # each look is an exit under a hypervisor
 2:  loop 2b
     inb $0x61, %al
     testb $0x20, %al
