@@ -26,6 +26,7 @@ mod exits;
 mod patch;
 mod patch_room;
 mod patch_run;
+mod patch_undo;
 mod patches;
 mod sensitive;
 mod view;
@@ -38,7 +39,7 @@ use gnomon_hw::code::CodeFrames;
 use gnomon_hw::frames::VmId;
 use shadow_mmu::{CodePage, Gfn, Pfn};
 
-use patches::Undo;
+use patch_undo::Undo;
 pub(crate) use patches::{Left, Patching};
 pub(crate) use sensitive::sensitive;
 use view::{PAGE, Span, View};

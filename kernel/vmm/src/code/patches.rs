@@ -14,9 +14,10 @@ use alloc::vec;
 use alloc::vec::Vec;
 use shadow_mmu::{CodePage, Gva, Patches};
 
-use super::patch::{JUMP, Known, Patch, build};
+use super::patch::{JUMP, Known, build};
 use super::patch_room::{DISTANCES, Room, place};
-use super::view::{PAGE, PatchPage, Span, View};
+use super::patch_undo::Undo;
+use super::view::{PAGE, PatchPage};
 use super::{OFFSET, PAGE_SHIFT};
 use crate::vm::Vm;
 
@@ -26,8 +27,6 @@ const HOT: u8 = 32;
 const SITES: usize = 256;
 /// Jumps among the instructions of a patch that make it go.
 pub(super) const MOST_ENTRIES: u8 = 64;
-/// After so many times that the guest took the addresses of patches there are none any more.
-const MOST_LOST: u8 = 8;
 /// Pages whose views are remembered.
 const SEEN: usize = 8;
 /// log2 of the bytes of a region that patches are mapped for.
@@ -36,15 +35,15 @@ pub(super) const FETCH: u64 = 1 << 4;
 
 /// What is known of all patches of a VM.
 pub(crate) struct Patching {
-    on: bool,
+    pub(super) on: bool,
     /// Where patches are.
     pub(super) place: Patches,
     /// How many times the guest took that place.
-    lost: u8,
+    pub(super) lost: u8,
     /// How many patches there are.
     pub(crate) count: usize,
     /// Where patches were mapped: a bit for each region of the address space.
-    regions: Box<[u32; 64]>,
+    pub(super) regions: Box<[u32; 64]>,
     /// Which offsets of a page are bytes of any jump, or behind an STI that ends a patch.
     touched: Vec<u64>,
     hot: Vec<(u32, u8)>,
@@ -58,7 +57,7 @@ pub(crate) struct Patching {
     seen: Vec<Seen>,
     /// Counters: patches made, those undone by what undid them, and entries with patches blocked.
     made: u64,
-    undone: [u64; Undo::NAMES.len()],
+    pub(super) undone: [u64; Undo::NAMES.len()],
     pub(super) blocked: u64,
 }
 
@@ -86,37 +85,6 @@ pub(crate) enum Entered {
     Lent,
     /// Not at all: the instruction at EIP is hidden by a patch, and is to be emulated.
     Emulate,
-}
-
-/// What undid a patch.
-#[derive(Clone, Copy, PartialEq, Eq)]
-pub(super) enum Undo {
-    /// The guest wrote its bytes.
-    Written,
-    /// The guest jumped among its instructions too often, or into one of them.
-    Entered,
-    /// An instruction was discovered that overlaps it.
-    Overlapped,
-    /// Another patch begins in front of it.
-    Replaced,
-    /// Its page was given to other code.
-    Recycled,
-    /// The guest took the place of all patches.
-    Lost,
-    /// The guest has a breakpoint among its instructions.
-    Breakpoint,
-}
-
-impl Undo {
-    const NAMES: [&'static str; 7] = [
-        "unpatched: written",
-        "unpatched: entered",
-        "unpatched: overlap",
-        "unpatched: replaced",
-        "unpatched: recycled",
-        "unpatched: place lost",
-        "unpatched: breakpoint",
-    ];
 }
 
 /// What an exit from a patch means.
@@ -342,68 +310,6 @@ impl Vm {
     fn space(&self) -> u64 {
         let modes = self.vcpu.cr0 ^ self.vcpu.cr4.rotate_left(16);
         u64::from(self.vcpu.cr3) << 32 | u64::from(modes)
-    }
-
-    /// Undoes patches of a view.
-    pub(super) fn undo_patches(&mut self, at: usize, why: Undo, which: impl Fn(&Patch) -> bool) {
-        let Some(view) = self.code.views.get_mut(at) else { return };
-        let before = view.patches.len();
-        let mut changed = Span::EMPTY;
-        let View { patches, patch_page, .. } = view;
-        patches.retain(|patch| {
-            let goes = which(patch);
-            if let (true, Some(page)) = (goes, patch_page.as_mut()) {
-                changed = changed.join(patch.shown());
-                patch.room.iter().for_each(|&span| page.room.give(span));
-            }
-            !goes
-        });
-        let undone = before.saturating_sub(view.patches.len());
-        if undone != 0 {
-            self.code.patching.forget(undone, why);
-            self.show(at, changed);
-        }
-    }
-
-    /// No patches any more.
-    #[cold]
-    pub(crate) fn give_up_patches(&mut self) {
-        self.code.patching.lost = MOST_LOST;
-        self.undo_all_patches();
-    }
-
-    /// The guest took the addresses of patches.
-    #[cold]
-    pub(super) fn undo_all_patches(&mut self) {
-        for at in 0..self.code.views.len() {
-            self.undo_patches(at, Undo::Lost, |_| true);
-        }
-        log::debug!("guest {}: the place of its patches is lost", self.name);
-        let patching = &mut self.code.patching;
-        patching.regions.fill(0);
-        patching.place.distance = 0;
-        patching.lost = patching.lost.saturating_add(1);
-        patching.on = patching.lost < MOST_LOST;
-        // The frames may be elsewhere by the next time.
-        for at in 0..self.code.views.len() {
-            if let Some(gfn) =
-                self.code.views.get(at).filter(|view| view.patch_page.is_some()).map(|view| view.code.gfn)
-            {
-                let plan = self.mmu.unmap_code(gfn);
-                self.flush(plan);
-            }
-        }
-        self.mmu.set_patches(Patches { distance: 0, sure: true });
-    }
-}
-
-impl Patching {
-    /// So many patches are gone.
-    pub(super) fn forget(&mut self, patches: usize, why: Undo) {
-        self.count = self.count.saturating_sub(patches);
-        if let Some(undone) = self.undone.get_mut(why as usize) {
-            *undone = undone.saturating_add(patches as u64);
-        }
     }
 }
 
