@@ -110,12 +110,9 @@ idt_garbage:                            # an IDT in the code
     lidt garbage
     ud2
     ret
-tss_nowhere:                            # ring 0 has its stack nowhere, so its trap handler calls what it finds
-    movl $0xf4f4f4f4, %eax              # HLT behind the kernel: through zeroes it would add to nowhere for minutes
-    movl $0x200000, %edi
-    movl $(0x2000000 - 0x200000) / 4, %ecx
-    cld
-    rep stosl
+tss_nowhere:                            # ring 0 has its stack nowhere, so its trap handler finds no hook but what stands before them
+    movl trap_hooks - 4, %edi
+    movb $0xf4, (%edi)                  # HLT: through zeroes it would add to nowhere for minutes
     movl $0xffffff00, tss + 4
     run_ring3 1f
     ret
