@@ -180,7 +180,8 @@ impl<G: GuestMem, T: TableMem, O: Observer> ShadowMmu<G, T, O> {
     }
 
     /// Where the real CPU goes with an access of the guest through the shadow as it is now, without a TLB; `None` if it faults. The
-    /// CPU is set up as [the caller owes](crate#what-the-caller-owes). Reads only: for tests and reports.
+    /// CPU is set up as [the caller owes](crate#what-the-caller-owes), and has no keys for supervisor pages
+    /// ([`Spte::UNREADABLE_KEY`]). Reads only: for tests and reports.
     #[must_use]
     pub fn shadow_access(&self, gva: Gva, access: Access) -> Option<Hpa> {
         let walk = self.shadow_walk_for(gva, access.privilege);
