@@ -177,8 +177,7 @@
 //! 4. *Rings.* A guest that is not in long mode runs its kernel in ring 1 and its user code in ring 3, in compatibility mode. A guest in
 //!    long mode runs in ring 3 altogether.
 //! 5. *Real control bits.* While the guest runs: CR0.WP = 1, EFER.NXE = 1, CR4.PGE = CR4.PCIDE = 0, CR4.LA57 = 0, CR4.PKE = 0 or
-//!    key 0 allowed, CR4.PKS = 0 or IA32_PKRS denying the access of [`Spte::UNREADABLE_KEY`] alone, of which no data access to shadow code
-//!    is left. In ring 1 the real CR4.SMEP and CR4.SMAP are the guest's while it pages, and clear while it does not; the real
+//!    key 0 allowed, CR4.PKS = 0 or by IA32_PKRS no access with key [`Spte::UNREADABLE_KEY`], but with all others. In ring 1 the real CR4.SMEP and CR4.SMAP are the guest's while it pages, and clear while it does not; the real
 //!    EFLAGS.AC is the guest's. In ring 3 the real ones mean nothing: the views hold SMEP, SMAP, WP and the keys.
 //! 6. *Privilege.* The [`Access`] of a fault has the guest's own privilege, AC included: see [`Privilege`]. The real error code does not
 //!    tell it (rings 1 and 3 excepted, as long as SMAP is off): [`Access::from_error`] and [`Access::with_privilege`]. What the CPU
