@@ -71,7 +71,7 @@ pub enum CodeOutcome {
     Wanted(CodePage),
     /// A true fault, at the guest's own address.
     Inject(GuestFault),
-    /// The guest uses the place: move the window.
+    /// The guest uses the place, or its directory for it is not resident, so that nobody can tell: move the window.
     Taken,
     /// The guest fetches from where it has no memory.
     Mmio(Gpa),

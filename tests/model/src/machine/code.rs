@@ -5,7 +5,7 @@
 
 use std::collections::BTreeSet;
 
-use shadow_mmu::{CodeOutcome, CodePage, Gfn, Gva, Patches, Pfn, Place, SyncPolicy, VmStop};
+use shadow_mmu::{CodeOutcome, CodePage, Gfn, GfnKind, GuestMem, Gva, Patches, Pfn, Place, SyncPolicy, VmStop};
 
 use super::Machine;
 use crate::ram::{FRAME, FRAMES, MMIO, ROM, Ram};
@@ -164,7 +164,8 @@ impl Machine {
                     return Some(walk.verdict);
                 }
                 (CodeOutcome::Taken, Verdict::At(_)) => {
-                    let taken = self.is_taken(self.place_of(gva));
+                    let place = self.place_of(gva);
+                    let taken = self.is_taken(place) || self.is_unknown(place);
                     assert!(self.code.borrowed || taken && !self.mmu.window_fits(self.code.shift, Gva::new(gva)));
                     if !self.move_window_for(gva) {
                         return Some(walk.verdict);
@@ -198,6 +199,13 @@ impl Machine {
             Some(Entry::Page(page)) => lies_at(page.base + (place & ((1 << page.shift) - 1))),
             None | Some(Entry::Reserved | Entry::Table(..)) => true,
         }
+    }
+
+    /// Is the directory for a place paged out, so that nobody can tell what the guest has there?
+    fn is_unknown(&self, place: u64) -> bool {
+        let shift = if self.regs.mode() == Mode::Legacy { 22 } else { 21 };
+        let entry = self.regs.top(place).map(|top| self.regs.entry_at(top, place, shift));
+        entry.is_some_and(|entry| self.mmu.mem().kind(Gfn::new(entry >> 12)) == GfnKind::NotResident)
     }
 
     fn show(&mut self, gva: u64, page: CodePage) {
