@@ -1,6 +1,8 @@
 //! Exits of shadow code: a fetch that finds no page, an INT3, and the step over an instruction that is hidden.
 
 use alloc::vec::Vec;
+use core::cell::Cell;
+
 use gnomon_trace::Reason;
 use iced_x86::Mnemonic;
 use shadow_mmu::{CodeOutcome, CodePage, Gva, Place};
@@ -8,7 +10,7 @@ use shadow_mmu::{CodeOutcome, CodePage, Gva, Place};
 use super::discover::discover;
 use super::patch::Patch;
 use super::view::{Found, PAGE, REACH, Span, TRAP, View};
-use super::{FIRST_SHIFT, NEXT_BYTES, OFFSET, PAGE_SHIFT, Undo, Unveiled, sensitive};
+use super::{FIRST_SHIFT, NEXT_BYTES, OFFSET, PAGE_SHIFT, REGION_SHIFT, Undo, Unveiled, sensitive};
 use crate::exit::{NOT_RESIDENT, mmu_stop};
 use crate::trap::{Emulated, Exception, StopReason};
 use crate::vm::Vm;
@@ -283,7 +285,15 @@ impl Vm {
     /// has memory is never worth it.
     fn shift_for(&self, gva: u32) -> Option<u32> {
         let regions: Vec<u32> = self.mmu.code_regions().map(|gva| gva.raw() as u32).collect();
-        let place = |shift: u32, gva: u32| self.mmu.window_place(shift, Gva::new(gva.into()));
+        // Each place is looked at once: that may take the reading of half a page table, which the guest can have filled to make it long.
+        let known = alloc::vec![Cell::new(None); 1 << (u32::BITS - REGION_SHIFT)];
+        let place = |shift: u32, gva: u32| {
+            let look = || self.mmu.window_place(shift, Gva::new(gva.into()));
+            let Some(known) = known.get((gva.wrapping_add(shift) >> REGION_SHIFT) as usize) else { return look() };
+            let place = known.get().unwrap_or_else(look);
+            known.set(Some(place));
+            place
+        };
         // Odd multiples reach every step; far apart, so that the first tries differ much.
         let steps = 0..u32::MAX / STEP;
         let shift =

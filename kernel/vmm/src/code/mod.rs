@@ -60,6 +60,8 @@ const NEXT_BYTES: usize = 16;
 const SITES: usize = 256;
 const NO_SITE: u32 = u32::MAX;
 const PAGE_SHIFT: u32 = 12;
+/// log2 of the bytes of a region, which is what one table of the window, or of patches, maps.
+const REGION_SHIFT: u32 = 21;
 const OFFSET: u32 = 0xfff;
 
 /// The shadow code of one VM.

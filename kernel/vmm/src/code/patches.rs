@@ -18,7 +18,7 @@ use super::patch::{JUMP, Known, build};
 use super::patch_room::{DISTANCES, Room, place};
 use super::patch_undo::Undo;
 use super::view::{PAGE, PatchPage};
-use super::{OFFSET, PAGE_SHIFT};
+use super::{OFFSET, PAGE_SHIFT, REGION_SHIFT};
 use crate::vm::Vm;
 
 /// A site is hot when it has trapped so many times in a row, as far as is remembered.
@@ -29,8 +29,6 @@ const SITES: usize = 256;
 pub(super) const MOST_ENTRIES: u8 = 64;
 /// Pages whose views are remembered.
 const SEEN: usize = 8;
-/// log2 of the bytes of a region that patches are mapped for.
-const REGION_SHIFT: u32 = 21;
 pub(super) const FETCH: u64 = 1 << 4;
 
 /// What is known of all patches of a VM.
