@@ -423,9 +423,9 @@ everything_is_memory:
     popl %eax
     int $VEC_LEAVE
 
-# The code's own bytes, read by each of their names; and a word that is written by each and read by the first.
-aliases:
-    movl aliases, %esi
+# The code's own bytes, read by each of their names; and a word that is written by each and read by the first. ESI: the bytes. EDI
+# becomes other than 0 if one is wrong.
+.macro try_aliases
     xorl %edi, %edi
     xorl %ebx, %ebx
 1:  movl aliases(%ebx), %eax
@@ -437,24 +437,19 @@ aliases:
     orl %eax, %edi
     addl $MEMORY * LARGE_PAGE, %ebx
     jnc 1b
+.endm
+
+aliases:
+    movl aliases, %esi
+    try_aliases
     check_eq "... code is read by 128 names, and a word is written", %edi, $0
-    xorl %edi, %edi
-    xorl %ebx, %ebx
     movl $alias_of_ring3, %eax
     call enter_ring3
     check_eq "... the same in ring 3", trap_edi, $0
     ret
 
 alias_of_ring3:
-1:  movl aliases(%ebx), %eax
-    xorl %esi, %eax
-    orl %eax, %edi
-    movl %ebx, alias_word(%ebx)
-    movl alias_word, %eax
-    xorl %ebx, %eax
-    orl %eax, %edi
-    addl $MEMORY * LARGE_PAGE, %ebx
-    jnc 1b
+    try_aliases
     int $VEC_LEAVE
 
 # Each entry has a page table: eight of them, one for each large page of memory, and the one before the last is empty.
