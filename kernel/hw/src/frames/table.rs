@@ -106,6 +106,8 @@ pub(crate) struct FrameTable {
     full: bool,
     /// Nothing is free in the zone at or above this frame.
     zone_top: usize,
+    /// Nothing is free below this frame.
+    bottom: usize,
 }
 
 /// Frames of 2 MiB.
@@ -133,12 +135,12 @@ impl FrameTable {
             zone_end = i + 1;
         }
         let stride = stride(frames.len());
-        Self { frames, zone_end, next: zone_end, scattered: 0, stride, full: false, zone_top: zone_end }
+        Self { frames, zone_end, next: zone_end, scattered: 0, stride, full: false, zone_top: zone_end, bottom: 0 }
     }
 
     /// An empty table, before the memory is known.
     pub(crate) const fn empty() -> Self {
-        Self { frames: &mut [], zone_end: 0, next: 0, scattered: 0, stride: 1, full: true, zone_top: 0 }
+        Self { frames: &mut [], zone_end: 0, next: 0, scattered: 0, stride: 1, full: true, zone_top: 0, bottom: 0 }
     }
 
     #[inline]
@@ -229,8 +231,9 @@ impl FrameTable {
 
     /// `count` neighbouring frames, the lowest that are free; gives the first.
     pub(crate) fn alloc_contiguous(&mut self, count: usize, owner: Owner) -> Option<u64> {
+        self.bottom = (self.bottom..self.frames.len()).find(|&i| self.is_free(i))?;
         let mut run = 0;
-        for i in 0..self.frames.len() {
+        for i in self.bottom..self.frames.len() {
             run = if self.is_free(i) { run + 1 } else { 0 };
             if run == count && count > 0 {
                 let first = i + 1 - count;
@@ -261,11 +264,12 @@ impl FrameTable {
             *frame = FrameInfo::of(Owner::Free);
         }
         self.full = false;
-        self.zone_top = self.zone_end;
+        (self.zone_top, self.bottom) = (self.zone_end, 0);
     }
 
     /// Lets the searches look at a frame again.
     fn freed(&mut self, frame: usize) {
+        self.bottom = self.bottom.min(frame);
         if frame < self.zone_end {
             self.zone_top = self.zone_top.max(frame + 1);
         } else {
@@ -339,6 +343,20 @@ mod tests {
             last = frame;
         }
         assert_eq!(t.alloc_contiguous(500, Owner::Host), Some(0));
+    }
+
+    #[test]
+    fn runs_are_the_lowest_that_are_free() {
+        let mut t = table(64);
+        assert_eq!(t.alloc_contiguous(3, Owner::Host), Some(0));
+        assert_eq!(t.alloc_contiguous(1, Owner::Host), Some(3));
+        assert!(t.free(1));
+        assert_eq!(t.alloc_contiguous(2, Owner::Host), Some(4), "a hole of one frame");
+        assert_eq!(t.alloc_contiguous(1, Owner::Host), Some(1));
+        assert_eq!(t.alloc_contiguous(59, Owner::Host), None);
+        assert_eq!(t.alloc_contiguous(1, Owner::Guest(VM)), Some(6));
+        t.release_all(VM);
+        assert_eq!(t.alloc_contiguous(58, Owner::Host), Some(6));
     }
 
     #[test]
