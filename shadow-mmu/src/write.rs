@@ -162,7 +162,7 @@ impl<G: GuestMem, T: TableMem, O: Observer> ShadowMmu<G, T, O> {
         gfn: Gfn,
         (first, last): (u64, u64),
     ) -> Result<(), Trouble> {
-        self.window.note_change();
+        self.window.note_directory_write::<F>(role.level(), (first, last));
         let ratio = ratio_shift::<F>(role.level());
         for index in first >> F::ENTRY_SHIFT..=last >> F::ENTRY_SHIFT {
             let slots = index << ratio;

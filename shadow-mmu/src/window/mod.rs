@@ -28,6 +28,7 @@
 
 mod allowed;
 mod borrowed;
+mod depends;
 mod patches;
 mod strays;
 
@@ -35,6 +36,7 @@ pub use borrowed::Place;
 pub use patches::Patches;
 
 use allowed::NO_DIRECTORY;
+use depends::Depends;
 
 use crate::access::{Access, AccessKind, GuestFault, Perms, Privilege};
 use crate::addr::{Gfn, Gpa, Gva, Level, Pfn};
@@ -113,6 +115,8 @@ pub(crate) struct Window {
     patched: u64,
     /// The guest took addresses that patches are at.
     patches_lost: bool,
+    /// Which entries of directories the links depend on.
+    depends: Depends,
 }
 
 impl Window {
@@ -129,6 +133,7 @@ impl Window {
             patches: Patches::NONE,
             patched: 0,
             patches_lost: false,
+            depends: Depends::NOTHING,
         }
     }
 
@@ -147,6 +152,7 @@ impl Window {
     /// Nothing is mapped in the window any more, or will be in a moment.
     const fn forget_regions(&mut self) {
         (self.count, self.patched) = (0, 0);
+        self.depends = Depends::NOTHING;
     }
 
     /// Were patches mapped for region number `at`?
@@ -310,6 +316,7 @@ impl<G: GuestMem, T: TableMem, O: Observer> ShadowMmu<G, T, O> {
         if let Some(place) = self.window.regions.get_mut(count) {
             *place = region;
             self.window.count = count.saturating_add(1);
+            self.window.depend_on(region);
             return Ok(());
         }
         // The present fetch will fault again, and link again.

@@ -99,6 +99,7 @@ impl<G: GuestMem, T: TableMem, O: Observer> ShadowMmu<G, T, O> {
         self.window.patches = patches;
         self.window.patched = 0;
         self.window.patches_lost = self.patches_meet(patches.distance);
+        self.window.depend_anew();
     }
 
     /// Whether the guest took an address that patches were at, since [`Self::take_patches_lost`] was last called.
