@@ -85,6 +85,7 @@ impl Vm {
         let repeated = insn.has_rep_prefix() || insn.has_repne_prefix();
         let backwards = self.world.context().rflags as u32 & flags::DF != 0;
         let step = if backwards { (op.size as u32).wrapping_neg() } else { op.size as u32 };
+        let tracked = self.is_tracked_write();
         for _ in 0..STRING_BATCH {
             if repeated && self.gpr(ECX) & mask == 0 {
                 return Ok(Next::Advance);
@@ -104,8 +105,17 @@ impl Vm {
             if equal.is_some_and(|equal| equal == insn.has_repne_prefix()) {
                 return Ok(Next::Advance);
             }
+            if tracked && !self.is_tracked_write() {
+                // What the writes did has ended it: the CPU does the others faster.
+                break;
+            }
         }
         Ok(Next::Stay)
+    }
+
+    /// Is the frame still tracked that the instruction is emulated for?
+    fn is_tracked_write(&self) -> bool {
+        self.write_hint.is_some_and(|hint| !self.mmu.write_kind(hint.frame.gfn()).is_plain())
     }
 
     fn add_masked(&mut self, register: usize, step: u32, mask: u32) {
