@@ -24,10 +24,12 @@ pub(super) fn discover(code: &[u8], address: u32, start: usize, known: impl Fn(u
     while let Some(from) = waiting.pop() {
         let mut offset = from;
         while offset < PAGE && found.len() < BATCH && !known(offset) && first_visit(&mut seen, offset) {
-            if decoder.set_position(offset).is_err() {
-                break;
+            if decoder.position() != offset {
+                if decoder.set_position(offset).is_err() {
+                    break;
+                }
+                decoder.set_ip(u64::from(address).wrapping_add(offset as u64));
             }
-            decoder.set_ip(u64::from(address).wrapping_add(offset as u64));
             decoder.decode_out(&mut insn);
             if insn.is_invalid() {
                 // What is no instruction, or ends where nobody knows how it goes on, is looked at when it is reached.
@@ -56,12 +58,12 @@ pub(super) fn discover(code: &[u8], address: u32, start: usize, known: impl Fn(u
 /// Do these bytes, if one jumped among them, look like an instruction that must not run unseen? Only the ones that occur are
 /// looked for: PUSHF, POPF, IRET, INT3, CPUID, the group of SGDT and SLDT, LAR, LSL, and MOV from CS or SS.
 fn looks_sensitive(bytes: &[u8]) -> bool {
-    let pair = |pair: &[u8]| match pair {
-        [0x0f, second] => matches!(second, 0xa2 | 0x00..=0x03),
-        [0x8c, second] => second & 0x38 == 0x08 || second & 0x38 == 0x10,
+    let mut before = 0;
+    bytes.iter().any(|&byte| match (core::mem::replace(&mut before, byte), byte) {
+        (_, 0x9c | 0x9d | 0xcf | 0xcc) | (0x0f, 0xa2 | 0x00..=0x03) => true,
+        (0x8c, second) => second & 0x38 == 0x08 || second & 0x38 == 0x10,
         _ => false,
-    };
-    bytes.iter().any(|byte| matches!(byte, 0x9c | 0x9d | 0xcf | 0xcc)) || bytes.windows(2).any(pair)
+    })
 }
 
 fn first_visit(seen: &mut [u64; PAGE / 64], offset: usize) -> bool {

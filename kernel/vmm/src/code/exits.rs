@@ -97,8 +97,8 @@ impl Vm {
         let gva = self.linear_eip();
         self.check_progress(Gva::new(gva.into()))?;
         let offset = (gva & OFFSET) as usize;
-        let found = self.mmu.code_page(Gva::new(gva.into())).and_then(|code| Some((code, self.code.find(code)?)));
-        let Some((code, at)) = found else {
+        let found = self.mmu.code_page(Gva::new(gva.into())).and_then(|code| self.code.find(code));
+        let Some(at) = found else {
             // The page is not what it was when it was put into the window: the next fetch puts it there anew.
             return self.on_code_fetch(gva.wrapping_add(self.code.shift));
         };
@@ -110,7 +110,7 @@ impl Vm {
                 if view.reach(offset) {
                     self.show_for_good(at, offset);
                 } else {
-                    self.unveil((at, code), offset, insn.len());
+                    self.unveil(at, offset, insn.len());
                 }
             }
             // It is shown by now.
@@ -144,20 +144,21 @@ impl Vm {
         let known = |offset| view.mark(offset) != 0;
         let found = discover(bytes.get(..length).unwrap_or(&[]), PAGE_ADDRESS, offset, known);
         let Some(view) = self.code.views.get_mut(at) else { return };
-        let mut span = Span::EMPTY;
         let overlapped = overlapped(view, &found);
         for &one in &found {
             view.enter(one);
-            span = span.join(Span::new(one.offset, one.offset.saturating_add(usize::from(one.length))));
         }
-        let span = view.settle(span);
+        let runs = runs(&found);
+        let runs: Vec<Span> = runs.map(|run| view.settle(run)).collect();
         let head = view.head;
         if let Some(trap) = view.first_trap(head) {
             self.cut_before(at, trap);
         }
-        let span = span.join(self.join_next(at));
+        let end = self.join_next(at);
         self.undo_patches(at, Undo::Overlapped, |patch| overlapped.contains(&patch.span.first));
-        self.show(at, span);
+        for span in runs.into_iter().chain([end]) {
+            self.show(at, span);
+        }
         self.hide_breakpoints();
     }
 
@@ -225,13 +226,10 @@ impl Vm {
     }
 
     /// Shows a hidden instruction for one step: one that has a trap inside, or whose rest is in a page that may be another one elsewhere.
-    fn unveil(&mut self, (at, code): (usize, CodePage), offset: usize, length: usize) {
+    fn unveil(&mut self, at: usize, offset: usize, length: usize) {
         let end = offset.saturating_add(length);
         let span = Span::new(offset, end);
-        let original = self.read_code(code.gfn);
-        if let Some(view) = self.code.views.get(at) {
-            self.put(view.pfn, span, &original);
-        }
+        self.show_original(at, span);
         let rest = end.saturating_sub(PAGE);
         let rest = if rest == 0 { None } else { self.unveil_rest(rest) };
         self.code.unveiled = Some(Unveiled { view: at, span, rest });
@@ -242,8 +240,7 @@ impl Vm {
         let next = (self.linear_eip() & !OFFSET).wrapping_add(PAGE as u32);
         let code = self.mmu.code_page(Gva::new(next.into()))?;
         let next = self.code.find(code)?;
-        let original = self.read_code(code.gfn);
-        self.put(self.code.views.get(next)?.pfn, Span::new(0, length), &original);
+        self.show_original(next, Span::new(0, length));
         Some((next, length))
     }
 
@@ -319,6 +316,15 @@ impl Vm {
         let base = if self.is_known_flat_kernel() { 0 } else { self.segment_base(gnomon_hw::SegReg::Cs) };
         base.wrapping_add(self.eip())
     }
+}
+
+/// The bytes of instructions that were found one behind the other.
+fn runs(found: &[Found]) -> impl Iterator<Item = Span> {
+    let end = |one: &Found| one.offset.saturating_add(usize::from(one.length));
+    found.chunk_by(move |one, next| end(one) == next.offset).filter_map(move |run| {
+        let (first, last) = (run.first()?, run.last()?);
+        Some(Span::new(first.offset, end(last)))
+    })
 }
 
 /// Where patches begin that have an instruction of these inside one of their own.

@@ -37,7 +37,7 @@ use alloc::collections::BTreeMap;
 use alloc::vec::Vec;
 use gnomon_hw::code::CodeFrames;
 use gnomon_hw::frames::VmId;
-use shadow_mmu::{CodePage, Gfn, Pfn};
+use shadow_mmu::{CodePage, Gfn};
 
 use patch_undo::Undo;
 pub(crate) use patches::{Left, Patching};
@@ -54,6 +54,8 @@ const FIRST_SHIFT: u32 = 0xa000_0000;
 const LEAST_VIEWS: u64 = 64;
 const MOST_VIEWS: u64 = 2048;
 const FRAMES_PER_VIEW: u64 = 32;
+/// Bytes that are shown at a time.
+const PART: usize = 64;
 /// Bytes that an instruction can reach into the next page.
 const NEXT_BYTES: usize = 16;
 /// Addresses of sensitive instructions that are remembered, and what stands for none: where no instruction of two bytes fits.
@@ -317,20 +319,25 @@ impl Vm {
 
     /// Brings what the CPU sees of a view in line with its marks.
     fn show(&mut self, at: usize, span: Span) {
-        let Some(view) = self.code.views.get(at) else { return };
-        if span.is_empty() {
-            return;
-        }
-        let original = self.read_code(view.code.gfn);
-        let mut bytes = [0; PAGE];
-        view.render(span, &original, &mut bytes);
-        self.put(view.pfn, span, &bytes);
+        self.each_part(at, span, View::render);
     }
 
-    fn put(&self, pfn: Pfn, span: Span, bytes: &[u8; PAGE]) {
-        if let Some(bytes) = bytes.get(span.first..span.end) {
+    /// Shows the guest's own bytes.
+    fn show_original(&mut self, at: usize, span: Span) {
+        self.each_part(at, span, |_, _, _| ());
+    }
+
+    /// Writes what `make` makes of the guest's bytes of a span.
+    fn each_part(&mut self, at: usize, span: Span, make: impl Fn(&View, Span, &mut [u8])) {
+        let Some(view) = self.code.views.get(at) else { return };
+        let mut bytes = [0; PART];
+        for first in (span.first..span.end).step_by(PART) {
+            let part = Span::new(first, span.end.min(first.saturating_add(PART)));
+            let Some(bytes) = bytes.get_mut(..part.end.saturating_sub(first)) else { return };
+            self.mmu.mem().read(view.code.gfn.base().add(first as u64), bytes);
+            make(view, part, bytes);
             // The frame is ours; if it were not, the page would stay INT3.
-            let _ = self.code.frames.write(pfn, span.first, bytes);
+            let _ = self.code.frames.write(view.pfn, first, bytes);
         }
     }
 }

@@ -45,7 +45,7 @@ pub(crate) fn sensitive(insn: &Instruction) -> Option<Sensitive> {
         Mnemonic::Call if !is_near_call(insn) => Sensitive::FarCall,
         Mnemonic::Int3 => Sensitive::Gate,
         Mnemonic::Int if matches!(insn.immediate8(), vector::BP | vector::OF) => Sensitive::Gate,
-        mnemonic if reads_code(insn, mnemonic) => Sensitive::CodeRead,
+        mnemonic if insn.segment_prefix() == Register::CS && reads_code(insn, mnemonic) => Sensitive::CodeRead,
         _ => return None,
     })
 }
@@ -61,14 +61,14 @@ fn is_near_call(insn: &Instruction) -> bool {
         && !matches!(insn.code(), Code::Call_m1616 | Code::Call_m1632 | Code::Call_ptr1616 | Code::Call_ptr1632)
 }
 
-/// Does it reach memory through CS? A prefix on an instruction that has no memory operand, or does not use it, means nothing.
+/// Does an instruction with a prefix for CS reach memory through it? A prefix on one that has no memory operand, or does not use it, means nothing.
 fn reads_code(insn: &Instruction, mnemonic: Mnemonic) -> bool {
     let string =
         |kind| matches!(kind, OpKind::MemorySegSI | OpKind::MemorySegESI | OpKind::MemorySegDI | OpKind::MemorySegEDI);
     let unused = matches!(mnemonic, Mnemonic::Lea | Mnemonic::Nop | Mnemonic::Prefetcht0 | Mnemonic::Prefetchnta)
         || matches!(mnemonic, Mnemonic::Prefetcht1 | Mnemonic::Prefetcht2 | Mnemonic::Prefetch | Mnemonic::Prefetchw);
     let memory = (0..insn.op_count()).any(|n| insn.op_kind(n) == OpKind::Memory || string(insn.op_kind(n)));
-    memory && !unused && insn.memory_segment() == Register::CS
+    memory && !unused
 }
 
 #[cfg(test)]

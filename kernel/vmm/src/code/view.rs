@@ -167,18 +167,25 @@ impl View {
     /// Turns instructions in and before `span` that have a trap inside into traps. Gives the span that may look different now.
     pub(super) fn settle(&mut self, span: Span) -> Span {
         let mut changed = span;
-        let mut offset = span.end.min(PAGE);
-        while offset > changed.first.saturating_sub(REACH) {
+        let mut offset = span.end.saturating_add(REACH).min(PAGE);
+        while offset > changed.first {
             offset = offset.saturating_sub(1);
-            let mark = self.mark(offset);
-            if mark & TRAP != 0 && mark & SHY == 0 {
-                continue;
+            if self.mark(offset) & TRAP != 0 {
+                changed = changed.join(self.hide_around(offset));
             }
-            let length = usize::from(mark & LENGTH);
-            let mut inner = offset.saturating_add(1)..offset.saturating_add(length).min(PAGE);
-            if length > 1 && inner.any(|at| self.mark(at) & TRAP != 0) {
-                self.set(offset, mark & LENGTH | TRAP);
-                changed = changed.join(Span::new(offset, offset.saturating_add(length)));
+        }
+        changed
+    }
+
+    /// Makes instructions trap that have the trap at `offset` inside.
+    fn hide_around(&mut self, offset: usize) -> Span {
+        let mut changed = Span::EMPTY;
+        for start in offset.saturating_sub(REACH)..offset {
+            let mark = self.mark(start);
+            let end = start.saturating_add(usize::from(mark & LENGTH));
+            if end > offset && (mark & TRAP == 0 || mark & SHY != 0) {
+                self.set(start, mark & LENGTH | TRAP);
+                changed = changed.join(Span::new(start, end));
             }
         }
         changed
@@ -224,22 +231,27 @@ impl View {
         changed
     }
 
-    /// What the CPU is to see of `span`, given the guest's bytes of the whole page.
-    pub(super) fn render(&self, span: Span, original: &[u8; PAGE], out: &mut [u8; PAGE]) {
-        let mut covered = self.head;
-        for offset in span.first.saturating_sub(REACH)..span.end {
-            covered = covered.max(offset.saturating_add(self.native(offset)));
-            if offset < span.first {
+    /// Makes of the guest's bytes of a span, in place, what the CPU is to see of it.
+    pub(super) fn render(&self, span: Span, bytes: &mut [u8]) {
+        let before = span.first.saturating_sub(REACH)..span.first;
+        let reach = |covered: usize, offset: usize| covered.max(offset.saturating_add(self.native(offset)));
+        let mut covered = before.fold(self.head, reach);
+        let marks = self.marks.get(span.first..span.end).unwrap_or(&[]);
+        covered = covered.saturating_sub(span.first);
+        for (at, byte) in bytes.iter_mut().enumerate() {
+            let mark = marks.get(at).copied().unwrap_or(TRAP);
+            if mark & TRAP != 0 {
+                *byte = FILLER;
                 continue;
             }
-            let shown = offset < covered && self.mark(offset) & TRAP == 0;
-            if let (Some(place), Some(&byte)) = (out.get_mut(offset), original.get(offset)) {
-                *place = if shown { byte } else { FILLER };
+            covered = covered.max(if mark == 0 { 0 } else { at.saturating_add(mark.into()) });
+            if at >= covered {
+                *byte = FILLER;
             }
         }
         for patch in &self.patches {
             for (at, byte) in (patch.span.first..).zip(patch.jump) {
-                if let (true, Some(place)) = (at >= span.first && at < span.end, out.get_mut(at)) {
+                if let Some(place) = at.checked_sub(span.first).and_then(|at| bytes.get_mut(at)) {
                     *place = byte;
                 }
             }
@@ -269,10 +281,9 @@ mod tests {
     }
 
     fn shown(view: &View, span: Span) -> Vec<u8> {
-        let original: [u8; PAGE] = core::array::from_fn(|n| n as u8 & 0x3f);
-        let mut out = [0; PAGE];
-        view.render(span, &original, &mut out);
-        out[span.first..span.end].to_vec()
+        let mut bytes: Vec<u8> = (span.first..span.end).map(|n| n as u8 & 0x3f).collect();
+        view.render(span, &mut bytes);
+        bytes
     }
 
     extern crate std;
