@@ -3,7 +3,8 @@
 use super::machine::{Machine, SUPERVISOR, Setup, USER};
 use super::memory::{GUEST_FRAMES, HOLE, MMIO};
 use super::reference::Verdict;
-use crate::{Access, AccessKind, Counter, Gfn, Gpa, Gva, PfErr, Policy, Privilege, cr0, cr4};
+use super::window;
+use crate::{Access, AccessKind, CodeOutcome, Counter, Gfn, Gpa, Gva, PfErr, Policy, Privilege, cr0, cr4};
 
 const SETUP: Setup = Setup { pool: 32, policy: Policy::DEFAULT, caching: true, stepping: false };
 /// PDPTs lie in this frame, directories in frames 1 and 3, the table in frame 2.
@@ -165,6 +166,20 @@ fn directories_and_tables_are_tracked_and_pdpts_are_not() {
     machine.invlpg(0x5000);
     assert_eq!(fetch(&mut machine, 0x5000, USER), Verdict::Fault(0x15));
     assert_eq!(machine.write(0x5000, USER, 0x3001), Verdict::At(0x7000));
+}
+
+#[test]
+fn the_window_depends_on_directories_of_every_gib() {
+    let mut machine = paged();
+    put(&mut machine, TOPS + 8, 0x3001);
+    machine.set_cr3(7);
+    let mut machine = window::opened(machine);
+    assert!(matches!(window::fetch(&mut machine, 0x4000_5000), CodeOutcome::Wanted(_)));
+    window::map(&mut machine, 0x4000_5000, 5);
+    assert_eq!(window::fetch(&mut machine, 0x4000_5000), CodeOutcome::Resume);
+    machine.write(0x3000, SUPERVISOR, 0);
+    machine.mmu.audit().unwrap();
+    assert!(matches!(window::fetch(&mut machine, 0x4000_5000), CodeOutcome::Inject(_)));
 }
 
 #[test]

@@ -11,9 +11,10 @@ use crate::machine::{Host, Report};
 use crate::trial;
 
 /// Guests with hot sites of their own, or that do to code, flags and stacks what a patch must bear.
-const GUEST_NAMES: [&str; 10] = [
+const GUEST_NAMES: [&str; 11] = [
     "full-directory",
     "hot-sites",
+    "hot-calls",
     "self-code",
     "sensitive",
     "timer",
@@ -25,7 +26,7 @@ const GUEST_NAMES: [&str; 10] = [
 ];
 
 /// Of these, the ones that run on Bochs as well, which is slow.
-const ON_BOCHS: [&str; 2] = ["hot-sites", "self-code"];
+const ON_BOCHS: [&str; 3] = ["hot-sites", "hot-calls", "self-code"];
 
 /// The guest that is made of hot sites.
 const HOT: &str = "hot-sites";

@@ -105,6 +105,7 @@ pub const GUESTS: &[Guest] = &[
     tap("rings", "gates, far transfers and IRET between rings"),
     tap("sensitive", "sensitive instructions that do not trap outside ring 0"),
     tap("hot-sites", "CLI, STI, PUSHF and POPF that run often: flags, interrupts, single steps, jumps among them"),
+    tap("hot-calls", "calls and SYSEXIT behind CLI, STI and POPF that run often, and what serializes"),
     tap("often", "what a monitor may do in a shorter way once it knows the instruction"),
     tap("self-code", "a kernel that reads, writes and jumps into its own code"),
     tap("task-switch", "hardware task switches: JMP, CALL, IRET, task gates, CR3, refusals"),

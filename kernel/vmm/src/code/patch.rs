@@ -32,14 +32,22 @@ pub(super) struct Step {
     pub guest: usize,
     /// Doublewords to drop from the stack then.
     pub pops: u8,
-    /// The topmost of them holds the guest's flags.
-    pub restores: bool,
+    /// What the topmost of them holds.
+    pub restores: Restores,
     /// It is a guest instruction itself, or none: a fault of it is one of the instruction at `guest`.
     pub whole: bool,
     /// An STI was just executed.
     pub after_sti: bool,
     /// The guest instruction begins here, so that the patch can be entered.
     pub begins: bool,
+}
+
+/// What a patch has on the stack of what it has changed.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Restores {
+    Nothing,
+    Flags,
+    Eax,
 }
 
 /// A patch in its place.
@@ -86,23 +94,36 @@ impl Patch {
 pub(super) struct Body {
     pub bytes: Vec<u8>,
     pub steps: Vec<Step>,
-    /// Jumps to guest code: the place of the displacement, and the offset from the page of code.
-    pub exits: Vec<(usize, u32)>,
+    /// Displacements to guest code.
+    pub exits: Vec<Distance>,
     pub span: Option<Span>,
     pub ends_with_sti: bool,
+}
+
+/// How far it is from a patch to guest code: a number in the patch.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Distance {
+    /// Where it stands.
+    pub hole: usize,
+    /// From where it counts.
+    pub from: usize,
+    /// To where, from the page of code on.
+    pub to: u32,
 }
 
 /// How a patch is left before a step.
 #[derive(Clone, Copy)]
 struct Leave {
     pops: u8,
-    restores: bool,
+    restores: Restores,
 }
 
-const CLEAN: Leave = Leave { pops: 0, restores: false };
-const DROP: Leave = Leave { pops: 1, restores: false };
-const RESTORE: Leave = Leave { pops: 1, restores: true };
-const RESTORE_TWO: Leave = Leave { pops: 2, restores: true };
+const CLEAN: Leave = Leave { pops: 0, restores: Restores::Nothing };
+const DROP: Leave = Leave { pops: 1, restores: Restores::Nothing };
+const DROP_TWO: Leave = Leave { pops: 2, restores: Restores::Nothing };
+const RESTORE: Leave = Leave { pops: 1, restores: Restores::Flags };
+const RESTORE_TWO: Leave = Leave { pops: 2, restores: Restores::Flags };
+const RESTORE_EAX: Leave = Leave { pops: 1, restores: Restores::Eax };
 
 impl Body {
     fn step(&mut self, guest: usize, leave: Leave, bytes: &[u8]) {
@@ -114,7 +135,15 @@ impl Body {
 
     fn whole(&mut self, guest: usize, pops: u8, bytes: &[u8]) {
         let at = self.bytes.len();
-        self.steps.push(Step { at, guest, pops, restores: false, whole: true, after_sti: false, begins: false });
+        self.steps.push(Step {
+            at,
+            guest,
+            pops,
+            restores: Restores::Nothing,
+            whole: true,
+            after_sti: false,
+            begins: false,
+        });
         self.bytes.extend_from_slice(bytes);
     }
 
@@ -169,10 +198,28 @@ impl Body {
         self.step(guest, CLEAN, &[0x9d]); // jnz comes here
     }
 
+    /// A near CALL: the return address is made from the patch's own, without a change of flags.
+    fn call(&mut self, guest: usize, next: usize, target: u32) {
+        self.step(guest, CLEAN, &[0x50]); // push eax
+        self.step(guest, DROP, &[0xe8, 0, 0, 0, 0]); // call to the next instruction
+        let here = self.bytes.len();
+        self.step(guest, DROP_TWO, &[0x58]); // pop eax
+        self.step(guest, RESTORE_EAX, &[0x8d, 0x80]); // lea eax, [eax + distance]
+        self.distance(here, next as u32);
+        self.step(guest, RESTORE_EAX, &[0x87, 0x04, 0x24]); // xchg [esp], eax
+        // Done, but for EIP.
+        self.whole(target as usize, 0, &[]);
+        self.exit(&[JUMP_OPCODE], target);
+    }
+
     /// A jump to guest code, with its opcode.
     fn exit(&mut self, opcode: &[u8], target: u32) {
         self.bytes.extend_from_slice(opcode);
-        self.exits.push((self.bytes.len(), target));
+        self.distance(self.bytes.len().saturating_add(4), target);
+    }
+
+    fn distance(&mut self, from: usize, to: u32) {
+        self.exits.push(Distance { hole: self.bytes.len(), from, to });
         self.bytes.extend_from_slice(&[0; 4]);
     }
 
@@ -201,8 +248,13 @@ impl Body {
         match insn.flow_control() {
             FlowControl::Next if insn.mnemonic() == Mnemonic::Nop => self.whole(offset, 0, &[0x90]),
             FlowControl::Next => self.whole(offset, 0, bytes),
-            FlowControl::Return if matches!(insn.code(), Code::Retnd | Code::Retnd_imm16) => {
+            // SYSEXIT faults there, and is emulated.
+            FlowControl::Return if matches!(insn.code(), Code::Retnd | Code::Retnd_imm16 | Code::Sysexitd) => {
                 self.whole(offset, 0, bytes);
+                return Some(false);
+            }
+            FlowControl::Call if insn.code() == Code::Call_rel32_32 && bytes.len() == JUMP => {
+                self.call(offset, offset.saturating_add(insn.len()), target);
                 return Some(false);
             }
             FlowControl::ConditionalBranch if insn.is_jcc_short_or_near() => {
@@ -271,8 +323,11 @@ pub(super) fn build(page: &[u8; PAGE], start: usize, known: impl Fn(usize) -> Kn
         let after_sti = body.ends_with_sti;
         let first = body.steps.len();
         goes_on = body.add(&insn, page.get(offset..next)?, offset)?;
+        for step in body.steps.iter_mut().skip(first).filter(|step| step.guest == offset) {
+            step.after_sti = after_sti;
+        }
         if let Some(step) = body.steps.get_mut(first) {
-            (step.after_sti, step.begins) = (after_sti, true);
+            step.begins = true;
         }
         offset = next;
     }

@@ -2,7 +2,7 @@
 
 use alloc::vec::Vec;
 
-use super::patch::{Body, JUMP, JUMP_OPCODE, Patch, Step};
+use super::patch::{Body, Distance, JUMP, JUMP_OPCODE, Patch, Restores, Step};
 use super::view::{PAGE, Span};
 
 /// From a page of code to its patches: the two multiples of 4 MiB whose jumps consist of bytes that trap.
@@ -41,17 +41,14 @@ impl Room {
         }
     }
 
-    /// The first free run of `length` bytes.
+    /// The last free run of `length` bytes: what begins early in a page of code has landings early in this one only.
     fn find(&self, length: usize) -> Option<usize> {
         let mut run = 0;
-        for at in 0..PAGE {
-            let free = self.0.get(at / 64)? >> (at % 64) & 1 == 0;
+        (0..PAGE).rev().find(|at| {
+            let free = self.0.get(at / 64).is_some_and(|word| word >> (at % 64) & 1 == 0);
             run = if free { usize::saturating_add(run, 1) } else { 0 };
-            if run == length {
-                return Some(at.saturating_add(1).saturating_sub(length));
-            }
-        }
-        None
+            run == length
+        })
     }
 }
 
@@ -71,17 +68,23 @@ pub(super) fn place(body: &Body, room: &mut Room, distance: u32) -> Option<(Patc
     let whole = Span::new(at, at.saturating_add(body.bytes.len()));
     room.take(whole);
     let mut bytes = body.bytes.clone();
-    for &(hole, target) in &body.exits {
-        let end = at.saturating_add(hole).saturating_add(4) as u32;
-        let displacement = target.wrapping_sub(distance).wrapping_sub(end);
-        bytes.get_mut(hole..hole.saturating_add(4))?.copy_from_slice(&displacement.to_le_bytes());
+    for &Distance { hole, from, to } in &body.exits {
+        let from = distance.wrapping_add(at.saturating_add(from) as u32);
+        bytes.get_mut(hole..hole.saturating_add(4))?.copy_from_slice(&to.wrapping_sub(from).to_le_bytes());
     }
     let mut steps: Vec<Step> = body.steps.clone();
     for step in &mut steps {
         step.at = step.at.saturating_add(at);
     }
-    let begin =
-        Step { at: landing, guest: span.first, pops: 0, restores: false, whole: true, after_sti: false, begins: false };
+    let begin = Step {
+        at: landing,
+        guest: span.first,
+        pops: 0,
+        restores: Restores::Nothing,
+        whole: true,
+        after_sti: false,
+        begins: false,
+    };
     steps.insert(0, begin);
     let mut to_body = [JUMP_OPCODE; JUMP];
     let displacement = (at as u32).wrapping_sub(pad.end as u32);
@@ -139,6 +142,38 @@ mod tests {
             assert_eq!(pieces.len(), 2);
             assert!([0xe1, 0xe2, 0xe3].iter().all(|&at| patch.entry(at).is_some()));
             assert!(patch.entry(0xe4).is_none(), "that is inside of an instruction");
+        }
+    }
+
+    #[test]
+    fn a_call_leaves_the_address_behind_it() {
+        // sti; call to 0x2000 from the page
+        let page = page(0xe0, &[0xfb, 0xe8, 0x1a, 0x1f, 0x00, 0x00]);
+        let body = build(&page, 0xe0, known(0xe0, &[0, 1])).unwrap();
+        let (patch, pieces) = place(&body, &mut Room::new(), DISTANCES[0]).unwrap();
+        assert_eq!(patch.span, Span::new(0xe0, 0xe6));
+        let (at, bytes) = &pieces[1];
+        let base = DISTANCES[0].wrapping_add(*at as u32);
+        let mut decoder = Decoder::with_ip(32, bytes, base.into(), DecoderOptions::NONE);
+        let code: Vec<_> = decoder.iter().collect();
+        let call = code.iter().position(|insn| insn.mnemonic() == Mnemonic::Call).unwrap();
+        assert_eq!(code[call].near_branch_target(), code[call + 1].ip(), "to the next instruction");
+        let lea = code.iter().find(|insn| insn.mnemonic() == Mnemonic::Lea).unwrap();
+        assert_eq!((code[call + 1].ip() as u32).wrapping_add(lea.memory_displacement32()), 0xe6);
+        assert_eq!(code.last().unwrap().near_branch_target(), 0x2000);
+        let of_call = patch.steps.iter().filter(|step| step.guest == 0xe1);
+        assert!(of_call.clone().count() == 5 && of_call.clone().all(|step| step.after_sti));
+    }
+
+    #[test]
+    fn a_page_full_of_sites_has_room_for_patches_at_its_start() {
+        // CLI, everywhere
+        let page = page(0, &[0xfa; PAGE - 16]);
+        let mut room = Room::new();
+        for at in (0..16).map(|n| 0x800 + n * JUMP).chain((0..8).map(|n| n * JUMP)) {
+            let body = build(&page, at, |_| Known::Usable);
+            let body = body.unwrap_or_else(|| panic!("{at:#x}"));
+            assert!(place(&body, &mut room, DISTANCES[1]).is_some(), "{at:#x}");
         }
     }
 

@@ -4,13 +4,14 @@ use gnomon_hw::Exit;
 use gnomon_trace::Reason;
 use shadow_mmu::Gva;
 
-use super::patch::{Patch, Step};
+use super::patch::{Patch, Restores, Step};
 use super::patches::{Entered, FETCH, Left, MOST_ENTRIES, offset_of};
 use super::{OFFSET, Undo, sensitive};
 use crate::trap::{Emulated, Exception, vector};
 use crate::vcpu::flags;
 use crate::vm::Vm;
 
+const EAX: usize = 0;
 /// From NT to IF.
 const NT_TO_IF: u32 = flags::NT.trailing_zeros() - flags::IF.trailing_zeros();
 
@@ -177,7 +178,15 @@ impl Vm {
         }
         let origin = here.wrapping_sub(self.code.patching.place.distance);
         let found = self.view_seen(origin).and_then(|at| self.step_of(at, origin));
-        let Some(step) = found else { return Left::Whole };
+        let Some(step) = found else {
+            if trapped {
+                // The guest has jumped to where it has code of its own.
+                self.set_eip(self.eip().wrapping_sub(1));
+                self.undo_all_patches();
+                return Left::Again;
+            }
+            return Left::Whole;
+        };
         self.leave_step(step, origin);
         let done = matches!(exit, Exit::Interrupt(_) | Exit::Vector(vector::DB));
         if step.whole || done { Left::Whole } else { Left::Emulate }
@@ -206,10 +215,13 @@ impl Vm {
 
     /// Puts back what a patch left undone before this step, and EIP to the guest's instruction.
     fn leave_step(&mut self, step: Step, origin: u32) {
-        if step.restores
-            && let Ok(image) = self.peek(0, 4)
+        if step.restores != Restores::Nothing
+            && let Ok(word) = self.peek(0, 4)
         {
-            self.load_flags(image, flags::REAL & !(flags::TF | flags::AC));
+            match step.restores {
+                Restores::Eax => self.set_gpr(EAX, word),
+                _ => self.load_flags(word, flags::REAL & !(flags::TF | flags::AC)),
+            }
         }
         let esp = self.esp().wrapping_add(u32::from(step.pops).wrapping_mul(4));
         self.set_esp(esp);
@@ -227,6 +239,10 @@ impl Vm {
         let insn = self.decode()?;
         if sensitive(&insn).is_some() {
             self.emulate_sensitive(&insn)?;
+        } else if insn.is_call_near() {
+            let next = self.execute_memory(&insn)?;
+            self.count(Reason::HiddenFault);
+            self.finish(&insn, next);
         } else {
             let (reason, next) = self.dispatch(&insn, Exception::gp(0))?;
             self.count(reason);

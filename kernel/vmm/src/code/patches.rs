@@ -92,6 +92,8 @@ pub(crate) enum Left {
     Whole,
     /// The guest instruction at EIP has not begun; it is to be emulated.
     Emulate,
+    /// The guest is to try again what is at EIP.
+    Again,
 }
 
 impl Patching {

@@ -72,6 +72,8 @@ pub(crate) enum Recipe {
     PopFlags,
     /// PUSH CS of 32 bits.
     PushCode,
+    /// MOV from SS, of 32 bits.
+    ReadStackSelector(Gpr),
 }
 
 impl Recipe {
@@ -102,6 +104,7 @@ impl Recipe {
             Register::CR2 => Control::Cr2,
             Register::CR3 => Control::Cr3,
             Register::CR4 => Control::Cr4,
+            Register::SS => return Some(Self::ReadStackSelector(Gpr::of(insn.op0_register())?)),
             from if insn.op0_register() == Register::CR3 => return Some(Self::LoadCr3(Gpr::of(from)?)),
             _ => return None,
         };
@@ -136,6 +139,7 @@ mod tests {
         assert_eq!(recipe(&[0x9c]), Recipe::PushFlags);
         assert_eq!(recipe(&[0x9d]), Recipe::PopFlags);
         assert_eq!(recipe(&[0x0e]), Recipe::PushCode);
+        assert_eq!(recipe(&[0x8c, 0xd3]), Recipe::ReadStackSelector(Gpr(3)));
         assert_eq!(recipe(&[0xec]), Recipe::Input(Port::Dx, 1));
         assert_eq!(recipe(&[0x66, 0xed]), Recipe::Input(Port::Dx, 2));
         assert_eq!(recipe(&[0xe7, 0x80]), Recipe::Output(Port::Fixed(0x80), 4));
@@ -161,6 +165,9 @@ mod tests {
         for one in [0x9c, 0x9d, 0x0e] {
             assert_eq!(recipe(&[0x66, one]), Recipe::Long, "16 bits");
         }
+        assert_eq!(recipe(&[0x66, 0x8c, 0xd3]), Recipe::Long, "16 bits");
+        assert_eq!(recipe(&[0x8c, 0x13]), Recipe::Long, "into memory");
+        assert_eq!(recipe(&[0x8c, 0xcb]), Recipe::Long, "MOV from CS");
         assert_eq!(recipe(&[0x16]), Recipe::Long, "PUSH SS");
     }
 }

@@ -52,6 +52,10 @@ impl Vm {
         }
         let outcome = match exit {
             Exit::Vector(_) if left == Left::Emulate => self.emulate_patched(),
+            Exit::Vector(_) if left == Left::Again => {
+                self.count(Reason::CodeDiscovery);
+                Ok(())
+            }
             Exit::Vector(number) if self.world.is_hardware() => self.on_hardware_vector(number, stepped),
             Exit::Vector(number) => self.on_vector(number, stepped),
             Exit::Interrupt(_) => {

@@ -17,6 +17,14 @@ use crate::vm::Vm;
 
 /// Bytes that PUSH and POP move.
 const WORD: u32 = 4;
+/// Bytes of the four instructions of [`Vm::serialize`].
+const RETURN_BEHIND: u32 = 8;
+
+/// PUSHF, PUSH CS, PUSH of the address behind the next instruction, IRET.
+const fn returns_behind(eip: u32, bytes: u64) -> bool {
+    let [a, b, c, ref address @ .., d] = bytes.to_le_bytes();
+    matches!([a, b, c, d], [0x9c, 0x0e, 0x68, 0xcf]) && u32::from_le_bytes(*address) == eip.wrapping_add(RETURN_BEHIND)
+}
 
 /// Which exits have short ways.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -118,11 +126,11 @@ impl Vm {
         }
     }
 
-    /// The recipe for the instruction at `eip` in flat code, and the address behind it.
+    /// The recipe for the instruction at `eip` in flat code, the address behind it, and the eight bytes at `eip`.
     #[inline]
-    fn recipe_at(&self, eip: u32) -> Option<(Recipe, u32)> {
+    fn recipe_at(&self, eip: u32) -> Option<(Recipe, u32, u64)> {
         let (bytes, _) = self.world.fetch_halves(eip)?;
-        self.decoded.recipe(eip, bytes)
+        self.decoded.recipe(eip, bytes).map(|(recipe, next)| (recipe, next, bytes))
     }
 
     /// After #GP(0): does the instruction at EIP if it has a recipe. False: nothing was done. An EIP in a patch has no recipe.
@@ -132,7 +140,7 @@ impl Vm {
             return false;
         }
         match self.recipe_at(self.eip()) {
-            Some((recipe, next)) => self.follow(recipe, next),
+            Some((recipe, next, _)) => self.follow(recipe, next),
             None => false,
         }
     }
@@ -227,17 +235,49 @@ impl Vm {
             return false;
         }
         match self.recipe_at(eip) {
-            Some((Recipe::Return, _)) => self.return_flat().is_some(),
-            Some((Recipe::Identify, next)) => {
+            Some((Recipe::Return, ..)) => self.return_flat().is_some(),
+            Some((Recipe::Identify, next, _)) => {
                 self.identify();
                 self.go_on(next, Reason::Cpuid);
                 true
             }
-            Some((recipe @ (Recipe::PushFlags | Recipe::PopFlags | Recipe::PushCode), next)) => {
+            Some((Recipe::ReadStackSelector(to), next, _)) => {
+                let selector = self.visible_selector(SegReg::Ss).0;
+                self.set_gpr(to.index(), selector.into());
+                self.go_on(next, Reason::Sensitive);
+                true
+            }
+            Some((Recipe::PushFlags, _, bytes)) if returns_behind(eip, bytes) => self.serialize(eip),
+            Some((recipe @ (Recipe::PushFlags | Recipe::PopFlags | Recipe::PushCode), next, _)) => {
                 self.follow_stack(recipe, eip, next)
             }
             _ => false,
         }
+    }
+
+    /// PUSHF, PUSH CS, PUSH and an IRET with these to the address behind it, as Linux serializes: what is left of it is the frame below
+    /// the stack. False: nothing was done.
+    #[inline(never)] // out of the way of more frequent ones
+    fn serialize(&mut self, eip: u32) -> bool {
+        let next = eip.wrapping_add(RETURN_BEHIND);
+        let cs = self.visible_selector(SegReg::Cs);
+        if !self.has_flat_stack() || self.armed || !self.is_code_target(cs) {
+            return false;
+        }
+        self.reclaim_flags();
+        let image = self.pushed_flags();
+        let mut frame = [0; 3 * WORD as usize];
+        for (place, word) in frame.chunks_exact_mut(WORD as usize).zip([next, cs.0.into(), image]) {
+            place.copy_from_slice(&word.to_le_bytes());
+        }
+        let below = self.esp().wrapping_sub(3 * WORD);
+        if image & flags::NT != 0 || self.world.write_linear(below, &frame).is_err() {
+            return false;
+        }
+        self.vcpu.nmi_blocked = false;
+        self.code.patching.note_return(next);
+        self.go_on(next, Reason::Iret);
+        true
     }
 
     /// PUSHF, POPF and PUSH CS on a flat stack. False: nothing was done.
