@@ -287,16 +287,14 @@ impl Vm {
     /// A trap at EIP of the guest kernel: is it a byte of a jump, and so the guest jumped among the instructions that it covers?
     #[inline]
     pub(crate) fn on_patch_inside(&mut self) -> bool {
-        self.code.patching.count != 0 && self.on_shadow_code() && self.jumped_inside()
+        let touched = |gva| self.code.patching.is_touched(offset_of(gva));
+        self.code.patching.count != 0 && self.on_shadow_code() && touched(self.linear_eip()) && self.jumped_inside()
     }
 
     #[inline(never)]
     fn jumped_inside(&mut self) -> bool {
         let gva = self.linear_eip();
         let offset = offset_of(gva);
-        if !self.code.patching.is_touched(offset) {
-            return false;
-        }
         let Some((at, _)) = self.view_at(gva) else { return false };
         let Some(view) = self.code.views.get_mut(at) else { return false };
         let Some(patch) = view.patches.iter_mut().find(|patch| patch.is_inside(offset)) else { return false };

@@ -94,7 +94,7 @@ pub struct GuestConfig {
     pub format: ImageFormat,
     /// Whether its kernel runs on shadow code. Without, sensitive instructions that do not trap show the real state.
     pub shadow_code: Switch,
-    /// Whether sites of its kernel that trap again and again run without exits.
+    /// Whether sites of its kernel that trap again and again run without exits (`patches=`, default on).
     pub patches: Switch,
     /// The command line its kernel sees.
     pub arguments: String,
@@ -121,7 +121,7 @@ impl GuestConfig {
             console: ConsoleKind::Auto,
             format: ImageFormat::Auto,
             shadow_code: Switch::On,
-            patches: Switch::Off,
+            patches: Switch::On,
             arguments: String::new(),
             image: 0,
             modules: Vec::new(),

@@ -186,7 +186,7 @@ impl<'a> ModuleWords<'a> {
             console: self.console.unwrap_or(ConsoleKind::Auto),
             format,
             shadow_code: self.shadow_code.unwrap_or(Switch::On),
-            patches: self.patches.unwrap_or(Switch::Off),
+            patches: self.patches.unwrap_or(Switch::On),
             arguments: self.arguments.to_owned(),
             image: index,
             modules: Vec::new(),

@@ -39,6 +39,8 @@ pub(crate) enum Policy {
     Unsync,
     /// As unsync, and each fill looks at up to 16 entries around
     Prefetch,
+    /// As prefetch, and CLI, STI, PUSHF and POPF that run often stop trapping
+    Patched,
     /// Tables are a bare TLB, dropped at CR3 loads
     Vtlb,
 }
@@ -96,7 +98,7 @@ impl Column {
             MachineKind::Bochs => Backend::Vmx,
         };
         let mut columns = vec![column(Backend::Bare, None, None)];
-        let policies = [Policy::WriteProtect, Policy::Unsync, Policy::Prefetch, Policy::Vtlb];
+        let policies = [Policy::WriteProtect, Policy::Unsync, Policy::Prefetch, Policy::Patched, Policy::Vtlb];
         columns.extend(policies.map(|policy| column(Backend::Depriv, Some(Mmu::Shadow), Some(policy))));
         columns.push(column(hardware, Some(Mmu::Nested), None));
         columns.push(column(hardware, Some(Mmu::Shadow), None));
@@ -145,12 +147,14 @@ impl Column {
         }
     }
 
-    /// Words of the guest's description.
+    /// Words of the guest's description. Patches are off but in their own column: the others show what a trap costs.
     pub(super) fn guest_words(self) -> Vec<String> {
+        let without = |policy: &str| vec![format!("shadow={policy}"), "patches=off".into()];
         match (self.backend, self.policy, self.mmu) {
             (Backend::Bare, ..) | (Backend::Depriv, None, _) => Vec::new(),
-            (_, Some(Policy::Prefetch), _) => vec!["shadow=unsync,prefetch=16".into()],
-            (_, Some(policy), _) => vec![format!("shadow={}", name(policy))],
+            (_, Some(Policy::Prefetch), _) => without("unsync,prefetch=16"),
+            (_, Some(Policy::Patched), _) => vec!["shadow=unsync,prefetch=16".into(), "patches=on".into()],
+            (_, Some(policy), _) => without(&name(policy)),
             (_, None, Some(Mmu::Shadow)) => vec!["mmu=shadow".into(), "shadow=write-protect".into()],
             (_, None, mmu) => mmu.map(|mmu| format!("mmu={}", name(mmu))).into_iter().collect(),
         }
@@ -181,7 +185,7 @@ mod tests {
     #[test]
     fn the_matrix_has_what_the_emulators_can() {
         let all = labels(Wanted { machines: &[], backends: &[], policies: &[] });
-        assert_eq!(all.len(), 14);
+        assert_eq!(all.len(), 16);
         assert!(all.contains(&"svm nested on QEMU".to_owned()) && !all.contains(&"svm nested on Bochs".to_owned()));
     }
 
@@ -203,10 +207,15 @@ mod tests {
             (vec!["backend=svm".into()], vec!["mmu=nested".into()])
         );
         let unsync = on(Backend::Depriv, Some(Mmu::Shadow), Some(Policy::Unsync));
-        assert_eq!((unsync.kernel_words(), unsync.guest_words()), (vec![], vec!["shadow=unsync".into()]));
+        assert_eq!(
+            (unsync.kernel_words(), unsync.guest_words()),
+            (vec![], vec!["shadow=unsync".into(), "patches=off".into()])
+        );
         let prefetch = Column { policy: Some(Policy::Prefetch), ..unsync };
-        assert_eq!(prefetch.guest_words(), ["shadow=unsync,prefetch=16"]);
+        assert_eq!(prefetch.guest_words(), ["shadow=unsync,prefetch=16", "patches=off"]);
+        let patched = Column { policy: Some(Policy::Patched), ..unsync };
+        assert_eq!(patched.guest_words(), ["shadow=unsync,prefetch=16", "patches=on"]);
         let reference = Column { policy: Some(Policy::WriteProtect), ..unsync };
-        assert_eq!(reference.guest_words(), ["shadow=write-protect"], "said, whatever the default is");
+        assert_eq!(reference.guest_words(), ["shadow=write-protect", "patches=off"], "said, whatever the default is");
     }
 }
