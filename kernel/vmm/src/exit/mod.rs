@@ -28,8 +28,13 @@ impl Vm {
     #[inline(never)] // out of the way of the short ones
     pub(crate) fn on_exit(&mut self, exit: Exit) -> Result<(), StopReason> {
         let left = if self.code.patching.was_entered() { self.leave_patches(exit) } else { Left::Whole };
-        if left == Left::Whole && self.faulted_shortly(exit) {
-            return Ok(());
+        match left {
+            Left::Whole if self.faulted_shortly(exit) => return Ok(()),
+            Left::Again => {
+                self.count(Reason::CodeDiscovery);
+                return Ok(());
+            }
+            Left::Whole | Left::Emulate => {}
         }
         let done = self.handle(exit, left);
         self.trace_resume();
@@ -52,10 +57,6 @@ impl Vm {
         }
         let outcome = match exit {
             Exit::Vector(_) if left == Left::Emulate => self.emulate_patched(),
-            Exit::Vector(_) if left == Left::Again => {
-                self.count(Reason::CodeDiscovery);
-                Ok(())
-            }
             Exit::Vector(number) if self.world.is_hardware() => self.on_hardware_vector(number, stepped),
             Exit::Vector(number) => self.on_vector(number, stepped),
             Exit::Interrupt(_) => {
