@@ -139,11 +139,12 @@ impl Vm {
             return;
         }
         let code = view.code;
-        let mut bytes = [0; PAGE + NEXT_BYTES];
+        let mut bytes = core::mem::take(&mut self.code.bytes);
         let length = self.read_with_rest(code, &mut bytes);
+        let Some(view) = self.code.views.get_mut(at) else { return };
         let known = |offset| view.mark(offset) != 0;
         let found = discover(bytes.get(..length).unwrap_or(&[]), PAGE_ADDRESS, offset, known);
-        let Some(view) = self.code.views.get_mut(at) else { return };
+        self.code.bytes = bytes;
         let overlapped = overlapped(view, &found);
         for &one in &found {
             view.enter(one);
@@ -171,7 +172,7 @@ impl Vm {
     }
 
     /// The bytes of a page of code, and the first of the next page; gives how many there are.
-    fn read_with_rest(&self, code: CodePage, bytes: &mut [u8; PAGE + NEXT_BYTES]) -> usize {
+    fn read_with_rest(&self, code: CodePage, bytes: &mut [u8]) -> usize {
         let Some((page, rest)) = bytes.split_at_mut_checked(PAGE) else { return 0 };
         self.mmu.mem().read(code.gfn.base(), page);
         match code.following {

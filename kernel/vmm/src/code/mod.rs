@@ -81,6 +81,8 @@ pub(crate) struct ShadowCode {
     hand: usize,
     sources: BTreeMap<u64, Source>,
     sites: Sites,
+    /// Where code is read to be decoded.
+    bytes: Vec<u8>,
     /// An instruction that is shown for one step.
     unveiled: Option<Unveiled>,
     /// Hot sites.
@@ -166,6 +168,7 @@ impl ShadowCode {
             hand: 0,
             sources: BTreeMap::new(),
             sites: Sites { recent: [NO_SITE; SITES] },
+            bytes: alloc::vec![0; PAGE.saturating_add(NEXT_BYTES)],
             unveiled: None,
             recycled: 0,
         }

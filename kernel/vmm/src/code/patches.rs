@@ -26,7 +26,7 @@ const HOT: u8 = 32;
 /// Sites that are remembered.
 const SITES: usize = 256;
 /// Jumps among the instructions of a patch that make it go.
-pub(super) const MOST_ENTRIES: u8 = 64;
+pub(super) const MOST_ENTRIES: u8 = 16;
 /// Pages whose views are remembered.
 const SEEN: usize = 8;
 pub(super) const FETCH: u64 = 1 << 4;

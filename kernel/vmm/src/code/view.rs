@@ -167,14 +167,17 @@ impl View {
     /// Turns instructions in and before `span` that have a trap inside into traps. Gives the span that may look different now.
     pub(super) fn settle(&mut self, span: Span) -> Span {
         let mut changed = span;
-        let mut offset = span.end.saturating_add(REACH).min(PAGE);
-        while offset > changed.first {
-            offset = offset.saturating_sub(1);
-            if self.mark(offset) & TRAP != 0 {
-                changed = changed.join(self.hide_around(offset));
-            }
+        let mut end = span.end.saturating_add(REACH).min(PAGE);
+        while let Some(trap) = self.last_trap(changed.first, end) {
+            changed = changed.join(self.hide_around(trap));
+            end = trap;
         }
         changed
+    }
+
+    fn last_trap(&self, first: usize, end: usize) -> Option<usize> {
+        let at = self.marks.get(first..end)?.iter().rposition(|mark| mark & TRAP != 0)?;
+        Some(first.saturating_add(at))
     }
 
     /// Makes instructions trap that have the trap at `offset` inside.
