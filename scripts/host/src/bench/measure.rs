@@ -225,11 +225,11 @@ mod tests {
         };
         assert_eq!(
             on(MachineKind::Qemu, Backend::Depriv, Some(Policy::WriteProtect)),
-            "scripts/gnomon run --guest 'name=nanobench mem=64M kernel=nanobench.elf shadow=write-protect -- rounds=2' --icount --set marks=on"
+            "scripts/gnomon run --guest 'name=nanobench mem=64M kernel=nanobench.elf shadow=write-protect patches=off -- rounds=2' --icount --set marks=on"
         );
         assert_eq!(
             on(MachineKind::Qemu, Backend::Depriv, Some(Policy::Vtlb)),
-            "scripts/gnomon run --guest 'name=nanobench mem=64M kernel=nanobench.elf shadow=vtlb -- rounds=2' --icount --set marks=on"
+            "scripts/gnomon run --guest 'name=nanobench mem=64M kernel=nanobench.elf shadow=vtlb patches=off -- rounds=2' --icount --set marks=on"
         );
         assert_eq!(
             on(MachineKind::Bochs, Backend::Bare, None),
