@@ -209,9 +209,17 @@ impl<G: GuestMem, T: TableMem, O: Observer> ShadowMmu<G, T, O> {
         gva: Gva,
         room: &mut Reservation,
     ) -> Result<u32, Trouble> {
+        let is_kept = !F::SPLIT && walk.leaf == Level::L1.number();
+        if is_kept && let Some(page) = self.known_path(gva)? {
+            return Ok(page);
+        }
         let directory = self.link_to_directory::<F>(walk, gva, room)?;
         let key = self.key_on_path::<F>(walk, gva, Level::L1);
-        self.link((directory, gva.slot(Level::L2)), key, gva, room)
+        let page = self.link((directory, gva.slot(Level::L2)), key, gva, room)?;
+        if is_kept {
+            self.keep_path(gva, page)?;
+        }
+        Ok(page)
     }
 
     /// The same down to the L2 page.

@@ -292,6 +292,7 @@ mod mmu;
 mod open;
 mod outcome;
 mod pages;
+mod path;
 mod policy;
 mod pool;
 mod prefetch;

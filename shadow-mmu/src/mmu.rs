@@ -15,6 +15,7 @@ use crate::links::Links;
 use crate::mem::{GuestMem, TableMem};
 use crate::open::{MAX_OPEN, Opened};
 use crate::outcome::{Root, TranslateError, WriteKind};
+use crate::path::Path;
 use crate::policy::{Policy, SyncPolicy};
 use crate::pool::{PageId, Pool};
 use crate::pte::{Flat, GuestFormat, Legacy32, Long4, Long5, Pae};
@@ -59,6 +60,8 @@ pub struct ShadowMmu<G, T, O = ()> {
     pub(crate) splinter_epoch: u32,
     /// Epoch in which a link was last taken away without a flush: the CPU may still go that way.
     pub(crate) unlinked_epoch: u32,
+    /// Where the last fault went.
+    pub(crate) path: Path,
     /// The plan of the call in progress.
     pub(crate) plan: FlushPlan,
     /// A failure in a call that cannot report it; the next fault does.
@@ -122,6 +125,7 @@ impl<G: GuestMem, T: TableMem, O: Observer> ShadowMmu<G, T, O> {
             epoch: 1,
             splinter_epoch: 0,
             unlinked_epoch: 0,
+            path: Path::NONE,
             plan: FlushPlan::NONE,
             stopped: None,
             opened: [None; MAX_OPEN],

@@ -15,6 +15,7 @@ use crate::flush::FlushPlan;
 use crate::frames::Uses;
 use crate::mem::{GfnKind, GuestMem, TableMem, backing};
 use crate::mmu::ShadowMmu;
+use crate::path::Path;
 use crate::policy::SyncPolicy;
 use crate::pool::PageId;
 use crate::pte::{Long4, Pae};
@@ -92,6 +93,7 @@ impl<G: GuestMem, T: TableMem, O: Observer> ShadowMmu<G, T, O> {
         }
         self.ctx = ctx;
         self.controls = controls;
+        self.path = Path::NONE;
         if changed && let Err(trouble) = self.bound_roots() {
             return Err(ControlFault::Stop(self.stop(trouble)));
         }

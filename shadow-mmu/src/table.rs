@@ -9,6 +9,7 @@ use crate::fold::is_fold_link;
 use crate::links::{BLOCK, NIL, node_of, page_of, slot_of};
 use crate::mem::{GuestMem, TableMem};
 use crate::mmu::ShadowMmu;
+use crate::path::Path;
 use crate::pool::Reservation;
 use crate::pte::Spte;
 use crate::role::{Key, Role};
@@ -143,6 +144,7 @@ impl<G: GuestMem, T: TableMem, O: Observer> ShadowMmu<G, T, O> {
         let old = self.tables.load(table, slot);
         self.store_in((page, table), slot, Spte::ABSENT)?;
         self.unlinked_epoch = self.epoch;
+        self.path = Path::NONE;
         let child = self.pool.get_mut(target)?;
         if child.key.role.direct() || role.level() > Level::L2 {
             // A part of a large page, or what may have such parts below it.

@@ -118,6 +118,7 @@ impl<G: GuestMem, T: TableMem, O: Observer> ShadowMmu<G, T, O> {
         self.audit_frames(&census)?;
         self.audit_roots()?;
         self.audit_local()?;
+        check(self.is_path_right()?, Violation::PathElsewhere)?;
         check(self.plan.is_none(), Violation::PlanLeft)
     }
 

@@ -62,6 +62,7 @@ violations! {
     ParentForeign: 7, "a parent does not name its child";
     ParentLacks: 7, "an entry is missing in the parents of its table";
     Nowhere: 7, "an index leads nowhere";
+    PathElsewhere: 7, "the last path leads to another page than the tables";
     RootLinked: 8, "a root has parents";
     ViewRootless: 8, "a view has no root";
     RootGone: 8, "a current root was given up";

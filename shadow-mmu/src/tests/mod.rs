@@ -9,6 +9,7 @@ mod long;
 mod machine;
 mod memory;
 mod pae;
+mod path;
 mod permissions;
 mod races;
 mod reference;

@@ -3,7 +3,7 @@
 use super::*;
 use crate::links::NIL;
 use crate::tests::memory::pfn_of;
-use crate::{Gfn, Key, Perms, Role};
+use crate::{Gfn, Gva, Key, Perms, Role};
 
 pub(super) fn seen(violation: Violation) -> AuditError {
     match violation {
@@ -42,6 +42,7 @@ fn wreck(mmu: &mut Mmu, violation: Violation) {
         }
         Violation::ParentForeign => mmu.pool.get_mut(leaves).unwrap().parents = node_of(leaves, 5),
         Violation::ParentLacks => mmu.pool.get_mut(leaves).unwrap().parents = NIL,
+        Violation::PathElsewhere => mmu.keep_path(Gva::new(0x5000), upper).unwrap(),
         Violation::Nowhere => mmu.links.corrupt(node_of(upper, 0), 9_999),
         Violation::KeyLost => {
             // The frame's sptes stay read-only, so that only the chain is wrong.

@@ -104,7 +104,9 @@ fn seen(violation: Violation) -> AuditError {
             links::seen(violation)
         }
         V::RmapForeign | V::RmapLacks | V::FreeNamed | V::LinkElsewhere | V::ParentForeign => links::seen(violation),
-        V::ParentLacks | V::Nowhere | V::PlaceShared | V::KeyLost | V::ChainForeign => links::seen(violation),
+        V::PathElsewhere | V::ParentLacks | V::Nowhere | V::PlaceShared | V::KeyLost | V::ChainForeign => {
+            links::seen(violation)
+        }
         V::KeyTwice | V::FreeNotEmpty | V::TableAway | V::PoolLists => links::seen(violation),
         V::OtherFold | V::FoldUnused | V::RootLinked | V::ViewRootless | V::RootGone => roots::seen(violation),
         V::RootOther | V::WindowUsed | V::WindowsDiffer | V::TooManyRoots | V::PlanLeft => roots::seen(violation),
