@@ -123,7 +123,10 @@ impl<G: GuestMem, T: TableMem, O: Observer> ShadowMmu<G, T, O> {
         {
             return Ok(outcome);
         }
-        let page = self.link_path::<F>(walk, gva, &mut room)?;
+        let page = match self.known_path::<F>(walk, gva)? {
+            Some(page) => page,
+            None => self.link_path::<F>(walk, gva, &mut room)?,
+        };
         self.note_large::<F>(walk);
         self.frames.note(walk.gfn, access.into());
         let leaf = Leaf {
@@ -209,16 +212,10 @@ impl<G: GuestMem, T: TableMem, O: Observer> ShadowMmu<G, T, O> {
         gva: Gva,
         room: &mut Reservation,
     ) -> Result<u32, Trouble> {
-        let is_kept = !F::SPLIT && walk.leaf == Level::L1.number();
-        if is_kept && let Some(page) = self.known_path(gva)? {
-            return Ok(page);
-        }
         let directory = self.link_to_directory::<F>(walk, gva, room)?;
         let key = self.key_on_path::<F>(walk, gva, Level::L1);
         let page = self.link((directory, gva.slot(Level::L2)), key, gva, room)?;
-        if is_kept {
-            self.keep_path(gva, page)?;
-        }
+        self.keep_path::<F>(walk, gva, page)?;
         Ok(page)
     }
 

@@ -170,7 +170,7 @@ pub(crate) struct NoteWalk<'a, O> {
 }
 
 impl<O: Observer> Observer for NoteWalk<'_, O> {
-    #[inline]
+    #[inline(always)] // A call would have the event in memory, for two instructions of work.
     fn event(&mut self, event: Event) {
         if let Event::Walk { marked, entry, .. } = event {
             self.note_entry(entry, marked);

@@ -8,7 +8,9 @@ use crate::addr::{Gva, Level};
 use crate::event::Observer;
 use crate::mem::{GuestMem, TableMem};
 use crate::mmu::ShadowMmu;
+use crate::pte::GuestFormat;
 use crate::stop::Broken;
+use crate::walk::Walk;
 
 /// log2 of the bytes that an L1 page maps.
 const REGION_SHIFT: u32 = 21;
@@ -30,19 +32,26 @@ const fn region_of(gva: Gva) -> u64 {
     gva.raw() >> REGION_SHIFT
 }
 
+/// Views have a root each, and so paths of their own.
+fn is_kept<F: GuestFormat>(walk: &Walk) -> bool {
+    !F::SPLIT && walk.leaf == Level::L1.number()
+}
+
 impl<G: GuestMem, T: TableMem, O: Observer> ShadowMmu<G, T, O> {
-    /// The L1 page for `gva` below the present root, if the last path led there.
+    /// The L1 page for a walk to `gva`, if the last path led there.
     #[inline]
-    pub(crate) fn known_path(&self, gva: Gva) -> Result<Option<u32>, Broken> {
+    pub(crate) fn known_path<F: GuestFormat>(&self, walk: &Walk, gva: Gva) -> Result<Option<u32>, Broken> {
         let Path { root, region, page } = self.path;
         let same = region == region_of(gva) && root == self.root.ok_or(Broken(8))?.index;
-        Ok(same.then_some(page))
+        Ok((same && is_kept::<F>(walk)).then_some(page))
     }
 
-    /// The path to `gva` leads to `page`.
+    /// The path of a walk to `gva` leads to `page`.
     #[inline]
-    pub(crate) fn keep_path(&mut self, gva: Gva, page: u32) -> Result<(), Broken> {
-        self.path = Path { root: self.root.ok_or(Broken(8))?.index, region: region_of(gva), page };
+    pub(crate) fn keep_path<F: GuestFormat>(&mut self, walk: &Walk, gva: Gva, page: u32) -> Result<(), Broken> {
+        if is_kept::<F>(walk) {
+            self.path = Path { root: self.root.ok_or(Broken(8))?.index, region: region_of(gva), page };
+        }
         Ok(())
     }
 

@@ -28,14 +28,14 @@ const USER: u64 = 1 << 2;
 const LARGE: u64 = 1 << 7;
 const FRAME: u64 = 0x000f_ffff_ffff_f000;
 
-/// Checks the replacement of entry `index` of `table`, now `old`, by `new`, and keeps the counts. `is_empty` says whether a
-/// table holds no entries at all.
+/// Checks the replacement of entry `index` of `table` by `new`, and keeps the counts. `old` reads what is there now, and is called only
+/// if the table is the machine's; `is_empty` says whether a table holds no entries at all.
 #[inline]
 pub(crate) fn store<K: Kind>(
     frames: &mut FrameTable,
     vm: VmId,
     (table, index): (u64, usize),
-    old: u64,
+    old: impl FnOnce() -> u64,
     new: u64,
     is_empty: impl Fn(u64) -> bool,
 ) -> Result<(), Refused> {
@@ -45,9 +45,9 @@ pub(crate) fn store<K: Kind>(
         return Err(Refused);
     }
     if info.level == 1 {
-        store_page::<K>(frames, vm, old, new)
+        store_page::<K>(frames, vm, old(), new)
     } else {
-        store_upper::<K>(frames, vm, table, (old, new), is_empty)
+        store_upper::<K>(frames, vm, table, (old(), new), is_empty)
     }
 }
 

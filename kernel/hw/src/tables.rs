@@ -61,9 +61,7 @@ impl<K: Kind> TableMem for Tables<K> {
             return Err(Refused);
         }
         frames::with(|frames| {
-            // The old entry may be read before the check only where there is one; the gate refuses the rest.
-            let exists = index < gate::ENTRIES && gate::is_table::<K>(frames, self.vm, table.raw());
-            let old = if exists { load(table, index) } else { 0 };
+            let old = || load(table, index);
             gate::store::<K>(frames, self.vm, (table.raw(), index), old, spte.raw(), is_empty)
         })?;
         store(table, index, spte.raw());

@@ -3,6 +3,8 @@
 use super::machine::{Machine, SUPERVISOR};
 use super::reference::Verdict;
 use super::scenarios::{LEAF_TABLE, SETUP, paged};
+use crate::pte::Legacy32;
+use crate::walk::Walk;
 use crate::{Gva, cr0};
 
 /// A machine that has used page 5.
@@ -16,7 +18,8 @@ fn used() -> Machine {
 /// Is the path to the first 2 MiB known?
 fn is_known(machine: &Machine) -> bool {
     machine.mmu.audit().unwrap();
-    machine.mmu.known_path(Gva::new(0x5000)).unwrap().is_some()
+    let walk = Walk { leaf: 1, ..Walk::flat(Gva::new(0x5000)) };
+    machine.mmu.known_path::<Legacy32>(&walk, Gva::new(0x5000)).unwrap().is_some()
 }
 
 #[test]

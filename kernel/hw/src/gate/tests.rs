@@ -23,7 +23,7 @@ fn entry(frame: u64) -> u64 {
 }
 
 fn put(frames: &mut FrameTable, table: u64, index: usize, new: u64) -> Result<(), Refused> {
-    store::<Shadow>(frames, VM, (table, index), 0, new, |_| false)
+    store::<Shadow>(frames, VM, (table, index), || 0, new, |_| false)
 }
 
 #[test]
@@ -94,11 +94,11 @@ fn a_table_changes_level_only_when_empty_and_unlinked() {
     set_level(&mut f, 0, ROOT);
     put(&mut f, 3, 0, entry(10)).unwrap();
     assert_eq!(put(&mut f, 0, 0, entry(3)), Err(Refused), "holds a page");
-    assert_eq!(store::<Shadow>(&mut f, VM, (0, 0), 0, entry(3), |_| true), Ok(()), "empty by now");
+    assert_eq!(store::<Shadow>(&mut f, VM, (0, 0), || 0, entry(3), |_| true), Ok(()), "empty by now");
     assert_eq!(f.get(3).unwrap().level, 3);
     cleared(&mut f, 3);
     assert_eq!(f.get(3).unwrap().level, 3, "still linked");
-    store::<Shadow>(&mut f, VM, (0, 0), entry(3), 0, |_| false).unwrap();
+    store::<Shadow>(&mut f, VM, (0, 0), || entry(3), 0, |_| false).unwrap();
     cleared(&mut f, 3);
     assert_eq!(f.get(3).unwrap().level, 0);
 }
@@ -108,9 +108,9 @@ fn links_are_counted_by_frame() {
     let mut f = machine();
     put(&mut f, 3, 0, entry(10)).unwrap();
     put(&mut f, 3, 1, entry(10)).unwrap();
-    store::<Shadow>(&mut f, VM, (3, 0), entry(10), entry(10) & !2, |_| false).unwrap();
+    store::<Shadow>(&mut f, VM, (3, 0), || entry(10), entry(10) & !2, |_| false).unwrap();
     assert_eq!(f.get(10).unwrap().links, 2, "a change of rights is no change of frame");
-    store::<Shadow>(&mut f, VM, (3, 0), entry(10), entry(11), |_| false).unwrap();
+    store::<Shadow>(&mut f, VM, (3, 0), || entry(10), entry(11), |_| false).unwrap();
     dropped::<Shadow>(&mut f, 3, entry(10));
     assert_eq!((f.get(10).unwrap().links, f.get(11).unwrap().links), (0, 1));
     assert!(f.free(10));
@@ -139,7 +139,7 @@ fn nested_machine() -> FrameTable {
 }
 
 fn put_nested(frames: &mut FrameTable, table: u64, index: usize, old: u64, new: u64) -> Result<(), Refused> {
-    store::<Nested>(frames, VM, (table, index), old, new, |_| false)
+    store::<Nested>(frames, VM, (table, index), || old, new, |_| false)
 }
 
 /// A root, an L3, an L2 and an L1 table: frames 0 to 3.
@@ -170,8 +170,12 @@ fn the_two_kinds_of_trees_do_not_meet() {
     assert_eq!(put_nested(&mut f, 2, 1, 0, 8 << 12 | 7), Err(Refused), "a link to a shadow table");
     assert_eq!(put_nested(&mut f, 2, 1, 0, 9 << 12 | 7), Err(Refused), "another machine's");
     assert_eq!(put_nested(&mut f, 8, 0, 0, 600 << 12 | 7), Err(Refused), "into a shadow table");
-    assert_eq!(store::<Shadow>(&mut f, VM, (3, 0), 0, 600 << 12 | 7, |_| false), Err(Refused), "into an EPT table");
-    assert_eq!(store::<Shadow>(&mut f, VM, (8, 0), 0, 3 << 12 | 7, |_| false), Err(Refused), "a link to an EPT table");
+    assert_eq!(store::<Shadow>(&mut f, VM, (3, 0), || 0, 600 << 12 | 7, |_| false), Err(Refused), "into an EPT table");
+    assert_eq!(
+        store::<Shadow>(&mut f, VM, (8, 0), || 0, 3 << 12 | 7, |_| false),
+        Err(Refused),
+        "a link to an EPT table"
+    );
     assert_eq!(can_be_root::<Shadow>(&f, VM, 4), Err(Refused));
     assert!(!is_root::<Shadow>(&f, VM, 0) && is_root::<Nested>(&f, VM, 0));
 }
@@ -179,7 +183,7 @@ fn the_two_kinds_of_trees_do_not_meet() {
 fn huge_entries<K: Kind>(f: &mut FrameTable) {
     let huge = |frame: u64| frame << 12 | LARGE | 7;
     let mut put = |table, index, old, new| {
-        let done = store::<K>(f, VM, (table, index), old, new, |_| false);
+        let done = store::<K>(f, VM, (table, index), || old, new, |_| false);
         (done, [512, 700, 1023].map(|frame| f.get(frame).unwrap().links))
     };
     let refused = (Err(Refused), [0; 3]);
@@ -192,9 +196,9 @@ fn huge_entries<K: Kind>(f: &mut FrameTable) {
     assert_eq!(put(2, 2, huge(512), huge(512) & !2), (Ok(()), [2; 3]), "a change of rights is no change of frames");
     assert_eq!(put(2, 2, huge(512), 0), (Ok(()), [1; 3]));
     assert!(!f.free(1023));
-    assert_eq!(store::<K>(f, VM, (2, 1), huge(512), 0, |_| false), Ok(()));
+    assert_eq!(store::<K>(f, VM, (2, 1), || huge(512), 0, |_| false), Ok(()));
     assert!(f.free(1023));
-    store::<K>(f, VM, (2, 2), 0, huge(512), |_| false).expect_err("a frame of it is free by now");
+    store::<K>(f, VM, (2, 2), || 0, huge(512), |_| false).expect_err("a frame of it is free by now");
 }
 
 #[test]
@@ -226,9 +230,9 @@ fn a_gap_names_nothing_and_nothing_like_it_passes() {
     assert_eq!(f.get(1).unwrap().level, 3, "the table is what it was");
     // Over a page, the page is free; under one, it counts.
     put(&mut f, 2, 0, entry(10)).unwrap();
-    store::<Shadow>(&mut f, VM, (2, 0), entry(10), gap, |_| false).unwrap();
+    store::<Shadow>(&mut f, VM, (2, 0), || entry(10), gap, |_| false).unwrap();
     assert_eq!(f.get(10).unwrap().links, 0);
-    store::<Shadow>(&mut f, VM, (2, 0), gap, entry(10), |_| false).unwrap();
+    store::<Shadow>(&mut f, VM, (2, 0), || gap, entry(10), |_| false).unwrap();
     assert_eq!(f.get(10).unwrap().links, 1);
     for bit in 0..64 {
         let other = gap ^ 1 << bit;
@@ -244,11 +248,11 @@ fn shadow_code_is_for_the_supervisor_to_fetch() {
     frames[2] = FrameInfo::of(Owner::Code(VM));
     frames[3] = FrameInfo::of(Owner::Code(OTHER));
     let mut f = FrameTable::new(Box::leak(frames.into_boxed_slice()));
-    let mut put = |raw| store::<Shadow>(&mut f, VM, (0, 0), 0, raw, |_| false);
+    let mut put = |raw| store::<Shadow>(&mut f, VM, (0, 0), || 0, raw, |_| false);
     assert!(put(2 << 12 | 1).is_ok());
     assert!(put(2 << 12 | 3).is_err(), "writable");
     assert!(put(2 << 12 | 5).is_err(), "for user code");
     assert!(put(3 << 12 | 1).is_err(), "another guest's");
     f.get_mut(1).unwrap().level = 2;
-    assert!(store::<Shadow>(&mut f, VM, (1, 0), 0, 2 << 12 | 1, |_| false).is_err(), "not in an upper table");
+    assert!(store::<Shadow>(&mut f, VM, (1, 0), || 0, 2 << 12 | 1, |_| false).is_err(), "not in an upper table");
 }

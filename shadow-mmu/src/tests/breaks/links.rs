@@ -2,7 +2,9 @@
 
 use super::*;
 use crate::links::NIL;
+use crate::pte::Legacy32;
 use crate::tests::memory::pfn_of;
+use crate::walk::Walk;
 use crate::{Gfn, Gva, Key, Perms, Role};
 
 pub(super) fn seen(violation: Violation) -> AuditError {
@@ -42,7 +44,10 @@ fn wreck(mmu: &mut Mmu, violation: Violation) {
         }
         Violation::ParentForeign => mmu.pool.get_mut(leaves).unwrap().parents = node_of(leaves, 5),
         Violation::ParentLacks => mmu.pool.get_mut(leaves).unwrap().parents = NIL,
-        Violation::PathElsewhere => mmu.keep_path(Gva::new(0x5000), upper).unwrap(),
+        Violation::PathElsewhere => {
+            let walk = Walk { leaf: 1, ..Walk::flat(Gva::new(0x5000)) };
+            mmu.keep_path::<Legacy32>(&walk, Gva::new(0x5000), upper).unwrap();
+        }
         Violation::Nowhere => mmu.links.corrupt(node_of(upper, 0), 9_999),
         Violation::KeyLost => {
             // The frame's sptes stay read-only, so that only the chain is wrong.
