@@ -75,7 +75,7 @@ pub enum Cause {
 ///
 /// A page that may be fetched from but not read, for SMAP or its protection key, has no shadow entry: such fetches must be emulated.
 #[must_use]
-#[inline]
+#[inline(always)] // Most of it is known where it is called.
 pub fn propagate(leaf: Leaf, cause: Cause) -> Spte {
     if !leaf.accessed {
         return Spte::ABSENT;
