@@ -161,6 +161,32 @@ impl MmuName {
     }
 }
 
+/// What a guest's console is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub enum ConsoleKind {
+    /// The text screen as lines, until the guest prints to a serial or debug port
+    Auto,
+    /// COM1
+    Serial,
+    /// The text screen as lines
+    Lines,
+    /// The text screen as it looks, and the keyboard
+    Screen,
+}
+
+impl ConsoleKind {
+    /// As a guest's description has it.
+    #[must_use]
+    pub const fn word(self) -> &'static str {
+        match self {
+            Self::Auto => "auto",
+            Self::Serial => "serial",
+            Self::Lines => "lines",
+            Self::Screen => "screen",
+        }
+    }
+}
+
 /// A way to boot.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
 pub enum Boot {
@@ -191,6 +217,9 @@ pub struct RunArgs {
     /// (docs/architecture.md) [default: unsync,prefetch=16,flood=3]
     #[arg(long, value_name = "POLICY[,SWITCH=VALUE]...", value_parser = parse_policy)]
     pub policy: Option<String>,
+    /// What the guest's console is [default: auto]
+    #[arg(long, value_enum)]
+    pub console: Option<ConsoleKind>,
     /// An initial RAM disk; several are joined. Replaces the one that a ready guest brings
     #[arg(long, value_name = "FILE")]
     pub initrd: Vec<String>,
@@ -222,13 +251,13 @@ pub struct RunArgs {
     #[arg(last = true, value_name = "ARGS")]
     pub arguments: Vec<String>,
     /// A guest in Gnomon's own words, several times for several guests: `name=a mem=16M kernel=FILE module=FILE -- ARGS`
-    #[arg(long, value_name = "DESCRIPTION", conflicts_with_all = ["image", "kernel", "memory", "name", "policy", "initrd", "disk", "hda", "hdb", "hdc", "hdd", "keep_writes", "module", "append", "arguments"])]
+    #[arg(long, value_name = "DESCRIPTION", conflicts_with_all = ["image", "kernel", "memory", "name", "policy", "console", "initrd", "disk", "hda", "hdb", "hdc", "hdd", "keep_writes", "module", "append", "arguments"])]
     pub guest: Vec<String>,
     /// Hold piped input back until the guest has printed this (a terminal's is never held back)
     #[arg(long, value_name = "TEXT")]
     pub input_after: Option<String>,
     /// Run the guest without Gnomon on the same emulator
-    #[arg(long, conflicts_with_all = ["guest", "policy", "trace", "set"])]
+    #[arg(long, conflicts_with_all = ["guest", "policy", "console", "trace", "set"])]
     pub bare: bool,
     /// When the (first) guest ends itself by a write to port 0xF4, end as QEMU's isa-debug-exit does: with twice the value, plus 1
     #[arg(long)]

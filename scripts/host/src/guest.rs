@@ -124,6 +124,7 @@ impl Guest {
         }
         guest.add_arguments(&args.arguments);
         guest.words.extend(args.policy.iter().map(|policy| format!("shadow={policy}")));
+        guest.words.extend(args.console.map(|console| format!("console={}", console.word())));
         guest.words.extend(args.mmu.map(|mmu| format!("mmu={}", mmu.word())));
         guest.memory = args.memory.unwrap_or(guest.memory);
         if !args.initrd.is_empty() {

@@ -96,8 +96,9 @@ impl Pic {
         }
     }
 
-    /// Drives an IR pin; true when its level changes. In edge-triggered mode a rising edge makes the request and a falling
-    /// one before the acknowledge takes it back; a level-triggered request is the pin itself.
+    /// Drives an IR pin; true when its level changes. In edge-triggered mode a rising edge makes the request, which stays when the pin
+    /// falls, as in QEMU, whose guests wait for the interrupt of a command that they have polled for; the data sheet makes a
+    /// spurious one of it. A level-triggered request is the pin itself.
     #[inline]
     pub(super) fn set_line(&mut self, level: u8, high: bool) -> bool {
         let bit = bit(level);
@@ -107,10 +108,16 @@ impl Pic {
         self.lines ^= bit;
         if high {
             self.latched |= bit;
-        } else {
-            self.latched &= !bit;
         }
         true
+    }
+
+    /// Drives an IR pin whose request goes when it falls: the one that another chip's INT drives.
+    pub(super) fn set_cascade(&mut self, level: u8, high: bool) {
+        self.set_line(level, high);
+        if !high {
+            self.latched &= !bit(level);
+        }
     }
 
     /// A rising edge on an IR pin whose request stays until it is acknowledged, however long the CPU takes.

@@ -48,7 +48,7 @@ fn initialization_without_icw4_or_icw3_is_shorter() {
 }
 
 #[test]
-fn an_edge_latches_once_and_a_fall_takes_it_back() {
+fn an_edge_latches_once_and_stays() {
     let mut pic = pic(0x01);
     pic.set_line(4, true);
     pic.set_line(4, true);
@@ -61,9 +61,19 @@ fn an_edge_latches_once_and_a_fall_takes_it_back() {
     pic.set_line(4, true);
     assert!(pic.interrupt());
     pic.set_line(4, false);
-    assert!(!pic.interrupt());
+    assert_eq!(pic.acknowledge(), Some(4));
+    pic.write(Port::Command, 0x20);
     assert_eq!(pic.acknowledge(), None);
     assert_eq!(isr(&mut pic), 0); // a spurious interrupt leaves no level in service
+}
+
+#[test]
+fn a_cascade_takes_its_request_back() {
+    let mut pic = pic(0x01);
+    pic.set_cascade(2, true);
+    assert!(pic.interrupt());
+    pic.set_cascade(2, false);
+    assert!(!pic.interrupt());
 }
 
 #[test]

@@ -47,8 +47,6 @@ pub enum LoadError {
         /// The bits 2..=15 of its flags that are not known.
         flags: u32,
     },
-    /// The header asks for a graphics mode.
-    GraphicsMode,
     /// The image is a 64-bit ELF file without load addresses in its header.
     Elf64,
     /// The image is neither an ELF file nor has it load addresses in its header.
@@ -136,9 +134,6 @@ impl fmt::Display for LoadError {
             ),
             Self::RequiredFlags { flags } => {
                 write!(f, "the multiboot header requires flags {flags:#x}: expected none but bits 0, 1, 2 and 16")
-            }
-            Self::GraphicsMode => {
-                write!(f, "the image asks for a graphics mode: expected text mode (video mode type 1) or no wish")
             }
             Self::Elf64 => {
                 write!(f, "a 64-bit ELF image: expected ELF32, or load addresses in the multiboot header (bit 16)")

@@ -65,16 +65,16 @@ fn the_task_priority_holds_interrupts_back() {
 fn the_timer_interrupts_when_it_is_not_masked() {
     let mut apic = LocalApic::new();
     set(&mut apic, 0x3E0, 0b1011);
-    set(&mut apic, 0x380, 1000);
+    set(&mut apic, 0x380, 1_000_000);
     assert_eq!(apic.next_deadline(), None); // masked
-    assert_eq!(apic.read(0x390, Nanos::new(400)), 600);
+    assert_eq!(apic.read(0x390, Nanos::new(400_000)), 600_000);
     set(&mut apic, 0x320, LVT_PERIODIC | 0x40);
-    assert_eq!(apic.next_deadline(), Some(Nanos::new(1000)));
-    apic.advance(Nanos::new(1000));
+    assert_eq!(apic.next_deadline(), Some(Nanos::new(1_000_000)));
+    apic.advance(Nanos::new(1_000_000));
     assert!(apic.is_ready());
     assert_eq!(apic.next_deadline(), None); // another would merge with this one
     assert_eq!(apic.acknowledge(), Some(0x40));
-    assert_eq!(apic.next_deadline(), Some(Nanos::new(2000)));
+    assert_eq!(apic.next_deadline(), Some(Nanos::new(2_000_000)));
     set(&mut apic, 0x380, 0);
     assert_eq!(apic.next_deadline(), None);
 }

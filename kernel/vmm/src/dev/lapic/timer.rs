@@ -4,6 +4,9 @@
 
 use super::super::time::Nanos;
 
+/// Shortest time between two interrupts of a periodic timer: with one shorter than its handler takes a guest would do nothing else.
+const SHORTEST: u64 = 100_000;
+
 /// The timer's counters. Whether it interrupts, and with which vector, is the local vector table's business.
 #[derive(Clone, Copy, Debug, Default)]
 pub(super) struct Timer {
@@ -45,15 +48,19 @@ impl Timer {
     /// The current count. Call [`Self::advance`] first.
     pub(super) fn current(&self, now: Nanos) -> u32 {
         let left = self.expiry.map_or(0, |expiry| expiry.since(now));
+        // More than a period if some are left out.
+        let left = left.checked_sub(1).map_or(0, |left| left % self.nanos(self.initial).max(1) + 1);
         u32::try_from(left.div_ceil(1 << self.shift())).unwrap_or(u32::MAX)
     }
 
-    /// Lets the count run up to `now`; whether it reached 0. A periodic timer that did so several times did it once.
+    /// Lets the count run up to `now`; whether it reached 0. A periodic timer that did so several times did it once, and one with a very
+    /// short period leaves some out.
     pub(super) fn advance(&mut self, now: Nanos, periodic: bool) -> bool {
         let Some(expiry) = self.expiry.filter(|&expiry| expiry <= now) else { return false };
         let period = self.nanos(self.initial);
         self.expiry = (periodic && period != 0).then(|| {
-            let periods = now.since(expiry).checked_div(period).unwrap_or(0).saturating_add(1);
+            let elapsed = now.since(expiry).saturating_add(SHORTEST.saturating_sub(period));
+            let periods = elapsed.checked_div(period).unwrap_or(0).saturating_add(1);
             expiry.plus(period.saturating_mul(periods))
         });
         true
@@ -105,10 +112,22 @@ mod tests {
     #[test]
     fn periodic_keeps_its_phase_after_a_pause() {
         let mut timer = Timer::default();
-        timer.start(500, Nanos::ZERO); // divided by 2: 1000 ns
-        assert!(timer.advance(at(3500), true));
-        assert_eq!(timer.expiry(), Some(at(4000)));
-        assert_eq!(timer.current(at(3500)), 250);
+        timer.start(500_000, Nanos::ZERO); // divided by 2: 1 ms
+        assert!(timer.advance(at(3_500_000), true));
+        assert_eq!(timer.expiry(), Some(at(4_000_000)));
+        assert_eq!(timer.current(at(3_500_000)), 250_000);
+    }
+
+    #[test]
+    fn a_very_short_period_leaves_some_out() {
+        let mut timer = Timer::default();
+        timer.set_divide(11, Nanos::ZERO);
+        timer.start(3000, Nanos::ZERO);
+        assert!(timer.advance(at(3000), true));
+        assert_eq!(timer.expiry(), Some(at(102_000)), "a multiple of the period");
+        assert_eq!((timer.current(at(3000)), timer.current(at(3001)), timer.current(at(6000))), (3000, 2999, 3000));
+        assert!(timer.advance(at(150_000), true));
+        assert_eq!(timer.expiry(), Some(at(249_000)));
     }
 
     #[test]

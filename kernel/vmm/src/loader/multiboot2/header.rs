@@ -29,7 +29,6 @@ const RELOCATABLE: u16 = 10;
 /// Bit 0 of a tag's flags: the loader may ignore it.
 const OPTIONAL: u16 = 1;
 /// Console flags, bit 1: the image can do with EGA text.
-const TEXT_SUPPORTED: u32 = 1 << 1;
 /// `load_addr` of an image that is loaded from the file's beginning.
 const FROM_THE_BEGINNING: u32 = u32::MAX;
 
@@ -73,7 +72,6 @@ impl<'a> Header<'a> {
 
     fn with_tags(mut self, tags: &'a [u8]) -> Result<Self, LoadError> {
         let mut rest = tags;
-        let (mut graphics, mut text) = (false, false);
         // Each turn takes at least the 8 bytes of a tag's own fields.
         while let Some((&[k0, k1, f0, f1], size)) = rest.first_chunk::<4>().zip(word(rest, 4)) {
             let (kind, flags) = (u16::from_le_bytes([k0, k1]), u16::from_le_bytes([f0, f1]));
@@ -83,8 +81,8 @@ impl<'a> Header<'a> {
                 ADDRESS if content.len() < 16 => return Err(malformed("the address tag is too short")),
                 ADDRESS => self.address = Some(content),
                 ENTRY => self.entry = Some(word(content, 0).ok_or(malformed("the entry tag is too short"))?),
-                CONSOLE_FLAGS => text = word(content, 0).is_some_and(|flags| flags & TEXT_SUPPORTED != 0),
-                FRAMEBUFFER => graphics = flags & OPTIONAL == 0,
+                // There is a text screen, whatever the image would like: the information says so.
+                CONSOLE_FLAGS | FRAMEBUFFER => {}
                 // Modules are always page-aligned; an image that may be moved is not; nothing here is EFI.
                 MODULE_ALIGNMENT | EFI_ENTRY_32 | EFI_ENTRY_64 | RELOCATABLE => {}
                 _ if flags & OPTIONAL != 0 => {}
@@ -93,7 +91,7 @@ impl<'a> Header<'a> {
             }
             rest = rest.get((size as usize).next_multiple_of(ALIGN)..).unwrap_or(&[]);
         }
-        if graphics && !text { Err(LoadError::GraphicsMode) } else { Ok(self) }
+        Ok(self)
     }
 
     /// The entry point that the header gives.
