@@ -26,6 +26,7 @@ pub mod number {
     pub const MTRR_DEF_TYPE: u32 = 0x2ff;
     pub const EFER: u32 = 0xc000_0080;
     pub const STAR: u32 = 0xc000_0081;
+    // PerfEvtSel0 to 3, PerfCtr0 to 3, which every CPU of AMD's has.
     pub const PERF_FIRST: u32 = 0xc001_0000;
     pub const PERF_LAST: u32 = 0xc001_0007;
 }
@@ -62,8 +63,6 @@ pub struct Msrs {
     plain: [(u32, u64); PLAIN.len()],
     mtrr_variable: [u64; 16],
     mtrr_fix4k: [u64; 8],
-    /// PerfEvtSel0 to 3, PerfCtr0 to 3, which every AMD CPU has (APM 2, 13.2): they count nothing.
-    perf: [u64; 8],
 }
 
 /// MSRs that only keep their value, with their value at reset.
@@ -83,15 +82,7 @@ impl Msrs {
     /// Values at reset.
     #[must_use]
     pub const fn new() -> Self {
-        Self {
-            sysenter: [0; 3],
-            efer: 0,
-            star: 0,
-            plain: PLAIN,
-            mtrr_variable: [0; 16],
-            mtrr_fix4k: [0; 8],
-            perf: [0; 8],
-        }
+        Self { sysenter: [0; 3], efer: 0, star: 0, plain: PLAIN, mtrr_variable: [0; 16], mtrr_fix4k: [0; 8] }
     }
 
     /// The value that RDMSR gives, or `None` for #GP(0). The TSC, its adjustment and IA32_APIC_BASE are the caller's business.
@@ -109,7 +100,7 @@ impl Msrs {
             number::MTRR_FIX4K_FIRST..=number::MTRR_FIX4K_LAST => {
                 stored(&self.mtrr_fix4k, msr, number::MTRR_FIX4K_FIRST)
             }
-            number::PERF_FIRST..=number::PERF_LAST => stored(&self.perf, msr, number::PERF_FIRST),
+            number::PERF_FIRST..=number::PERF_LAST => Some(0),
             _ => self.plain.iter().find(|&&(number, _)| number == msr).map(|&(_, value)| value),
         }
     }
@@ -128,6 +119,8 @@ impl Msrs {
                 return Written::Efer;
             }
             number::STAR => self.star = value,
+            // They count nothing; a kernel that reads back what it wrote sees that.
+            number::PERF_FIRST..=number::PERF_LAST => {}
             number::FEATURE_CONTROL | number::MTRR_CAP | number::MCG_CAP => return Written::Refused,
             _ => match self.place(msr) {
                 Some(place) => *place = value,
@@ -144,7 +137,6 @@ impl Msrs {
             number::MTRR_FIX4K_FIRST..=number::MTRR_FIX4K_LAST => {
                 self.mtrr_fix4k.get_mut(index(number::MTRR_FIX4K_FIRST))
             }
-            number::PERF_FIRST..=number::PERF_LAST => self.perf.get_mut(index(number::PERF_FIRST)),
             _ => self.plain.iter_mut().find(|(number, _)| *number == msr).map(|(_, value)| value),
         }
     }
@@ -178,6 +170,15 @@ mod tests {
             assert_eq!(msrs.write(msr, u64::from(msr)), Written::Stored);
             assert_eq!(msrs.read(msr), Some(u64::from(msr)));
         }
+    }
+
+    #[test]
+    fn performance_counters_are_there_and_count_nothing() {
+        let mut msrs = Msrs::new();
+        for msr in number::PERF_FIRST..=number::PERF_LAST {
+            assert_eq!((msrs.write(msr, 7), msrs.read(msr)), (Written::Stored, Some(0)));
+        }
+        assert_eq!(msrs.write(number::PERF_LAST + 1, 7), Written::Refused);
     }
 
     #[test]
