@@ -3,7 +3,11 @@
 
 use super::{REGION_SHIFT, Window};
 use crate::addr::Level;
+use crate::event::Observer;
+use crate::mem::{GuestMem, TableMem};
+use crate::mmu::ShadowMmu;
 use crate::pte::{GuestFormat, ratio_shift};
+use crate::stop::Trouble;
 
 /// Regions in 4 GiB.
 const REGIONS: usize = 1 << (u32::BITS - REGION_SHIFT);
@@ -67,5 +71,25 @@ impl Window {
             let halves = region..region.saturating_add(1 << ratio);
             halves.into_iter().any(|half| (half..REGIONS).step_by(table).any(|region| self.depends.on(region)))
         })
+    }
+}
+
+impl<G: GuestMem, T: TableMem, O: Observer> ShadowMmu<G, T, O> {
+    /// Code of a region was linked.
+    pub(super) fn note_region(&mut self, region: u16) -> Result<(), Trouble> {
+        if self.window.regions().contains(&region) {
+            return Ok(());
+        }
+        self.window.patches_lost |= self.meets_patches(region);
+        let count = self.window.count;
+        if let Some(place) = self.window.regions.get_mut(count) {
+            *place = region;
+            self.window.count = count.saturating_add(1);
+            self.window.depend_on(region);
+            return Ok(());
+        }
+        // The present fetch will fault again, and link again.
+        self.window.forget_regions();
+        self.drop_code_pages()
     }
 }

@@ -307,23 +307,6 @@ impl<G: GuestMem, T: TableMem, O: Observer> ShadowMmu<G, T, O> {
         Ok(directory)
     }
 
-    fn note_region(&mut self, region: u16) -> Result<(), Trouble> {
-        if self.window.regions().contains(&region) {
-            return Ok(());
-        }
-        self.window.patches_lost |= self.meets_patches(region);
-        let count = self.window.count;
-        if let Some(place) = self.window.regions.get_mut(count) {
-            *place = region;
-            self.window.count = count.saturating_add(1);
-            self.window.depend_on(region);
-            return Ok(());
-        }
-        // The present fetch will fault again, and link again.
-        self.window.forget_regions();
-        self.drop_code_pages()
-    }
-
     /// Gives the page that [`CodeOutcome::Wanted`] asked for. `pfn` shows the code of `gfn`, and stays until [`Self::unmap_code`].
     pub fn map_code(&mut self, gva: Gva, gfn: Gfn, pfn: Pfn) -> FlushPlan {
         if let Err(trouble) = self.set_code_leaf(gva, gfn, pfn) {

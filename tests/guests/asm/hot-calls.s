@@ -21,20 +21,6 @@
 .set STATUS, 0x8d5                      # CF PF AF ZF SF OF
 .set ALIAS, 0x00c00000                  # where the text appears a second time
 
-.macro site name:req, code:req
-    .balign 16
-\name:
-    \code
-.endm
-
-.macro repeat function:req, times=TIMES
-    movl $\times, %ebp
-.Lrepeat_\@:
-    call \function
-    decl %ebp
-    jnz .Lrepeat_\@
-.endm
-
 guest_main:
     plan 32
     movl $0x1ff, %eax

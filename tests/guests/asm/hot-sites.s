@@ -18,22 +18,6 @@
 .set EFLAGS_ID, 0x200000
 .set ALIAS, 0x00c00000                  # where the text appears a second time
 
-# A routine whose site has room behind it, as kernels leave it.
-.macro site name:req, code:req
-    .balign 16
-\name:
-    \code
-.endm
-
-# repeat function: calls it TIMES times.
-.macro repeat function:req, times=TIMES
-    movl $\times, %ebp
-.Lrepeat_\@:
-    call \function
-    decl %ebp
-    jnz .Lrepeat_\@
-.endm
-
 .macro ask
     movl $TO_SELF | VEC_A, %eax
     movl %eax, L_ICR

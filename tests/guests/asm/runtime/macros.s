@@ -183,3 +183,19 @@
     call print
     popl %eax
 .endm
+
+# site name, "code": a routine that begins at a multiple of 16.
+.macro site name:req, code:req
+    .balign 16
+\name:
+    \code
+.endm
+
+# repeat function: calls it TIMES times, which the guest defines. EBP counts down to 1.
+.macro repeat function:req, times=TIMES
+    movl $\times, %ebp
+.Lrepeat_\@:
+    call \function
+    decl %ebp
+    jnz .Lrepeat_\@
+.endm
