@@ -4,8 +4,8 @@ use plotters::coord::Shift;
 use plotters::prelude::*;
 use plotters::style::text_anchor::{HPos, Pos, VPos};
 
-/// Series that can be told apart: a bare column, four policies, two with hardware.
-const SERIES: usize = 7;
+/// Series that can be told apart: a bare column, five policies, two with hardware.
+const SERIES: usize = 8;
 /// Colours that differ for colour-blind readers and have contrast to white; each series has its own mark as well.
 const COLOURS: [RGBColor; SERIES] = [
     RGBColor(0, 0, 0),
@@ -15,12 +15,15 @@ const COLOURS: [RGBColor; SERIES] = [
     RGBColor(150, 50, 110),
     RGBColor(95, 75, 0),
     RGBColor(175, 30, 45),
+    RGBColor(70, 70, 170),
 ];
 const FONT: &str = "sans-serif";
 const WIDTH: u32 = 980;
 /// Pixels for each row of a dot plot.
 const ROW: u32 = 22;
 const MARGIN_LEFT: u32 = 190;
+/// Fifths of a pixel for each letter of the legend: so that the longest one, of the whole matrix, fits.
+const LETTER: i32 = 36;
 const TOP: u32 = 64;
 const BOTTOM: u32 = 62;
 
@@ -146,7 +149,7 @@ impl Plot<'_> {
         for (index, name) in self.series.iter().enumerate() {
             mark(area, self.first + index, (x, 44))?;
             area.draw(&Text::new(name.clone(), (x + 12, 35), text(17))).map_err(failed)?;
-            x += 26 + 8 * name.len() as i32;
+            x += 26 + LETTER * name.len() as i32 / 5;
         }
         Ok(())
     }
@@ -199,14 +202,38 @@ fn mark(area: &Area<'_>, series: usize, (x, y): (i32, i32)) -> anyhow::Result<()
         3 => area.draw(&polygon(&[(0, -6), (6, 0), (0, 6), (-6, 0)])),
         4 => area.draw(&Circle::new((x, y), 5, line)),
         5 => area.draw(&Rectangle::new([(x - 5, y - 5), (x + 5, y + 5)], line)),
-        _ => area.draw(&polygon(&[(0, 6), (6, -5), (-6, -5)])),
+        6 => area.draw(&polygon(&[(0, 6), (6, -5), (-6, -5)])),
+        _ => area.draw(&polygon(&[
+            (-2, -6),
+            (2, -6),
+            (2, -2),
+            (6, -2),
+            (6, 2),
+            (2, 2),
+            (2, 6),
+            (-2, 6),
+            (-2, 2),
+            (-6, 2),
+            (-6, -2),
+            (-2, -2),
+        ])),
     };
     drawn.map_err(failed)
 }
 
 #[cfg(test)]
 mod tests {
+    use super::super::column::{Column, Wanted};
     use super::*;
+    use crate::cli::MachineKind;
+
+    #[test]
+    fn each_column_of_an_emulator_has_a_mark_of_its_own_and_fits_the_legend() {
+        let columns = Column::matrix(Wanted { machines: &[MachineKind::Qemu], backends: &[], policies: &[] });
+        assert_eq!(columns.len(), SERIES);
+        let letters = columns.iter().map(|column| column.label().len() as i32).sum::<i32>();
+        assert!(18 + 26 * SERIES as i32 + LETTER * letters / 5 < WIDTH as i32);
+    }
 
     #[test]
     fn plots_have_a_name_and_their_labels() {
