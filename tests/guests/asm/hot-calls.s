@@ -382,16 +382,7 @@ serialized:
 
 # SYSENTER, and POPF, POP, STI and SYSEXIT back.
 to_ring3:
-    movl $0x174, %ecx
-    movl $SEL_KCODE, %eax
-    xorl %edx, %edx
-    wrmsr
-    movl $0x175, %ecx
-    movl $trap_stack_top - 256, %eax
-    wrmsr
-    movl $0x176, %ecx
-    movl $entered, %eax
-    wrmsr
+    sysenter_to trap_stack_top - 256, entered
     movl $0, entries
     movl $0, sum
     movl $0, arrived

@@ -207,16 +207,7 @@ machine_registers:
     invlpg scratch
     wbinvd
 1:  expect_no_trap "INVLPG and WBINVD"
-    movl $0x174, %ecx
-    movl $SEL_KCODE, %eax
-    xorl %edx, %edx
-    wrmsr
-    movl $0x175, %ecx
-    movl $0x00123450, %eax
-    wrmsr
-    movl $0x176, %ecx
-    movl $0x00543210, %eax
-    wrmsr
+    sysenter_to 0x00123450, 0x00543210
     movl $0x174, %ecx
     rdmsr
     check_eq "IA32_SYSENTER_CS", %eax, $SEL_KCODE

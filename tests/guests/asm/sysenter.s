@@ -2,22 +2,10 @@
 
 guest_main:
     plan 9
-    movl $0x174, %ecx
-    xorl %eax, %eax
-    xorl %edx, %edx
-    wrmsr
+    wrmsr_to 0x174, 0, 0
     run_ring3 1f
     expect_trap "SYSENTER with IA32_SYSENTER_CS 0", VEC_GP, 0, 1f
-    movl $0x174, %ecx
-    movl $SEL_KCODE, %eax
-    xorl %edx, %edx
-    wrmsr
-    movl $0x175, %ecx
-    movl $trap_stack_top - 256, %eax
-    wrmsr
-    movl $0x176, %ecx
-    movl $entered, %eax
-    wrmsr
+    sysenter_to trap_stack_top - 256, entered
     movl $EFLAGS_IF | 2, ring3_eflags
     movl $0xcccc, %ecx
     movl $1f, %eax

@@ -3,13 +3,6 @@
 .set TSC, 0x10
 .set TSC_ADJUST, 0x3b
 
-# wrmsr_to number, upper, lower
-.macro wrmsr_to number:req, upper:req, lower:req
-    movl $\number, %ecx
-    movl $\upper, %edx
-    movl $\lower, %eax
-    wrmsr
-.endm
 .macro rdmsr_from number:req
     movl $\number, %ecx
     rdmsr

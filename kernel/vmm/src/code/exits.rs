@@ -149,8 +149,7 @@ impl Vm {
         for &one in &found {
             view.enter(one);
         }
-        let runs = runs(&found);
-        let runs: Vec<Span> = runs.map(|run| view.settle(run)).collect();
+        let runs: Vec<Span> = runs(&found).map(|run| view.settle(run)).collect();
         let head = view.head;
         if let Some(trap) = view.first_trap(head) {
             self.cut_before(at, trap);

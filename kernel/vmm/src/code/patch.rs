@@ -42,6 +42,14 @@ pub(super) struct Step {
     pub begins: bool,
 }
 
+impl Step {
+    /// A step of the instruction at `guest` that leaves nothing to be put back.
+    pub(super) const fn new(at: usize, guest: usize) -> Self {
+        let restores = Restores::Nothing;
+        Self { at, guest, pops: 0, restores, whole: false, after_sti: false, begins: false }
+    }
+}
+
 /// What a patch has on the stack of what it has changed.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Restores {
@@ -129,21 +137,13 @@ impl Body {
     fn step(&mut self, guest: usize, leave: Leave, bytes: &[u8]) {
         let Leave { pops, restores } = leave;
         let at = self.bytes.len();
-        self.steps.push(Step { at, guest, pops, restores, whole: false, after_sti: false, begins: false });
+        self.steps.push(Step { pops, restores, ..Step::new(at, guest) });
         self.bytes.extend_from_slice(bytes);
     }
 
     fn whole(&mut self, guest: usize, pops: u8, bytes: &[u8]) {
         let at = self.bytes.len();
-        self.steps.push(Step {
-            at,
-            guest,
-            pops,
-            restores: Restores::Nothing,
-            whole: true,
-            after_sti: false,
-            begins: false,
-        });
+        self.steps.push(Step { pops, whole: true, ..Step::new(at, guest) });
         self.bytes.extend_from_slice(bytes);
     }
 

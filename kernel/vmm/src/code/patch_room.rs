@@ -2,7 +2,7 @@
 
 use alloc::vec::Vec;
 
-use super::patch::{Body, Distance, JUMP, JUMP_OPCODE, Patch, Restores, Step};
+use super::patch::{Body, Distance, JUMP, JUMP_OPCODE, Patch, Step};
 use super::view::{PAGE, Span};
 
 /// From a page of code to its patches: the two multiples of 4 MiB whose jumps consist of bytes that trap.
@@ -76,16 +76,7 @@ pub(super) fn place(body: &Body, room: &mut Room, distance: u32) -> Option<(Patc
     for step in &mut steps {
         step.at = step.at.saturating_add(at);
     }
-    let begin = Step {
-        at: landing,
-        guest: span.first,
-        pops: 0,
-        restores: Restores::Nothing,
-        whole: true,
-        after_sti: false,
-        begins: false,
-    };
-    steps.insert(0, begin);
+    steps.insert(0, Step { whole: true, ..Step::new(landing, span.first) });
     let mut to_body = [JUMP_OPCODE; JUMP];
     let displacement = (at as u32).wrapping_sub(pad.end as u32);
     to_body.get_mut(1..)?.copy_from_slice(&displacement.to_le_bytes());

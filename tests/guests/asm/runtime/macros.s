@@ -199,3 +199,18 @@
     decl %ebp
     jnz .Lrepeat_\@
 .endm
+
+# wrmsr_to number, upper, lower: uses EAX, ECX and EDX.
+.macro wrmsr_to number:req, upper:req, lower:req
+    movl $\number, %ecx
+    movl $\upper, %edx
+    movl $\lower, %eax
+    wrmsr
+.endm
+
+# sysenter_to stack, entry: where SYSENTER goes.
+.macro sysenter_to stack:req, entry:req
+    wrmsr_to 0x174, 0, SEL_KCODE
+    wrmsr_to 0x175, 0, \stack
+    wrmsr_to 0x176, 0, \entry
+.endm
