@@ -169,6 +169,7 @@ impl Vm {
     #[cold]
     fn learn_code_target(&mut self, selector: Selector) -> bool {
         let cpl = selector.rpl();
+        self.settle_descriptors();
         let good = self.known_descriptor(selector).is_some_and(|code| is_plain_code(code, cpl));
         if good && let Some(known) = self.live.flat.targets.get_mut(role(cpl)) {
             known.code = Good::of(selector.0);
@@ -179,6 +180,7 @@ impl Vm {
     #[cold]
     fn learn_stack_target(&mut self, selector: Selector) -> bool {
         let cpl = selector.rpl();
+        self.settle_descriptors();
         let good = self.known_descriptor(selector).is_some_and(|stack| is_flat_stack(stack, cpl));
         if good && let Some(known) = self.live.flat.targets.get_mut(role(cpl)) {
             known.stack = Good::of(selector.0);

@@ -150,11 +150,8 @@ impl Vm {
     /// # Errors
     /// A page fault on the table.
     pub(crate) fn sync_selector(&mut self, selector: Selector) -> Emulated<Sync> {
-        if self.live.any_open {
-            self.close_descriptor_pages();
-            if self.is_live(selector) {
-                return Ok(Sync::Changed);
-            }
+        if self.settle_descriptors() && self.is_live(selector) {
+            return Ok(Sync::Changed);
         }
         match self.read_descriptor(selector)? {
             Some(raw) => self.install(selector, raw),

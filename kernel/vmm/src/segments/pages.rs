@@ -97,8 +97,17 @@ impl Vm {
         self.live.watched.iter().any(|watched| watched.open && pages.contains(&watched.page))
     }
 
+    /// Closes what the guest's writes opened, so that live entries can be relied on. False: nothing was open.
+    pub(super) fn settle_descriptors(&mut self) -> bool {
+        let open = self.live.any_open;
+        if open {
+            self.close_descriptor_pages();
+        }
+        open
+    }
+
     /// Watches open pages again. Entries that are still what they were come back, the others go.
-    pub(super) fn close_descriptor_pages(&mut self) {
+    fn close_descriptor_pages(&mut self) {
         self.live.any_open = false;
         for at in 0..self.live.watched.len() {
             let Some(&Watched { page, gfn, open: true }) = self.live.watched.get(at) else { continue };
