@@ -142,8 +142,9 @@ impl<G: GuestMem, T: TableMem, O: Observer> ShadowMmu<G, T, O> {
             return self.fetch_only((page, gva.slot(Level::L1)), walk, gva);
         }
         let spte = self.keep_global(walk, page, spte)?;
-        let stored = self.set_leaf((page, gva.slot(Level::L1)), walk.gfn, spte, gva)?;
-        self.note_made(page, gva.slot(Level::L1))?;
+        let slot = gva.slot(Level::L1);
+        let stored = self.set_leaf((page, slot), walk.gfn, spte, gva)?;
+        self.note_made(page, slot..slot.wrapping_add(1))?;
         if access.is_write() && !spte.writable() {
             // The frame became tracked by this very fault: a table that maps itself.
             self.counters.add(Counter::TrackedWrite);

@@ -265,8 +265,7 @@ impl<G: GuestMem, T: TableMem, O: Observer> ShadowMmu<G, T, O> {
         let place = self.pool.get_mut(page)?;
         let table = place.pfn;
         place.set_absent(slot);
-        let old = self.tables.load(table, slot);
-        self.store_in((page, table), slot, Spte::ABSENT)?;
+        let old = self.take_from((page, table), slot)?;
         let block = block_of(target).and_then(|first| self.blocks.find_mut(first)).ok_or(Broken(16))?;
         self.links.remove(&mut block.rmap, node_of(page, slot))?;
         // Rule 3.

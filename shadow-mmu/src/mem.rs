@@ -103,6 +103,16 @@ pub trait TableMem {
     /// [`Refused`] if the entry would map a foreign frame, or if it lies in the hypervisor's window of a root.
     fn store(&mut self, table: Pfn, index: usize, spte: Spte) -> Result<(), Refused>;
 
+    /// Makes entry `index` (0..512) of a table 0, and gives what it was. Worth an own implementation where a table is looked up.
+    ///
+    /// # Errors
+    /// As [`store`](Self::store).
+    fn take(&mut self, table: Pfn, index: usize) -> Result<Spte, Refused> {
+        let old = self.load(table, index);
+        self.store(table, index, Spte::ABSENT)?;
+        Ok(old)
+    }
+
     /// Makes all entries of a table 0. In a root the hypervisor's window stays.
     fn clear(&mut self, table: Pfn);
 

@@ -102,7 +102,7 @@ impl<G: GuestMem, T: TableMem, O: Observer> ShadowMmu<G, T, O> {
         let slot = gva.slot(Level::L1);
         let spte = self.keep_global(walk, page, propagate(leaf, Cause::Access(access)))?;
         self.set_leaf((page, slot), walk.gfn, spte, gva)?;
-        self.note_made(page, slot)?;
+        self.note_made(page, slot..slot.wrapping_add(1))?;
         Ok(Opened { page: self.pool.id(page)?, slot, gfn: walk.gfn, gva })
     }
 

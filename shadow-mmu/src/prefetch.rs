@@ -20,12 +20,11 @@ impl<G: GuestMem, T: TableMem, O: Observer> ShadowMmu<G, T, O> {
         let block = usize::from(self.policy.prefetch).min(SLOTS);
         let slot = gva.slot(Level::L1);
         let first = slot & !block.wrapping_sub(1);
-        for near in slot.wrapping_add(1)..first.wrapping_add(block) {
-            if !self.prefetch_one::<F>(walk, (page, near), gva)? {
-                break;
-            }
+        let mut near = slot.wrapping_add(1);
+        while near < first.wrapping_add(block) && self.prefetch_one::<F>(walk, (page, near), gva)? {
+            near = near.wrapping_add(1);
         }
-        Ok(())
+        Ok(self.note_made(page, slot.wrapping_add(1)..near)?)
     }
 
     #[inline]
@@ -47,7 +46,6 @@ impl<G: GuestMem, T: TableMem, O: Observer> ShadowMmu<G, T, O> {
         }
         let spte = self.keep_global(&near_walk, page, spte)?;
         self.set_leaf((page, near), gfn, spte, at)?;
-        self.note_made(page, near)?;
         self.counters.add(Counter::SptePrefetched);
         Ok(true)
     }

@@ -41,10 +41,13 @@ impl<G: GuestMem, T: TableMem, O: Observer> ShadowMmu<G, T, O> {
 
     #[inline]
     pub(crate) fn store_in(&mut self, (page, table): (u32, Pfn), slot: usize, spte: Spte) -> Result<(), Trouble> {
-        match self.tables.store(table, slot, spte) {
-            Ok(()) => Ok(()),
-            Err(_) => Err(Trouble::Refused { page, slot: slot as u16 }),
-        }
+        self.tables.store(table, slot, spte).map_err(|_| Trouble::Refused { page, slot: slot as u16 })
+    }
+
+    /// Clears one entry through the last gate, and gives what it was.
+    #[inline]
+    pub(crate) fn take_from(&mut self, (page, table): (u32, Pfn), slot: usize) -> Result<Spte, Trouble> {
+        self.tables.take(table, slot).map_err(|_| Trouble::Refused { page, slot: slot as u16 })
     }
 
     /// The entry as the CPU reads it.
@@ -97,8 +100,10 @@ impl<G: GuestMem, T: TableMem, O: Observer> ShadowMmu<G, T, O> {
             self.links.insert(&mut self.frames.get_mut(gfn)?.rmap, node, target)?;
         }
         self.store_in((page, table), slot, spte)?;
-        let entry = table.base().add((slot as u64) << 3);
-        self.observer.event(Event::Fill { level: Level::L1, leaf: true, gva, entry, spte });
+        if self.observer.is_on() {
+            let entry = table.base().add((slot as u64) << 3);
+            self.observer.event(Event::Fill { level: Level::L1, leaf: true, gva, entry, spte });
+        }
         Ok(stored)
     }
 
@@ -113,8 +118,7 @@ impl<G: GuestMem, T: TableMem, O: Observer> ShadowMmu<G, T, O> {
             return self.zap_link((page, slot), role, target);
         }
         place.set_absent(slot);
-        let old = self.tables.load(table, slot);
-        self.store_in((page, table), slot, Spte::ABSENT)?;
+        let old = self.take_from((page, table), slot)?;
         let epoch = self.epoch;
         let frame = self.frames.get_mut(Gfn::new(u64::from(target)))?;
         if old.writable() {
@@ -141,8 +145,7 @@ impl<G: GuestMem, T: TableMem, O: Observer> ShadowMmu<G, T, O> {
         let place = self.pool.get_mut(page)?;
         let table = place.pfn;
         place.set_absent(slot);
-        let old = self.tables.load(table, slot);
-        self.store_in((page, table), slot, Spte::ABSENT)?;
+        let old = self.take_from((page, table), slot)?;
         self.unlinked_epoch = self.epoch;
         self.path = Path::NONE;
         let child = self.pool.get_mut(target)?;
@@ -162,7 +165,9 @@ impl<G: GuestMem, T: TableMem, O: Observer> ShadowMmu<G, T, O> {
     #[inline]
     pub(crate) fn zapped(&mut self, level: Level, (table, slot): (Pfn, usize), spte: Spte) {
         self.counters.add(Counter::SpteZapped);
-        self.observer.event(Event::Zap { level, entry: table.base().add((slot as u64) << 3), spte });
+        if self.observer.is_on() {
+            self.observer.event(Event::Zap { level, entry: table.base().add((slot as u64) << 3), spte });
+        }
     }
 
     /// The page that entry `slot` names, if it names one.

@@ -54,21 +54,18 @@ pub(crate) fn store<K: Kind>(
 /// The same in an L1 table, which stays one: the frequent case.
 #[inline]
 fn store_page<K: Kind>(frames: &mut FrameTable, vm: VmId, old: u64, new: u64) -> Result<(), Refused> {
-    let (before, after) = (K::target(old), K::target(new));
-    if let Some(frame) = after {
-        let owner = frames.get(frame).ok_or(Refused)?.owner;
-        if K::CODE && owner == Tag::new(Owner::Code(vm)) {
-            code_level(new, 1)?;
-        } else if owner != Tag::new(Owner::Guest(vm)) {
-            return Err(Refused);
-        }
-    }
-    if before != after {
-        for (frame, change) in [(before, u32::saturating_sub as fn(u32, u32) -> u32), (after, u32::saturating_add)] {
-            if let Some(info) = frame.and_then(|frame| frames.get_mut(frame)) {
-                info.links = change(info.links, 1);
+    if let Some(frame) = K::target(new) {
+        let info = frames.get_mut(frame).ok_or(Refused)?;
+        if info.owner != Tag::new(Owner::Guest(vm)) {
+            if !K::CODE || info.owner != Tag::new(Owner::Code(vm)) {
+                return Err(Refused);
             }
+            code_level(new, 1)?;
         }
+        info.links = info.links.saturating_add(1);
+    }
+    if let Some(info) = K::target(old).and_then(|frame| frames.get_mut(frame)) {
+        info.links = info.links.saturating_sub(1);
     }
     Ok(())
 }

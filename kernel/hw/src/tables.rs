@@ -68,6 +68,20 @@ impl<K: Kind> TableMem for Tables<K> {
         Ok(())
     }
 
+    #[inline]
+    fn take(&mut self, table: Pfn, index: usize) -> Result<Spte, Refused> {
+        let mut was = 0;
+        frames::with(|frames| {
+            let old = || {
+                was = load(table, index);
+                was
+            };
+            gate::store::<K>(frames, self.vm, (table.raw(), index), old, 0, is_empty)
+        })?;
+        store(table, index, 0);
+        Ok(Spte::from_raw(was))
+    }
+
     fn clear(&mut self, table: Pfn) {
         if self.is_mine(table) {
             self.zero(table);

@@ -98,6 +98,11 @@ impl Tracer {
 
 impl Observer for Tracer {
     #[inline]
+    fn is_on(&self) -> bool {
+        Self::is_on(self)
+    }
+
+    #[inline]
     fn event(&mut self, event: Event) {
         self.record(|| encode(event));
     }

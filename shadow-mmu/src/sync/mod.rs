@@ -32,6 +32,8 @@
 
 mod snapshot;
 
+use core::ops::Range;
+
 pub(crate) use snapshot::UnsyncSet;
 use snapshot::WORD_SHIFT;
 
@@ -171,16 +173,16 @@ impl<G: GuestMem, T: TableMem, O: Observer> ShadowMmu<G, T, O> {
         Ok(())
     }
 
-    /// An entry of a leaf page was made of what the guest's table says now.
+    /// Entries of a leaf page were made of what the guest's table says now.
     #[inline]
-    pub(crate) fn note_made(&mut self, page: u32, slot: usize) -> Result<(), Broken> {
+    pub(crate) fn note_made(&mut self, page: u32, slots: Range<usize>) -> Result<(), Broken> {
         if self.unsync.is_empty() {
             return Ok(());
         }
         let Key { gfn, role } = self.pool.get(page)?.key;
         if role.is_table() {
             let number = self.frames.get(gfn)?.snapshot;
-            self.unsync.suspect(number, (role, slot));
+            self.unsync.suspect(number, (role, slots));
         }
         Ok(())
     }
@@ -241,7 +243,7 @@ impl<G: GuestMem, T: TableMem, O: Observer> ShadowMmu<G, T, O> {
     fn sync_slot(&mut self, (page, slot): (u32, usize), Key { gfn, role }: Key) -> Result<(), Trouble> {
         self.counters.add(Counter::EntrySynced);
         let number = self.frames.get(gfn)?.snapshot;
-        self.unsync.suspect(number, (role, slot));
+        self.unsync.suspect(number, (role, slot..slot.wrapping_add(1)));
         let entry = u64::from(role.quadrant()) << 9 | slot as u64;
         match role.format() {
             PagingMode::Legacy32 => self.follow_leaf::<Legacy32>((page, slot), role, gfn.base().add(entry << 2)),

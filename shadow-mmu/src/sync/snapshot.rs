@@ -124,12 +124,15 @@ impl UnsyncSet {
         self.snapshots.get_mut(usize::from(number).checked_sub(1)?)
     }
 
-    /// Marks the word that an entry of a leaf page stands for.
+    /// Marks the words that entries of a leaf page stand for.
     #[inline]
-    pub(super) fn suspect(&mut self, number: u16, (role, slot): (Role, usize)) {
-        let (word, _) = place_of(role, slot);
-        if let Some(bits) = self.snapshot(number).and_then(|snapshot| snapshot.suspect.get_mut(word >> 6)) {
-            *bits |= 1 << (word & 63);
+    pub(super) fn suspect(&mut self, number: u16, (role, slots): (Role, Range<usize>)) {
+        let Some(snapshot) = self.snapshot(number) else { return };
+        for slot in slots {
+            let (word, _) = place_of(role, slot);
+            if let Some(bits) = snapshot.suspect.get_mut(word >> 6) {
+                *bits |= 1 << (word & 63);
+            }
         }
     }
 
