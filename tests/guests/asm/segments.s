@@ -1,18 +1,24 @@
-# Segment registers: loads that are refused, what a return to an outer ring empties, segments of the LDT.
+# Segment registers: loads that are refused, what a return to an outer ring empties, segments of the LDT, and descriptors that
+# change beside data that changes.
 
 .set SEL_LDT, SEL_FREE + 0x00
 .set SEL_ABSENT_DATA, SEL_FREE + 0x08   # ring 0 data, not present
 .set SEL_READ_ONLY, SEL_FREE + 0x10     # ring 0 data, read-only
 .set SEL_EXECUTE, SEL_FREE + 0x18       # ring 0 code, execute-only
+.set SEL_CODE_2, SEL_FREE + 0x20        # as the usual ones, to be changed: ring 0 code
+.set SEL_UCODE_2, SEL_FREE + 0x28 + 3   # ring 3 code
+.set SEL_UDATA_2, SEL_FREE + 0x30 + 3   # ring 3 data
+.set BESIDE, gdt + SEL_FREE + 0x48      # data in the GDT's page
 .set LDT_CODE, 0x0f                     # in the LDT: ring 3 code
 .set LDT_DATA, 0x17                     # ... and data, based at `scratch`
 .set VEC_TEST, 0x50
+.set VEC_OTHER, 0x51
 
 guest_main:
-    plan 22
+    plan 39
     movl $descriptors, %esi
     movl $gdt + SEL_FREE, %edi
-    movl $8, %ecx
+    movl $14, %ecx
     rep
     movsl
     movl $local, %eax
@@ -31,6 +37,7 @@ guest_main:
     call nulling
     call local_table
     call segment_loads
+    call beside_data
     ret
 
 plain_handler:
@@ -119,6 +126,70 @@ segment_loads:
     check_eq "LSS with the right selector", %eax, own_stack
     ret
 
+# The GDT's page holds data, too. Events and returns find what descriptors say, however often that data is written.
+beside_data:
+    movl $VEC_OTHER, %eax
+    movl $note_cs, %edx
+    call gate_set
+    movw $SEL_CODE_2, idt + 8 * VEC_OTHER + 2
+    call other_handler
+    check_eq "an event, the GDT's page written: its CS", seen_cs, $SEL_CODE_2
+    movl $1000, %ebx
+1:  incl BESIDE
+    int $VEC_OTHER
+    decl %ebx
+    jnz 1b
+    check_eq "... and 1,000 times", seen_count, $1001
+    check_eq "... with what was written", BESIDE, $1000
+    movl $0x00cf1a00, gdt + SEL_CODE_2 + 4
+    fault "... absent now: #NP", VEC_NP, SEL_CODE_2, int $VEC_OTHER
+    incl BESIDE
+    fault "... and again", VEC_NP, SEL_CODE_2, int $VEC_OTHER
+    movl $0x00cf9200, gdt + SEL_CODE_2 + 4
+    fault "... data now: #GP", VEC_GP, SEL_CODE_2, int $VEC_OTHER
+    movl $0x00cf9a00, gdt + SEL_CODE_2 + 4
+    call other_handler
+    check_eq "... code again: the handler", seen_count, $1002
+    call other_ring3
+    expect_trap "a return, the GDT's page written", VEC_LEAVE
+    check_eq "... its CS", trap_cs, $SEL_UCODE_2
+    check_eq "... its SS", trap_ss, $SEL_UDATA_2
+    movl $0x00cff000, gdt + SEL_UDATA_2 - 3 + 4
+    call other_ring3
+    expect_trap "... its stack is read-only now: #GP", VEC_GP, SEL_UDATA_2 & ~3, other_return
+    movl $0x00cff200, gdt + SEL_UDATA_2 - 3 + 4
+    call other_ring3
+    expect_trap "... may be written again", VEC_LEAVE
+    movl $0x00cf7a00, gdt + SEL_UCODE_2 - 3 + 4
+    call other_ring3
+    expect_trap "... its code is absent now: #NP", VEC_NP, SEL_UCODE_2 & ~3, other_return
+    movl $0x00cf9a00, gdt + SEL_UCODE_2 - 3 + 4
+    call other_ring3
+    expect_trap "... is the kernel's now: #GP", VEC_GP, SEL_UCODE_2 & ~3, other_return
+    movl $0x00cffa00, gdt + SEL_UCODE_2 - 3 + 4
+    call other_ring3
+    expect_trap "... is the user's again", VEC_LEAVE
+    check_eq "... with its CS", trap_cs, $SEL_UCODE_2
+    check_eq "the data is as it was written", BESIDE, $1007
+    ret
+# The frame is pushed before anything is written, so that no load of DS closes the page in between.
+other_ring3:
+    try 1f
+    push_outer_flags SEL_UCODE_2, SEL_UDATA_2, leave_ring3
+    incl BESIDE
+other_return:
+    iretl
+1:  ret
+leave_ring3:
+    int $VEC_LEAVE
+other_handler:
+    int $VEC_OTHER
+    ret
+note_cs:
+    movw %cs, seen_cs
+    incl seen_count
+    iretl
+
 .data
 .balign 8
 descriptors:
@@ -126,6 +197,9 @@ descriptors:
     .quad 0x00cf12000000ffff            # absent ring 0 data
     .quad 0x00cf90000000ffff            # read-only ring 0 data
     .quad 0x00cf98000000ffff            # execute-only ring 0 code
+    .quad 0x00cf9a000000ffff            # ring 0 code
+    .quad 0x00cffa000000ffff            # ring 3 code
+    .quad 0x00cff2000000ffff            # ring 3 data
 local:
     .quad 0
     .quad 0x00cffa000000ffff
@@ -138,3 +212,5 @@ load_tss: .word SEL_TSS
 .bss
 .balign 4
 scratch: .space 16
+seen_cs: .space 4
+seen_count: .space 4
