@@ -184,6 +184,9 @@ pub struct RunArgs {
     /// Format of the trace [default: by the file's extension (.json, .bin), else text]
     #[arg(long, value_enum, requires = "trace")]
     pub trace_format: Option<Format>,
+    /// QEMU: count each instruction that is executed, and save how many were which function's; `-` is stderr
+    #[arg(long, value_name = "FILE", conflicts_with = "bare")]
+    pub profile: Option<PathBuf>,
     /// Who runs the guests: rings and shadow tables alone, VT-x, or AMD-V [default: depriv]
     #[arg(long, value_enum, conflicts_with = "bare")]
     pub backend: Option<BackendName>,

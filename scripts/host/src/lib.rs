@@ -16,6 +16,7 @@ pub mod guest;
 pub mod image;
 pub mod interrupt;
 pub mod machine;
+pub mod profile;
 pub mod progress;
 pub mod run;
 pub mod status;

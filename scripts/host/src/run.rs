@@ -8,12 +8,13 @@ use anyhow::Context as _;
 
 use crate::build;
 use crate::catalog;
-use crate::cli::RunArgs;
+use crate::cli::{MachineKind, RunArgs};
 use crate::console::{Demux, HypervisorLine, Piece};
 use crate::disk;
 use crate::guest::Guest;
 use crate::image::Payload;
 use crate::machine::{Ending, Input, Machine, RunFolder};
+use crate::profile::{self, Profile};
 use crate::progress;
 use crate::status::{Failed, Status};
 use crate::symbols::Symbols;
@@ -174,6 +175,9 @@ pub fn run(args: &RunArgs) -> anyhow::Result<Status> {
     let (payload, memory) = if args.bare {
         (Payload::bare(&guests[0])?, guests[0].memory)
     } else {
+        if args.profile.is_some() && args.machine.machine == MachineKind::Bochs {
+            return Err(Failed::usage("--profile is for QEMU"));
+        }
         let mut more = args.set.clone();
         more.extend(args.backend.map(|backend| format!("backend={}", backend.word())));
         let words = kernel_command_line(&args.log, args.trace.is_some(), &more);
@@ -182,6 +186,7 @@ pub fn run(args: &RunArgs) -> anyhow::Result<Status> {
     let mut machine = Machine::new(&args.machine, payload.protocol, memory)?;
     let saves_disks = !args.bare && guests.iter().flat_map(|guest| &guest.disks).any(|disk| disk.keep);
     machine.trace = args.trace.is_some() || saves_disks;
+    machine.profile = args.profile.is_some().then(|| Profile::of(&payload.kernel)).transpose()?;
     let folder = RunFolder::new()?;
     let colour = progress::stderr_colour();
     let (mut terminal, input) = Terminal::connect(guests[0].ready.as_deref())?;
@@ -196,6 +201,9 @@ pub fn run(args: &RunArgs) -> anyhow::Result<Status> {
     explain(&outcome, args.bare, &machine);
     if saves_disks {
         disk::save(&folder.com2(), &guests)?;
+    }
+    if let Some(file) = &args.profile {
+        profile::save(&folder, &payload.kernel, file)?;
     }
     if let Some(file) = &args.trace {
         let format = args.trace_format.unwrap_or_else(|| Format::of_file(file));

@@ -57,6 +57,7 @@ impl Host {
             icount: self == Self::Qemu,
             timeout: Some(LIMIT),
             trace: false,
+            profile: None,
         }
     }
 }

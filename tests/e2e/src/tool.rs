@@ -27,6 +27,7 @@ pub(crate) fn trials() -> Vec<Trial> {
         trial("tool::emulator-failure", emulator_failure),
         trial("tool::streams", streams),
         trial("tool::trace", trace),
+        trial("tool::profile", profile),
         trial("kernel::selftest::qemu", || selftest("qemu", "all", 0, &["reason=selftest"])),
         trial("kernel::selftest::bochs", || selftest("bochs", "all", 0, &["reason=selftest"])),
         trial("kernel::panic::qemu", || {
@@ -232,6 +233,29 @@ fn trace() -> anyhow::Result<()> {
     let lines = String::from_utf8(text.stdout)?.lines().count();
     ensure!(lines == records.len(), "{lines} lines, but {} records", records.len());
     Ok(())
+}
+
+/// QEMU counts the hypervisor's instructions, and those of an operation are what the guest says.
+fn profile() -> anyhow::Result<()> {
+    let place = Place::new()?;
+    place.expect(&["run", "timer", "--icount", "--timeout", "60", "--profile", "all.txt"], 0, &["wrote all.txt"])?;
+    let all = fs::read_to_string(place.0.path().join("all.txt"))?;
+    ensure!(all.contains("gnomon_vmm::run::Guest::turn"), "{all}");
+    let output = place.run(&["bench", "profile", "cpuid", "--rounds", "4"])?;
+    let text = String::from_utf8(output.stdout)?;
+    ensure!(output.status.success(), "{text}{}", String::from_utf8_lossy(&output.stderr));
+    let after = |start: &str| -> Option<f64> {
+        let line = text.lines().find_map(|line| line.split_once(start))?;
+        line.1.split_whitespace().next()?.parse().ok()
+    };
+    let (counted, summed) = (after("prefetch: ").unwrap_or(0.0), last_sum(&text).unwrap_or(0.0));
+    // The harness around a round has its part.
+    ensure!(counted > 100.0 && summed > counted && summed < counted + 200.0, "{counted} and {summed} in:\n{text}");
+    place.expect(&["bench", "profile", "nosuch"], 2, &["has no operation `nosuch`"])
+}
+
+fn last_sum(text: &str) -> Option<f64> {
+    text.lines().last()?.split_whitespace().next()?.parse().ok()
 }
 
 /// The final counters are those of the exits in the trace.

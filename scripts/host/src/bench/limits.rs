@@ -16,8 +16,8 @@ was decoded before, and next to nothing done. Where that column alone is above t
 that reads CR2 and returns by IRET has three, since both instructions are privileged, and hardware virtualization has one or none.
 The rest is work.
 
-Where it goes says a count of each instruction (a plugin of QEMU's that adds one for each, with 40 times 1,000 faults) of the build
-of 29 November 2026:
+Where it goes says `scripts/gnomon bench profile pf_skip`, which has QEMU count each instruction; with the build of 29 November 2026,
+the parts by the instructions' addresses:
 
 * `pf_skip`, 885: the guest 14; assembly from the gate to the run loop and back, for three exits, 104; the run loop 315, which asks
   what waits and why the guest came out, 57 an exit, and knows the instruction of two of them, 72 each; the fault 225: 64 to walk the

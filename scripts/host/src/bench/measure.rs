@@ -12,6 +12,7 @@ use crate::guest::Guest;
 use crate::image::{Payload, Protocol};
 use crate::machine::QUICK_IPS;
 use crate::machine::{Machine, RunFolder};
+use crate::profile::Profile;
 use crate::progress;
 use crate::run;
 use crate::status::{Failed, Status};
@@ -107,6 +108,14 @@ impl Job {
     /// # Errors
     /// If an emulator cannot be started, or the user interrupts. What the guest or the hypervisor does wrong is in the result.
     pub(super) fn boot(&self, kernel: &Path) -> anyhow::Result<Boot> {
+        self.boot_in(&RunFolder::new()?, kernel, None)
+    }
+
+    /// The same in this folder, where QEMU leaves what `profile` wants.
+    ///
+    /// # Errors
+    /// As for [`Self::boot`].
+    pub(super) fn boot_in(&self, folder: &RunFolder, kernel: &Path, profile: Option<&Profile>) -> anyhow::Result<Boot> {
         let bare = self.column.is_bare();
         let mut guest = self.subject.guest.clone();
         guest.words = self.column.guest_words();
@@ -117,11 +126,11 @@ impl Job {
             let words = run::kernel_command_line("info", false, &self.kernel_words());
             (Payload::gnomon(kernel.to_owned(), words, guests), run::host_memory(guests))
         };
-        let machine = self.machine(payload.protocol, memory)?;
-        let folder = RunFolder::new()?;
+        let mut machine = self.machine(payload.protocol, memory)?;
+        machine.profile = profile.cloned();
         let (mut recorder, mut complaint) = (Recorder::default(), None);
         let mut reported = Instant::now();
-        let outcome = run::execute(&machine, &payload, bare, &folder, &mut |piece| {
+        let outcome = run::execute(&machine, &payload, bare, folder, &mut |piece| {
             match piece {
                 Piece::Guest(bytes) => recorder.guest(bytes),
                 Piece::Line(line) if line.level == "error" => complaint = complaint.take().or(Some(line.text)),

@@ -19,6 +19,7 @@ mod parse;
 mod peer;
 mod plot;
 mod png;
+mod profile;
 mod provenance;
 mod queue;
 mod report;
@@ -132,6 +133,8 @@ enum BenchCommand {
     Library(library::LibraryArgs),
     /// Boot Debian's kernels to a shell and start 500 processes there, bare and under each policy
     Linux(linux::LinuxArgs),
+    /// Say which functions of the hypervisor an operation's instructions are
+    Profile(profile::ProfileArgs),
     /// Check a small set of operations against bench/baseline.json, as CI does
     Guard {
         /// Take what is measured as the new baseline
@@ -157,6 +160,7 @@ pub fn run(args: &BenchArgs) -> anyhow::Result<Status> {
         Some(BenchCommand::Page { folder }) => browser::check(&folder.clone().unwrap_or_else(built_folder)),
         Some(BenchCommand::Library(args)) => library::run(args),
         Some(BenchCommand::Linux(args)) => linux::run(args),
+        Some(BenchCommand::Profile(args)) => profile::run(args),
         Some(BenchCommand::Guard { accept }) => guard::run(*accept),
         None => measure_all(args),
     }

@@ -173,6 +173,7 @@ mod tests {
             icount: false,
             timeout: None,
             trace: true,
+            profile: None,
         };
         let text = configuration(&machine, "mode=file, dev=com1", "");
         for line in ["megs: 96", "com2: enabled=1, mode=file, dev=com2"] {

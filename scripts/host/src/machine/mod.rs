@@ -21,6 +21,7 @@ use std::time::{Duration, Instant};
 use crate::cli::{Boot, MachineArgs, MachineKind};
 use crate::image::{Payload, Protocol};
 use crate::interrupt;
+use crate::profile::Profile;
 use crate::status::Failed;
 
 /// Takes the bytes of COM1 as they come. An error ends the run.
@@ -56,6 +57,8 @@ pub struct Machine {
     pub timeout: Option<Duration>,
     /// Whether COM2 is recorded.
     pub trace: bool,
+    /// Instructions to be counted one by one (QEMU).
+    pub profile: Option<Profile>,
 }
 
 /// How a run ended.
@@ -142,6 +145,7 @@ impl Machine {
             icount: args.icount,
             timeout,
             trace: false,
+            profile: None,
         })
     }
 

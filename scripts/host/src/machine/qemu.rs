@@ -9,6 +9,7 @@ use super::monitor::Monitor;
 use super::{Child, Console, Ending, Input, Line, Machine, RunFolder};
 use crate::cli::Boot;
 use crate::image::{self, Payload, Protocol};
+use crate::profile;
 use crate::status::Failed;
 
 /// The program.
@@ -37,6 +38,10 @@ pub(super) fn run(
     let monitor = Monitor::listen(&folder.path().join(MONITOR))?;
     let mut command = super::command(PROGRAM);
     arguments(&mut command, machine);
+    if let Some(profile) = &machine.profile {
+        symlink(&profile.plugin, folder.path().join(profile::PLUGIN))?;
+        command.arg("-plugin").arg(profile.argument());
+    }
     command.args(boot).args(disks(payload, folder.path())?).current_dir(folder.path());
     // COM1 is the program's own stdin and stdout: the one waits when the guest does not read, the other never waits.
     command.stdin(Stdio::piped()).stdout(fs::File::create(folder.com1())?).stderr(fs::File::create(&stderr)?);
@@ -160,6 +165,7 @@ mod tests {
             icount: true,
             timeout: None,
             trace: true,
+            profile: None,
         };
         let mut command = Command::new(PROGRAM);
         arguments(&mut command, &machine);
