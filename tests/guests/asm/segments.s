@@ -15,7 +15,7 @@
 .set VEC_OTHER, 0x51
 
 guest_main:
-    plan 39
+    plan 41
     movl $descriptors, %esi
     movl $gdt + SEL_FREE, %edi
     movl $14, %ecx
@@ -171,6 +171,19 @@ beside_data:
     expect_trap "... is the user's again", VEC_LEAVE
     check_eq "... with its CS", trap_cs, $SEL_UCODE_2
     check_eq "the data is as it was written", BESIDE, $1007
+    movl $0x5e9, scratch
+    movl $scratch - 0x1000, %esi
+    incl BESIDE                         # the page is written; then the descriptor that SS holds
+    movw $0x1000, gdt + SEL_KDATA + 2
+    movl $SEL_KDATA, %eax
+    movw %ax, %gs
+    movl %gs:(%esi), %ebx
+    movw $0, gdt + SEL_KDATA + 2
+    pushl %ebx
+    popl scratch + 4
+    check_eq "SS's descriptor changed: GS has the new one", %ebx, $0x5e9
+    check_eq "... and SS the old one", scratch + 4, $0x5e9
+    movw %ax, %gs
     ret
 # The frame is pushed before anything is written, so that no load of DS closes the page in between.
 other_ring3:

@@ -115,6 +115,7 @@ impl Vm {
             let _ = raw.to_live().ok_or(StopReason::MiddleRing)?;
             return self.load_into_cpu(reg, selector.with_rpl(cpl), raw);
         }
+        self.settle_descriptors();
         self.install(selector, raw)?;
         self.load_fixed(reg, selector, raw, cpl)
     }
@@ -125,19 +126,36 @@ impl Vm {
     /// [`StopReason::MiddleRing`] for a descriptor of level 1 or 2.
     pub(crate) fn load_fixed(&mut self, reg: SegReg, selector: Selector, raw: Descriptor, cpl: u8) -> Emulated<()> {
         let live = raw.to_live().ok_or(StopReason::MiddleRing)?;
+        self.settle_descriptors();
         let real = selector.with_rpl(if cpl == 0 { 1 } else { 3 });
-        set_real_selector(&mut self.world, reg, real);
         let form = self.cpu_form(reg, live, real.rpl());
-        let table = table_of(selector);
-        if selector.index() >= guest_entries(table)
-            || Descriptor(self.world.descriptor(table, selector.index())).accessed() != form
-        {
+        if !self.finds(selector, form) {
+            self.install_same(selector, live);
+        }
+        set_real_selector(&mut self.world, reg, real);
+        if !self.finds(selector, form) {
             self.use_slot(reg, selector, live);
         }
-        if self.live.any_open {
-            self.suspend_entries();
-        }
         Ok(())
+    }
+
+    /// Whether the CPU finds this descriptor for a selector of the guest's.
+    fn finds(&self, selector: Selector, form: Descriptor) -> bool {
+        let table = table_of(selector);
+        selector.index() < guest_entries(table)
+            && Descriptor(self.world.descriptor(table, selector.index())).accessed() == form
+    }
+
+    /// Makes the entry of a selector live if the guest's table has this very descriptor, though it was not loaded from there yet: user
+    /// code reads the selector, which must not be one of a cache slot.
+    #[cold]
+    fn install_same(&mut self, selector: Selector, live: Descriptor) {
+        if let Ok(Some(raw)) = self.read_descriptor(selector)
+            && raw.to_live() == Some(live)
+        {
+            // What the guest's table cannot give, the cache slot does.
+            let _ = self.install(selector, raw);
+        }
     }
 
     /// Base address of the segment that a register holds.

@@ -3,7 +3,7 @@
 //! The CPU runs the guest on *live* tables owned by `gnomon-hw`. An entry of the guest's GDT or LDT is installed there when a load
 //! of it first faults: privilege level 0 becomes 1, code loses L, system descriptors never go in. From then on loads are native.
 //! The page that holds the entry is watched like a page table. The first write to it *opens* the page: the guest may write freely,
-//! and its entries are suspended, but for those in CS and SS. The next load that misses a suspended entry closes the page again
+//! and its entries are suspended. The next load that misses a suspended entry, or the next event or return, closes the page again
 //! and compares. So a kernel that keeps data beside its GDT pays two exits for a change of habit, not one for every write.
 //!
 //! Two rules keep it exact:

@@ -75,15 +75,18 @@ impl Vm {
         self.suspend_entries();
     }
 
-    /// Takes the entries in open pages out of the live tables, but for those that CS and SS need at the next entry.
-    pub(super) fn suspend_entries(&mut self) {
+    /// Takes the entries in open pages out of the live tables. What the kernel has of them in CS and SS moves to cache slots; what user
+    /// code has stays, since it reads its selectors without a trap.
+    fn suspend_entries(&mut self) {
         let loaded = [SegReg::Cs, SegReg::Ss].map(|reg| Selector(real_selector(&self.world, reg)));
         for at in 0..self.live.entries.len() {
             let Some(&entry) = self.live.entries.get(at) else { continue };
             let in_use = loaded.iter().any(|s| s.index() == entry.index && table_of(*s) == entry.table);
-            if entry.suspended || in_use || !self.in_open_page(entry) {
+            if entry.suspended || in_use && self.cpl() != 0 || !self.in_open_page(entry) {
                 continue;
             }
+            self.cache_if_loaded(SegReg::Cs, entry);
+            self.cache_if_loaded(SegReg::Ss, entry);
             self.clear_live(entry.table, entry.index);
             if let Some(entry) = self.live.entries.get_mut(at) {
                 entry.suspended = true;
