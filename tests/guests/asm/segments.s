@@ -8,6 +8,8 @@
 .set SEL_CODE_2, SEL_FREE + 0x20        # as the usual ones, to be changed: ring 0 code
 .set SEL_UCODE_2, SEL_FREE + 0x28 + 3   # ring 3 code
 .set SEL_UDATA_2, SEL_FREE + 0x30 + 3   # ring 3 data
+.set SEL_MANY, SEL_FREE + 0x38          # an LDT
+.set MANY, 400                          # ... of so many descriptors
 .set BESIDE, gdt + SEL_FREE + 0x48      # data in the GDT's page
 .set LDT_CODE, 0x0f                     # in the LDT: ring 3 code
 .set LDT_DATA, 0x17                     # ... and data, based at `scratch`
@@ -15,7 +17,7 @@
 .set VEC_OTHER, 0x51
 
 guest_main:
-    plan 41
+    plan 44
     movl $descriptors, %esi
     movl $gdt + SEL_FREE, %edi
     movl $14, %ecx
@@ -38,6 +40,7 @@ guest_main:
     call local_table
     call segment_loads
     call beside_data
+    call many
     ret
 
 plain_handler:
@@ -203,6 +206,42 @@ note_cs:
     incl seen_count
     iretl
 
+# Ring 3 loads more descriptors than anybody remembers. Its own two stay what they are.
+many:
+    movl $many_table, %edi
+    movl $MANY, %ecx
+1:  movl $0x0000ffff, (%edi)
+    movl $0x00cff200, 4(%edi)
+    addl $8, %edi
+    decl %ecx
+    jnz 1b
+    movl $many_table, %eax
+    movw $8 * MANY - 1, gdt + SEL_MANY
+    movw %ax, gdt + SEL_MANY + 2
+    shrl $16, %eax
+    movb %al, gdt + SEL_MANY + 4
+    movw $0x0082, gdt + SEL_MANY + 5
+    movb %ah, gdt + SEL_MANY + 7
+    movl $SEL_MANY, %eax
+    lldt %ax
+    run_ring3 many_loads
+    expect_trap "ring 3 loads 400 descriptors", VEC_LEAVE
+    check_eq "... and has its CS", trap_ecx, $SEL_UCODE
+    check_eq "... and its SS", trap_ebx, $SEL_UDATA
+    xorl %eax, %eax
+    movw %ax, %gs
+    lldt %ax
+    ret
+many_loads:
+    movl $7, %edx
+1:  movw %dx, %gs
+    addl $8, %edx
+    cmpl $8 * MANY, %edx
+    jb 1b
+    movl %cs, %ecx
+    movl %ss, %ebx
+    int $VEC_LEAVE
+
 .data
 .balign 8
 descriptors:
@@ -227,3 +266,5 @@ load_tss: .word SEL_TSS
 scratch: .space 16
 seen_cs: .space 4
 seen_count: .space 4
+.balign 8
+many_table: .space 8 * MANY

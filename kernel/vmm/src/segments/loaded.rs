@@ -139,6 +139,23 @@ impl Vm {
         Ok(())
     }
 
+    /// Forgets all entries: whoever needs an old one loads it again. User code keeps the selectors that it reads in CS and SS.
+    #[cold]
+    pub(super) fn make_room(&mut self) {
+        self.forget_descriptors();
+        if self.cpl() == 0 {
+            return;
+        }
+        for reg in [SegReg::Cs, SegReg::Ss] {
+            let selector = self.visible_selector(reg);
+            let Some(live) = self.loaded_descriptor(reg) else { continue };
+            self.install_same(selector, live);
+            if self.finds(selector, live) {
+                set_real_selector(&mut self.world, reg, selector);
+            }
+        }
+    }
+
     /// Whether the CPU finds this descriptor for a selector of the guest's.
     fn finds(&self, selector: Selector, form: Descriptor) -> bool {
         let table = table_of(selector);

@@ -175,8 +175,7 @@ impl Vm {
         }
         self.remove_entry(table, index);
         if self.live.entries.len() >= MAX_ENTRIES || self.live.watched.len() + 2 > MAX_WATCHED {
-            // Whoever needs an old one loads it again.
-            self.forget_descriptors();
+            self.make_room();
         }
         self.watch_descriptor(table, index);
         let entry = Entry { table, index, live, leads_to_user: raw.leads_to_user(), suspended: false };
