@@ -10,6 +10,7 @@
 .set SEL_UDATA_2, SEL_FREE + 0x30 + 3   # ring 3 data
 .set SEL_MANY, SEL_FREE + 0x38          # an LDT
 .set MANY, 400                          # ... of so many descriptors
+.set SEL_LIMIT, SEL_FREE + 0x40         # for ring 3 to look at, never loaded
 .set BESIDE, gdt + SEL_FREE + 0x48      # data in the GDT's page
 .set LDT_CODE, 0x0f                     # in the LDT: ring 3 code
 .set LDT_DATA, 0x17                     # ... and data, based at `scratch`
@@ -17,7 +18,7 @@
 .set VEC_OTHER, 0x51
 
 guest_main:
-    plan 44
+    plan 50
     movl $descriptors, %esi
     movl $gdt + SEL_FREE, %edi
     movl $14, %ecx
@@ -41,6 +42,7 @@ guest_main:
     call segment_loads
     call beside_data
     call many
+    call looked_at
     ret
 
 plain_handler:
@@ -240,6 +242,32 @@ many_loads:
     jb 1b
     movl %cs, %ecx
     movl %ss, %ebx
+    int $VEC_LEAVE
+
+# Ring 3 looks at descriptors that nobody has loaded.
+looked_at:
+    movl $0x00000123, gdt + SEL_LIMIT
+    movl $0x0000f300, gdt + SEL_LIMIT + 4
+    run_ring3 looks
+    check_eq "ring 3: LSL of what nobody has loaded", trap_ebx, $0x123
+    check_eq "... LAR", trap_ecx, $0x0000f300
+    check_eq "... VERR finds it", trap_edx, $1
+    movl $0x00000456, gdt + SEL_LIMIT
+    run_ring3 looks
+    check_eq "... LSL when it was changed", trap_ebx, $0x456
+    movl $0x00009300, gdt + SEL_LIMIT + 4
+    run_ring3 looks
+    check_eq "... nothing when it is the kernel's", trap_ebx, $0x5eed
+    check_eq "... nor does VERR", trap_edx, $0
+    ret
+looks:
+    movl $SEL_LIMIT + 3, %eax
+    movl $0x5eed, %ebx
+    lsl %eax, %ebx
+    lar %eax, %ecx
+    xorl %edx, %edx
+    verr %ax
+    setz %dl
     int $VEC_LEAVE
 
 .data

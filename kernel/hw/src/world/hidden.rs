@@ -52,6 +52,13 @@ impl Hidden {
         (kept.raw != 0 && kept.selector == selector && (now & ACCESSED == 0 || !loadable)).then_some(kept.raw)
     }
 
+    /// Whether any register of those that hold `selectors` was loaded from the entry at `at`, which is `now`, when that was not `new`.
+    pub(super) fn differs(&self, selectors: &[u16; 6], at: (Table, u16), now: u64, new: u64) -> bool {
+        let held = DATA.into_iter().map(|reg| (reg, selectors[reg as usize]));
+        let mut loaded = held.filter(|(_, selector)| selector & !3 != 0 && place(*selector) == at);
+        loaded.any(|(reg, selector)| self.of(reg, selector, now).is_some_and(|kept| (kept ^ new) & !ACCESSED != 0))
+    }
+
     /// Whether nothing was ever kept for `reg` since it was loaded through here.
     #[inline]
     pub(super) fn is_empty(&self, reg: SegReg) -> bool {
@@ -103,6 +110,18 @@ mod tests {
         assert_eq!(hidden.of(SegReg::Ds, SELECTOR, 0), Some(TWO));
         hidden.loaded(SegReg::Ds);
         assert_eq!(hidden.of(SegReg::Ds, SELECTOR, 0), None);
+    }
+
+    #[test]
+    fn a_register_may_hold_what_the_table_said_before() {
+        let mut hidden = Hidden::default();
+        assert!(!hidden.differs(&selectors(SELECTOR), AT, 0, ONE), "nothing is kept");
+        hidden.replaced(&selectors(SELECTOR), AT, ONE, 0);
+        assert!(!hidden.differs(&selectors(SELECTOR), AT, 0, ONE & !ACCESSED), "the same again");
+        assert!(hidden.differs(&selectors(SELECTOR), AT, 0, TWO));
+        assert!(!hidden.differs(&selectors(0x19), AT, 0, TWO), "another selector by now");
+        hidden.loaded(SegReg::Ds);
+        assert!(!hidden.differs(&selectors(SELECTOR), AT, 0, TWO));
     }
 
     #[test]

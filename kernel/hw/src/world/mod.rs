@@ -179,6 +179,14 @@ impl World {
         unsafe { entry.write_volatile(raw) };
     }
 
+    /// Gives an entry the accessed bit that it had when it was `raw`, or does nothing if it was 0.
+    fn restore_entry(&mut self, (table, index): (Table, u16), raw: u64) {
+        if raw != 0 {
+            // SAFETY: the entry is in the guest's part, or it would have read as 0, and has held this before.
+            unsafe { self.entry(table, index).write_volatile(raw) };
+        }
+    }
+
     fn entry(&self, table: Table, index: u16) -> *mut u64 {
         segment::entry(self.state.as_ptr(), table, index)
     }

@@ -63,6 +63,13 @@ impl World {
         self.state().hidden.of(reg, selector, now).unwrap_or(now)
     }
 
+    /// Whether a data segment register holds what the entry at this place was before, and that is not `new`.
+    #[must_use]
+    pub fn keeps_other(&self, (table, index): (Table, u16), new: u64) -> bool {
+        let now = self.descriptor(table, index);
+        self.state().hidden.differs(&self.data_selectors(), (table, index), now, new)
+    }
+
     /// The selector in a data segment register, if what the register holds cannot change while the selector and the live tables stay; 0 if
     /// it can, or if the world is not in the CPU.
     #[must_use]
@@ -103,8 +110,12 @@ impl World {
             }
             _ => {
                 resident::make_resident(self.state.as_ptr());
+                let (table, index) = place(selector);
+                let before = self.descriptor(table, index);
                 load(reg, selector)?;
                 self.state_mut().hidden.loaded(reg);
+                // The accessed bit tells of the guest's own loads.
+                self.restore_entry((table, index), before);
             }
         }
         Ok(())

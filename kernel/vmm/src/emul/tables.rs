@@ -142,7 +142,7 @@ impl Vm {
                 return self.load_into_cpu(reg, selector, descriptor);
             }
             self.sync_selector(selector)?;
-            if descriptor.is_code() {
+            if descriptor.is_code() || !self.is_live(selector) {
                 return self.load_once(reg, selector, descriptor);
             }
         }

@@ -14,7 +14,8 @@ impl Vm {
             return None;
         }
         let (table, index) = (table_of(selector), selector.index());
-        let entry = self.live.entries.iter().find(|entry| entry.index == index && entry.table == table)?;
+        let entry =
+            self.live.entries.iter().find(|entry| entry.index == index && entry.table == table && !entry.suspended)?;
         Some(entry.live.to_guest())
     }
 }

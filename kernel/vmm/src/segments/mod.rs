@@ -11,6 +11,7 @@
 //! * The CPU reloads CS and SS from the live table at each entry. When the entry they came from goes away, they move to a *cache
 //!   slot* that holds what was loaded, as the hidden part of a segment register does (SDM 3A 3.4.3).
 
+mod complete;
 mod flat;
 mod hardware;
 mod known;
@@ -36,6 +37,8 @@ pub(crate) struct LiveTables {
     watched: Vec<Watched>,
     /// Whether any watched page is open.
     any_open: bool,
+    /// Whether what user code may look at is live, see `complete.rs`.
+    complete: bool,
     /// Whether user code descriptors are present: true while the guest's user code runs.
     user_open: bool,
     /// Visible CS and SS while the real ones name cache slots.
@@ -51,6 +54,7 @@ impl LiveTables {
             entries: Vec::with_capacity(MAX_ENTRIES),
             watched: Vec::with_capacity(MAX_WATCHED),
             any_open: false,
+            complete: false,
             user_open: false,
             cached: [None; 2],
             flat: flat::Flat::NONE,
@@ -178,16 +182,15 @@ impl Vm {
             self.make_room();
         }
         self.watch_descriptor(table, index);
-        let entry = Entry { table, index, live, leads_to_user: raw.leads_to_user(), suspended: false };
-        self.live.entries.push(entry);
-        self.put_live(entry);
-        Ok(Sync::Changed)
+        self.live.entries.push(Entry { table, index, live, leads_to_user: raw.leads_to_user(), suspended: true });
+        Ok(self.resume_entry(self.live.entries.len().saturating_sub(1)))
     }
 
-    /// Puts a suspended entry back that still is what the guest's table says.
+    /// Makes a suspended entry live that is what the guest's table says. While a data segment register holds what the table said before,
+    /// it stays suspended: by the selector nobody could tell afterwards which register was loaded anew.
     fn resume_entry(&mut self, at: usize) -> Sync {
         match self.live.entries.get_mut(at) {
-            Some(entry) if entry.suspended => {
+            Some(entry) if entry.suspended && !self.world.keeps_other((entry.table, entry.index), entry.live.0) => {
                 entry.suspended = false;
                 let entry = *entry;
                 self.put_live(entry);
@@ -234,6 +237,9 @@ impl Vm {
     /// runs unseen, so there they stay.
     #[inline]
     pub(crate) fn open_user(&mut self, open: bool) {
+        if open && !self.live.complete {
+            self.complete_live();
+        }
         let open = open || self.code.is_on();
         if self.live.user_open == open {
             return;

@@ -12,9 +12,9 @@ use crate::vm::Vm;
 
 const PAGE_MASK: u32 = 0xfff;
 
-/// The selector of an entry, RPL 0.
-const fn selector_of(entry: Entry) -> Selector {
-    Selector(entry.index << 3 | if matches!(entry.table, Table::Ldt) { 4 } else { 0 })
+/// The selector of a descriptor, RPL 0.
+pub(super) const fn selector_of(table: Table, index: u16) -> Selector {
+    Selector(index << 3 | if matches!(table, Table::Ldt) { 4 } else { 0 })
 }
 
 impl Vm {
@@ -35,6 +35,7 @@ impl Vm {
 
     /// The guest's GDT or LDT is another one now: nothing that is live counts any more.
     pub(crate) fn forget_descriptors(&mut self) {
+        self.live.complete = false;
         while let Some(&entry) = self.live.entries.last() {
             self.remove_entry(entry.table, entry.index);
         }
@@ -112,6 +113,7 @@ impl Vm {
     /// Watches open pages again. Entries that are still what they were come back, the others go.
     fn close_descriptor_pages(&mut self) {
         self.live.any_open = false;
+        self.live.complete = false;
         for at in 0..self.live.watched.len() {
             let Some(&Watched { page, gfn, open: true }) = self.live.watched.get(at) else { continue };
             if self.frame_behind(page) != Some(gfn) {
@@ -126,7 +128,7 @@ impl Vm {
         }
         let entries = self.live.entries.clone();
         for (at, entry) in entries.iter().enumerate().rev() {
-            let selector = selector_of(*entry);
+            let selector = selector_of(entry.table, entry.index);
             let now = self.read_descriptor(selector).ok().flatten().and_then(Descriptor::to_live);
             if now == Some(entry.live) {
                 self.resume_entry(at);
@@ -138,6 +140,7 @@ impl Vm {
 
     /// A watched frame was written: entries that changed go.
     pub(crate) fn descriptor_frame_written(&mut self, gpa: Gpa, len: usize) {
+        self.live.complete = false;
         let offset = (gpa.raw() as u32) & PAGE_MASK;
         let hits: Vec<u32> =
             self.live.watched.iter().filter(|watched| watched.gfn == gpa.gfn()).map(|watched| watched.page).collect();
@@ -155,7 +158,7 @@ impl Vm {
                 })
                 .collect();
             for entry in touched {
-                let selector = selector_of(entry);
+                let selector = selector_of(entry.table, entry.index);
                 let now = self.read_descriptor(selector).ok().flatten().and_then(Descriptor::to_live);
                 if now != Some(entry.live) {
                     self.remove_entry(entry.table, entry.index);
