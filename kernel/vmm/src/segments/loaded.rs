@@ -129,14 +129,23 @@ impl Vm {
         self.settle_descriptors();
         let real = selector.with_rpl(if cpl == 0 { 1 } else { 3 });
         let form = self.cpu_form(reg, live, real.rpl());
+        set_real_selector(&mut self.world, reg, real);
         if !self.finds(selector, form) {
-            self.install_same(selector, live);
+            self.load_missing((reg, selector), (live, form));
         }
+        Ok(())
+    }
+
+    /// The same if the live table has another descriptor, or none.
+    #[cold]
+    #[inline(never)]
+    fn load_missing(&mut self, (reg, selector): (SegReg, Selector), (live, form): (Descriptor, Descriptor)) {
+        let real = Selector(real_selector(&self.world, reg));
+        self.install_same(selector, live);
         set_real_selector(&mut self.world, reg, real);
         if !self.finds(selector, form) {
             self.use_slot(reg, selector, live);
         }
-        Ok(())
     }
 
     /// Forgets all entries: whoever needs an old one loads it again. User code keeps the selectors that it reads in CS and SS.
@@ -157,6 +166,7 @@ impl Vm {
     }
 
     /// Whether the CPU finds this descriptor for a selector of the guest's.
+    #[inline]
     fn finds(&self, selector: Selector, form: Descriptor) -> bool {
         let table = table_of(selector);
         selector.index() < guest_entries(table)
@@ -165,7 +175,6 @@ impl Vm {
 
     /// Makes the entry of a selector live if the guest's table has this very descriptor, though it was not loaded from there yet: user
     /// code reads the selector, which must not be one of a cache slot.
-    #[cold]
     fn install_same(&mut self, selector: Selector, live: Descriptor) {
         if let Ok(Some(raw)) = self.read_descriptor(selector)
             && raw.to_live() == Some(live)

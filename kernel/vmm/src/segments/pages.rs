@@ -102,6 +102,7 @@ impl Vm {
     }
 
     /// Closes what the guest's writes opened, so that live entries can be relied on. False: nothing was open.
+    #[inline]
     pub(super) fn settle_descriptors(&mut self) -> bool {
         let open = self.live.any_open;
         if open {
@@ -111,6 +112,7 @@ impl Vm {
     }
 
     /// Watches open pages again. Entries that are still what they were come back, the others go.
+    #[inline(never)]
     fn close_descriptor_pages(&mut self) {
         self.live.any_open = false;
         self.live.complete = false;
@@ -126,8 +128,9 @@ impl Vm {
                 watched.open = false;
             }
         }
-        let entries = self.live.entries.clone();
-        for (at, entry) in entries.iter().enumerate().rev() {
+        // From the last on: one that goes is replaced by the last.
+        for at in (0..self.live.entries.len()).rev() {
+            let Some(&entry) = self.live.entries.get(at) else { continue };
             let selector = selector_of(entry.table, entry.index);
             let now = self.read_descriptor(selector).ok().flatten().and_then(Descriptor::to_live);
             if now == Some(entry.live) {
