@@ -3,9 +3,10 @@
 
 use crate::access::{Access, Perms, PfErr};
 use crate::addr::{Gfn, Gva, Level};
-use crate::controls::PagingCtx;
+use crate::controls::{PagingCtx, PagingMode};
 use crate::event::{Event, Observer};
-use crate::mem::{CmpxchgError, GuestMem};
+use crate::mem::{CmpxchgError, GuestMem, TableMem};
+use crate::mmu::ShadowMmu;
 use crate::pte::{GuestFormat, GuestPte, Legacy32, entry_gpa, is_address};
 use crate::walk::{Mark, Step, Walk, WalkError, mark_entry};
 
@@ -63,6 +64,20 @@ pub(crate) fn walk_straight<G: GuestMem, O: Observer>(
     observer.event(Event::Walk { level: Level::L1, marked, gva, entry: leaf_entry, gpte: wanted });
     let dirty = dirty || access.is_write();
     Some(Ok(Walk { global, ..found(gva, (ctx.root, table), above, (gfn, perms, dirty)) }))
+}
+
+impl<G: GuestMem, T: TableMem, O: Observer> ShadowMmu<G, T, O> {
+    /// The guest frame that an access would reach, without any side effect; `None` if it would reach none.
+    #[inline]
+    pub fn frame_behind(&self, gva: Gva, access: Access) -> Option<Gfn> {
+        // In line, what the walk finds beside the frame is not even put together.
+        if self.ctx.mode == PagingMode::Legacy32
+            && let Some(found) = walk_straight(&self.mem, &self.ctx, (gva, access), Mark::Leave, &mut ())
+        {
+            return found.ok().map(|walk| walk.gfn);
+        }
+        self.look(gva, access).ok().map(|walk| walk.gpa(gva).gfn())
+    }
 }
 
 #[inline]

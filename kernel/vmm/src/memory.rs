@@ -178,7 +178,7 @@ impl Vm {
     /// Guest frame behind a linear address for the monitor's own use: no rights asked, no A/D bits set.
     pub(crate) fn frame_behind(&self, gva: u32) -> Option<Gfn> {
         let access = Access { kind: AccessKind::Read, privilege: Privilege::Supervisor };
-        self.mmu.probe(Gva::new(gva.into()), access).ok().map(|gpa| gpa.gfn())
+        self.mmu.frame_behind(Gva::new(gva.into()), access)
     }
 }
 

@@ -330,6 +330,7 @@ impl Machine {
     fn emulate(&mut self, gva: u64, access: Access, bytes: &[u8]) {
         let gpa = self.mmu.translate(Gva::new(gva), access).expect("it was allowed");
         assert_eq!(self.mmu.probe(Gva::new(gva), access), Ok(gpa));
+        assert_eq!(self.mmu.frame_behind(Gva::new(gva), access), Some(gpa.gfn()));
         self.mmu.mem().store(gpa, bytes);
         self.twin.store(gpa, bytes);
         if self.mmu.write_kind(gpa.gfn()).page_table {

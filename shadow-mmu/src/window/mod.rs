@@ -240,7 +240,7 @@ impl<G: GuestMem, T: TableMem, O: Observer> ShadowMmu<G, T, O> {
     /// Which code the window shows, or would show, for `gva`; `None` if the guest cannot fetch from there.
     #[must_use]
     pub fn code_page(&self, gva: Gva) -> Option<CodePage> {
-        let gfn = self.probe(gva, FETCH).ok()?.gfn();
+        let gfn = self.frame_behind(gva, FETCH)?;
         backing(self.mem.kind(gfn)).map(|_| CodePage { gfn, following: self.following(gva) })
     }
 
@@ -250,7 +250,7 @@ impl<G: GuestMem, T: TableMem, O: Observer> ShadowMmu<G, T, O> {
         if next >> REGION_SHIFT != gva.raw() >> REGION_SHIFT {
             return None;
         }
-        let gfn = self.probe(Gva::new(next), FETCH).ok()?.gfn();
+        let gfn = self.frame_behind(Gva::new(next), FETCH)?;
         backing(self.mem.kind(gfn)).map(|_| gfn)
     }
 

@@ -266,7 +266,10 @@ impl Machine {
     /// What the library says that an access would do, without doing it, against the reference.
     pub fn probe(&self, gva: u64, what: What, who: Who) {
         let walk = self.regs.access(&self.twin, gva, what, who, false);
-        match (self.mmu.probe(Gva::new(gva), access_of(what, who)), walk.verdict) {
+        let (at, access) = (Gva::new(gva), access_of(what, who));
+        let found = self.mmu.probe(at, access);
+        assert_eq!(self.mmu.frame_behind(at, access), found.ok().map(|gpa| gpa.gfn()));
+        match (found, walk.verdict) {
             (Ok(gpa), Verdict::At(target)) => assert_eq!(gpa.raw(), target),
             (Err(TranslateError::Fault(fault)), Verdict::Fault(error)) => assert_eq!(fault.error.bits(), error),
             (Err(TranslateError::NotResident(gfn)), _) => assert!(walk.needs(gfn.raw())),
