@@ -5,7 +5,8 @@
 //! a register was loaded from, the old descriptor is kept here, and the register is loaded from that when the world comes back.
 //!
 //! The guest may load the register anew meanwhile, natively. The accessed bit tells: a replacement is written without it, and the
-//! CPU sets it at the next load.
+//! CPU sets it at the next load. It does not tell which register that was, so the monitor makes no entry live that differs from what a
+//! register has kept of it ([`World::keeps_other`](super::World::keeps_other)), and the host's own loads leave the bit as it was.
 
 use super::Table;
 use super::segment::{DATA, SegReg, place};

@@ -174,13 +174,15 @@ impl Vm {
         if let Some(known) = known {
             return Ok(self.resume_entry(known));
         }
+        if self.live.entries.len() >= MAX_ENTRIES || self.live.watched.len() + 2 > MAX_WATCHED {
+            self.make_room();
+            // What makes room may have installed this very entry.
+            return self.install(selector, raw);
+        }
         if !raw.is_accessed() {
             self.write_descriptor_type(selector, raw.accessed())?;
         }
         self.remove_entry(table, index);
-        if self.live.entries.len() >= MAX_ENTRIES || self.live.watched.len() + 2 > MAX_WATCHED {
-            self.make_room();
-        }
         self.watch_descriptor(table, index);
         self.live.entries.push(Entry { table, index, live, leads_to_user: raw.leads_to_user(), suspended: true });
         Ok(self.resume_entry(self.live.entries.len().saturating_sub(1)))

@@ -17,6 +17,8 @@ use crate::progress;
 use crate::run;
 use crate::status::{Failed, Status};
 
+/// Why a run of a guest that is none for benchmarks, or has no such operation, failed.
+pub(super) const NO_FIGURES: &str = "prints no figures (lines `name count ticks`)";
 /// How often a long run says how far it is.
 const PATIENCE: Duration = Duration::from_secs(20);
 
@@ -144,9 +146,7 @@ impl Job {
         })?;
         let words = || complaint.clone().unwrap_or_else(|| format!("{:?}", outcome.ending));
         Ok(match outcome.status {
-            Status::Ok if recorder.operations() == 0 => {
-                Boot::Not(State::Failed { why: "prints no figures (lines `name count ticks`)".into() })
-            }
+            Status::Ok if recorder.operations() == 0 => Boot::Not(State::Failed { why: NO_FIGURES.into() }),
             Status::Ok => Boot::Done(recorder),
             Status::Usage => Boot::Not(State::NotOffered { why: words() }),
             Status::Interrupted => return Err(Failed::interrupted()),

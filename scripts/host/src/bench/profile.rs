@@ -7,7 +7,7 @@ use std::io::Write as _;
 use clap::Args;
 
 use super::column::{Backend, Column, Mmu, Policy};
-use super::measure::{Boot, Job};
+use super::measure::{Boot, Job, NO_FIGURES};
 use super::results::{Clock, State};
 use super::{BUILT_IN, built_in};
 use crate::cli::MachineKind;
@@ -73,7 +73,7 @@ fn measure(job: &Job, args: &ProfileArgs, kernel: &std::path::Path, wanted: &Pro
     let folder = RunFolder::new()?;
     let recorder = match job.boot_in(&folder, kernel, Some(wanted))? {
         Boot::Done(recorder) => recorder,
-        Boot::Not(State::Failed { why }) if why.starts_with("prints no figures") => {
+        Boot::Not(State::Failed { why }) if why == NO_FIGURES => {
             return Err(Failed::usage(format!("{BUILT_IN} has no operation `{}`", args.operation)));
         }
         Boot::Not(State::Failed { why } | State::NotOffered { why }) => return Err(Failed::tool(why)),
