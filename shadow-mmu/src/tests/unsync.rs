@@ -258,3 +258,19 @@ fn a_table_that_maps_itself_is_protected_again() {
 /// One policy of each kind.
 pub(super) const EACH: [Policy; 3] =
     [Policy::DEFAULT, POLICY, Policy { sync: SyncPolicy::VirtualTlb, ..Policy::DEFAULT }];
+
+#[test]
+fn what_a_prefetch_made_meanwhile_is_looked_at() {
+    let mut machine = paged(Setup { policy: Policy { prefetch: 4, ..POLICY }, ..SETUP });
+    machine.write(0x4000, USER, 4);
+    point(&mut machine, 23, 0x17067);
+    assert!(is_unsync(&machine, 2), "its entry 10 is remembered as it is at first");
+    point(&mut machine, 10, 0xb067);
+    let before = count(&machine, Counter::SptePrefetched);
+    // A word of the comparison has two entries; that of entry 8 would be looked at anyway.
+    machine.read(0x8000, USER);
+    assert_eq!(count(&machine, Counter::SptePrefetched), before + 3);
+    point(&mut machine, 10, 0xa067);
+    machine.set_cr3(1);
+    assert_eq!(machine.read(0xa000, USER), Verdict::At(0xa000));
+}
